@@ -1,0 +1,235 @@
+//! One event: what a plane hands in, and its shape in the record.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use interdict_policy::{Digest, Verdict};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::clock;
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Asked {
+    /// A name, asked of DNS.
+    Name {
+        /// In presentation form, without the final dot.
+        name: String,
+        /// The query type, such as `A`.
+        #[serde(rename = "type")]
+        rtype: String,
+        /// The CNAME target that decided, where the name itself is on no list.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        via: Option<String>,
+    },
+    /// An address, contacted by a packet.
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// The port there; `None` where the packet did not tell.
+        port: Option<u16>,
+        /// `tcp`, `udp`, or the IANA number.
+        protocol: String,
+    },
+}
+
+/// How far a contact got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// A name was asked for.
+    Asked,
+    /// A packet was sent.
+    Attempted,
+    /// A connection was made.
+    Connected,
+    /// Data came back.
+    Received,
+}
+
+/// One event as a plane hands it in.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(crate) time: SystemTime,
+    pub(crate) mono_ns: u64,
+    plane: &'static str,
+    channel: Option<&'static str>,
+    client: Option<IpAddr>,
+    unit: Option<String>,
+    asked: Option<Asked>,
+    verdict: Option<Verdict>,
+    rule: Option<String>,
+    role: Option<String>,
+    exemption: Option<String>,
+    digest: Option<String>,
+    count: u64,
+    first: SystemTime,
+    last: SystemTime,
+    depth: Option<Depth>,
+    act: Option<String>,
+    detail: Option<Value>,
+}
+
+impl Entry {
+    /// A question that a rule decided, now. `channel` is `udp` or `tcp`.
+    pub fn dns(
+        channel: &'static str,
+        client: IpAddr,
+        asked: Asked,
+        verdict: Verdict,
+        rule: &str,
+        role: &str,
+        digest: Digest,
+    ) -> Self {
+        Self {
+            channel: Some(channel),
+            client: Some(client),
+            asked: Some(asked),
+            verdict: Some(verdict),
+            rule: Some(rule.to_owned()),
+            role: Some(role.to_owned()),
+            digest: Some(digest.to_string()),
+            depth: Some(Depth::Asked),
+            ..Self::now("dns")
+        }
+    }
+
+    /// The same, for many: how many, and when the first and the last came. What was asked stands for all of them.
+    pub fn counted(self, count: u64, first: SystemTime, last: SystemTime) -> Self {
+        Self { count, first, last, ..self }
+    }
+
+    /// Packets that a rule decided: how many, and when the first and the last came. `channel` is `xdp`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an event is a row of columns, and each is told apart by its type"
+    )]
+    pub fn packet(
+        channel: &'static str,
+        client: Option<IpAddr>,
+        asked: Asked,
+        verdict: Verdict,
+        rule: &str,
+        role: &str,
+        digest: Digest,
+        count: u64,
+        (first, last): (SystemTime, SystemTime),
+    ) -> Self {
+        Self {
+            channel: Some(channel),
+            client,
+            asked: Some(asked),
+            verdict: Some(verdict),
+            rule: Some(rule.to_owned()),
+            role: Some(role.to_owned()),
+            digest: Some(digest.to_string()),
+            count,
+            first,
+            last,
+            depth: Some(Depth::Attempted),
+            ..Self::now("packet")
+        }
+    }
+
+    /// The same, of a client whose traffic is this unit's.
+    pub fn of_unit(self, unit: Option<&str>) -> Self {
+        Self { unit: unit.map(str::to_owned), ..self }
+    }
+
+    /// The same, let through by this line of the register of exemptions.
+    pub fn exempt_by(self, exemption: Option<&str>) -> Self {
+        Self { exemption: exemption.map(str::to_owned), ..self }
+    }
+
+    /// Something the agent or its operator did, now.
+    pub fn admin(act: &str, detail: Value, digest: Option<Digest>) -> Self {
+        let digest = digest.map(|digest| digest.to_string());
+        Self { act: Some(act.to_owned()), detail: Some(detail), digest, ..Self::now("admin") }
+    }
+
+    fn now(plane: &'static str) -> Self {
+        let time = SystemTime::now();
+        Self {
+            time,
+            mono_ns: clock::since_boot_ns(),
+            plane,
+            channel: None,
+            client: None,
+            unit: None,
+            asked: None,
+            verdict: None,
+            rule: None,
+            role: None,
+            exemption: None,
+            digest: None,
+            count: 1,
+            first: time,
+            last: time,
+            depth: None,
+            act: None,
+            detail: None,
+        }
+    }
+
+    /// The event's line in the record, without the end of line.
+    pub(crate) fn line(&self, node: &str, seq: u64, clock: &'static str) -> String {
+        let event = Event {
+            id: format!("{node}-{seq}"),
+            node,
+            seq,
+            time: clock::shown(self.time),
+            mono_ns: self.mono_ns,
+            clock,
+            plane: self.plane,
+            channel: self.channel,
+            client: self.client,
+            unit: self.unit.as_deref(),
+            asked: self.asked.as_ref(),
+            verdict: self.verdict,
+            rule: self.rule.as_deref(),
+            role: self.role.as_deref(),
+            exemption: self.exemption.as_deref(),
+            digest: self.digest.as_deref(),
+            count: self.count,
+            first: clock::shown(self.first),
+            last: clock::shown(self.last),
+            depth: self.depth,
+            act: self.act.as_deref(),
+            detail: self.detail.as_ref(),
+        };
+        serde_json::to_string(&event).expect("an event has only text keys")
+    }
+}
+
+/// The shape in the record. Absent values are null; only `exemption`, `act` and `detail` are left out
+/// where they say nothing.
+#[derive(Serialize)]
+struct Event<'e> {
+    id: String,
+    node: &'e str,
+    seq: u64,
+    time: String,
+    mono_ns: u64,
+    clock: &'static str,
+    plane: &'static str,
+    channel: Option<&'static str>,
+    client: Option<IpAddr>,
+    unit: Option<&'e str>,
+    asked: Option<&'e Asked>,
+    verdict: Option<Verdict>,
+    rule: Option<&'e str>,
+    role: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exemption: Option<&'e str>,
+    digest: Option<&'e str>,
+    count: u64,
+    first: String,
+    last: String,
+    depth: Option<Depth>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<&'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'e Value>,
+}

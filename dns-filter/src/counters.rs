@@ -1,0 +1,75 @@
+//! What the DNS plane counts: bounded labels, never a client or a name.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use interdict_policy::Verdict;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of the DNS plane, all from its start.
+        #[derive(Debug, Default)]
+        pub struct Counters { $(pub(crate) $name: AtomicU64,)* }
+
+        /// The counters at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counters {
+            /// Reads all counters.
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+
+        impl Snapshot {
+            /// The counters with their names.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Questions read, whatever became of them.
+    queries,
+    /// Answered by a `block` rule.
+    blocked,
+    /// Let through and recorded by a `log` rule.
+    logged,
+    /// Let through and recorded by an `allow` rule.
+    allowed,
+    /// Let through and recorded, since the client is exempt from the rule.
+    exempt,
+    /// On no list.
+    unlisted,
+    /// Dropped: the client is not served.
+    strangers,
+    /// Refused as no well-formed question, or of a kind that is not answered.
+    malformed,
+    /// Answered from the cache.
+    cached,
+    /// Asked of an upstream.
+    forwarded,
+    /// No upstream answered.
+    upstream_failures,
+    /// Dropped: too much work was in flight.
+    overload,
+    /// Times a listener died and was started again.
+    listener_restarts,
+}
+
+/// Counts a question that a rule decided.
+pub(crate) fn count_verdict(counters: &Counters, verdict: Verdict) {
+    count(match verdict {
+        Verdict::Block => &counters.blocked,
+        Verdict::Log => &counters.logged,
+        Verdict::Allow => &counters.allowed,
+        Verdict::Exempt => &counters.exempt,
+        Verdict::None => &counters.unlisted,
+    });
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}

@@ -1,0 +1,149 @@
+//! The decision: the policy in force, and who is told of what was asked.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use interdict_policy::{DomainName, Name, Policy, Rule, RuleIndex, Timestamp, Verdict};
+
+/// One question that concerns the ban, as the [`Observer`] is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Who asked.
+    pub client: IpAddr,
+    /// Whether the question came over TCP.
+    pub tcp: bool,
+    /// The name asked for.
+    pub name: Name<'a>,
+    /// QTYPE.
+    pub qtype: u16,
+    /// The CNAME target that decided, where the name itself is on no list.
+    pub via: Option<&'a DomainName>,
+    /// The rule that decided.
+    pub rule: &'a Rule,
+    /// What it means for this client now.
+    pub verdict: Verdict,
+    /// The policy under which it did.
+    pub policy: &'a Policy,
+}
+
+/// Who is told what the filter sees. Called on the path of the answer: it must not wait.
+pub trait Observer: Send + Sync + 'static {
+    /// A question that a rule decided, blocked or let through.
+    fn seen(&self, seen: &Seen<'_>);
+
+    /// Addresses answered for a name that a rule lets through, before the answer is sent.
+    fn answered(&self, answered: &Answered<'_>);
+}
+
+/// Addresses in the answer to a question that a rule lets through.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
+    /// Who asked.
+    pub client: IpAddr,
+    /// The rule that decided.
+    pub rule: &'a Rule,
+    /// What it means for this client now: `log`, `allow` or `exempt`.
+    pub verdict: Verdict,
+    /// The addresses; at least one.
+    pub addresses: &'a [IpAddr],
+    /// The shortest TTL of their records.
+    pub ttl: Duration,
+}
+
+/// An observer that does nothing, for servers that keep no record.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn seen(&self, _: &Seen<'_>) {}
+    fn answered(&self, _: &Answered<'_>) {}
+}
+
+/// The policy in force. Swapping it is one pointer; a question sees one policy from start to end.
+pub struct Filter {
+    policy: ArcSwap<Policy>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Filter {
+    /// A filter that decides by `policy` until it is swapped.
+    pub fn new(policy: Arc<Policy>, observer: Arc<dyn Observer>) -> Self {
+        Self { policy: ArcSwap::new(policy), observer }
+    }
+
+    /// Puts another policy in force, for questions that arrive from now on.
+    pub fn swap(&self, policy: Arc<Policy>) {
+        self.policy.store(policy);
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Judges a name for a client, by the policy in force now.
+    pub fn judge(&self, name: Name<'_>, client: IpAddr) -> Judgement {
+        let policy = self.policy.load_full();
+        let decided = decide(&policy, name, client);
+        Judgement { policy, client, decided }
+    }
+
+    /// Who is told.
+    pub fn observer(&self) -> &dyn Observer {
+        &*self.observer
+    }
+}
+
+/// The rule for a name, and what it means for the client.
+fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(RuleIndex, Verdict)> {
+    let rule = policy.decide_name(name)?.rule;
+    Some((rule, policy.judge(rule, Some(client), Timestamp::now()).verdict))
+}
+
+/// What was decided for one question, with the policy that it keeps to its end.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    policy: Arc<Policy>,
+    client: IpAddr,
+    decided: Option<(RuleIndex, Verdict)>,
+}
+
+impl Judgement {
+    /// The policy that the question sees.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Who asked.
+    pub fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// The rule that decided and what it means for this client; `None` for a name on no list.
+    pub fn decided(&self) -> Option<(&Rule, Verdict)> {
+        self.decided.map(|(rule, verdict)| (self.policy.rule(rule), verdict))
+    }
+
+    /// The strictest decision that the targets of an unlisted name's answer fall under: `block`, then `log`, then
+    /// `exempt`, then `allow`; of equals the first in the chain.
+    pub(crate) fn strictest_of<'n>(
+        &self,
+        targets: &'n [DomainName],
+    ) -> Option<(&Rule, Verdict, &'n DomainName)> {
+        let strictness = |verdict| match verdict {
+            Verdict::Block => 0,
+            Verdict::Log => 1,
+            Verdict::Exempt => 2,
+            Verdict::Allow | Verdict::None => 3,
+        };
+        targets
+            .iter()
+            .filter_map(|name| {
+                let (rule, verdict) = decide(&self.policy, name.as_name(), self.client)?;
+                Some((self.policy.rule(rule), verdict, name))
+            })
+            .min_by_key(|(_, verdict, _)| strictness(*verdict))
+    }
+}

@@ -1,0 +1,241 @@
+//! Questions that no rule blocks, asked of the upstreams: one cache, one bound on the work in flight.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use hickory_proto::op::{DnsRequestOptions, Message, Query as Question, ResponseCode};
+use hickory_proto::rr::{RData, Record, RecordType};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, DnsHandle, NetError};
+use hickory_resolver::{NameServerPool, PoolContext, ResponseCache, TlsConfig, TtlConfig};
+use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
+use interdict_dns_wire::{Query, UDP_PAYLOAD_BYTES};
+use interdict_policy::{DomainName, Name, Rule, Verdict};
+use tokio::sync::Semaphore;
+
+use crate::answer::{edns, metadata, send, send_blocked, send_code};
+use crate::counters::{Counters, count, count_verdict};
+use crate::filter::{Answered, Filter, Judgement, Seen};
+use crate::handler::{Next, silence};
+
+/// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
+const IN_FLIGHT_LIMIT: usize = 1024;
+/// Responses kept in the cache.
+const CACHE_LIMIT: u64 = 65_536;
+/// How long one upstream may take to answer.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// A resolver that is asked, over UDP and, where the answer is cut off, TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream(pub SocketAddr);
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    /// `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1` or `[2001:db8::1]:53`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
+            .map(Upstream)
+            .map_err(|_| format!("\"{}\" is not ADDRESS or ADDRESS:PORT", text.escape_debug()))
+    }
+}
+
+/// The resolvers that this machine is set up to ask.
+///
+/// # Errors
+/// When the system's configuration cannot be read or names none.
+pub fn system_upstreams() -> Result<Vec<Upstream>, String> {
+    let (config, _) =
+        hickory_resolver::system_conf::read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
+    let (_, _, servers) = config.into_parts();
+    Ok(servers.into_iter().map(|server| Upstream(SocketAddr::new(server.ip, 53))).collect())
+}
+
+/// Asks upstreams and remembers what they said.
+pub struct Forwarder {
+    filter: Arc<Filter>,
+    counters: Arc<Counters>,
+    pool: NameServerPool<TokioRuntimeProvider>,
+    cache: ResponseCache,
+    in_flight: Semaphore,
+}
+
+impl Forwarder {
+    /// A forwarder to these upstreams, the fastest first.
+    ///
+    /// # Errors
+    /// When the resolver library cannot be set up.
+    pub fn new(upstreams: &[Upstream], filter: Arc<Filter>, counters: Arc<Counters>) -> Result<Self, String> {
+        let mut options = ResolverOpts::default();
+        options.timeout = UPSTREAM_TIMEOUT;
+        options.attempts = 2;
+        options.edns_payload_len = UDP_PAYLOAD_BYTES;
+        options.max_active_requests = IN_FLIGHT_LIMIT;
+        let cache = ResponseCache::new(CACHE_LIMIT, TtlConfig::from_opts(&options));
+        let tls = TlsConfig::new().map_err(|e| e.to_string())?;
+        let servers = upstreams.iter().map(|Upstream(to)| {
+            let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            connections.iter_mut().for_each(|connection| connection.port = to.port());
+            NameServerConfig::new(to.ip(), true, connections)
+        });
+        let context = Arc::new(PoolContext::new(options, tls));
+        let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
+        Ok(Self { filter, counters, pool, cache, in_flight: Semaphore::new(IN_FLIGHT_LIMIT) })
+    }
+
+    /// What the upstreams say, from the cache where it still holds.
+    async fn resolve(&self, question: Question) -> Result<Message, Failure> {
+        let now = Instant::now();
+        let result = match self.cache.get(&question, now) {
+            Some(result) => {
+                count(&self.counters.cached);
+                result
+            }
+            None => {
+                let Ok(_permit) = self.in_flight.try_acquire() else { return Err(Failure::Overload) };
+                count(&self.counters.forwarded);
+                let mut options = DnsRequestOptions::default();
+                options.edns_payload_len = UDP_PAYLOAD_BYTES;
+                let answer = self.pool.lookup(question.clone(), options).next().await;
+                let result = match answer {
+                    Some(Ok(response)) => {
+                        DnsError::from_response(response).map(|ok| ok.into_message()).map_err(NetError::from)
+                    }
+                    Some(Err(e)) => Err(e),
+                    None => Err(NetError::Timeout),
+                };
+                self.cache.insert(question, result.clone(), now);
+                result
+            }
+        };
+        match result {
+            Ok(message) => Ok(message),
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                let mut message = Message::query();
+                message.metadata.response_code = none.response_code;
+                message.authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
+                if message.authorities.is_empty() {
+                    message.authorities.extend(none.soa.map(|soa| soa.into_record_of_rdata()));
+                }
+                Ok(message)
+            }
+            Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::Code(code)),
+            Err(error) => {
+                count(&self.counters.upstream_failures);
+                tracing::debug!(%error, "no upstream answered");
+                Err(Failure::Code(ResponseCode::ServFail))
+            }
+        }
+    }
+}
+
+enum Failure {
+    /// Too much work in flight: dropped, and the client asks again.
+    Overload,
+    Code(ResponseCode),
+}
+
+#[async_trait]
+impl Next for Forwarder {
+    async fn answer<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        query: &Query<'_>,
+        judged: &Judgement,
+        mut to: R,
+    ) -> ResponseInfo {
+        let silence = || silence(request);
+        let Ok(info) = request.request_info() else { return silence() };
+        // Zone transfers are between servers of one zone, and this is none.
+        if matches!(info.query.query_type(), RecordType::AXFR | RecordType::IXFR) {
+            return send_code(ResponseCode::Refused, edns(query), request, &mut to)
+                .await
+                .unwrap_or_else(silence);
+        }
+
+        let question = Question::query(info.query.name().into(), info.query.query_type());
+        let mut answer = match self.resolve(question).await {
+            Ok(answer) => answer,
+            Err(Failure::Overload) => {
+                count(&self.counters.overload);
+                return silence();
+            }
+            Err(Failure::Code(code)) => {
+                return send_code(code, edns(query), request, &mut to).await.unwrap_or_else(silence);
+            }
+        };
+
+        // The name's own rule covers its whole chain; only for an unlisted name do the targets decide.
+        let targets = cname_targets(&answer.answers);
+        let decided = match judged.decided() {
+            Some((rule, verdict)) => Some((rule, verdict, None)),
+            None => judged.strictest_of(&targets).map(|(rule, verdict, via)| (rule, verdict, Some(via))),
+        };
+        if let Some((rule, verdict, Some(via))) = decided {
+            if let Some(name) = Name::from_wire(query.name()) {
+                let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
+                let tcp = request.protocol() != Protocol::Udp;
+                let via = Some(via);
+                self.filter.observer().seen(&Seen { client, tcp, name, qtype, via, rule, verdict, policy });
+            }
+            count_verdict(&self.counters, verdict);
+            if verdict == Verdict::Block {
+                return send_blocked(rule, query, request, to).await.unwrap_or_else(silence);
+            }
+        }
+        if let Some((rule, verdict, _)) = decided {
+            self.tell_addresses(rule, verdict, judged.client(), &answer.answers);
+        }
+
+        answer.metadata = metadata(request, answer.metadata.response_code);
+        answer.edns = edns(query);
+        send(&answer, request, &mut to).await.unwrap_or_else(silence)
+    }
+}
+
+impl Forwarder {
+    /// Tells of the addresses of a name that is let through, before the client learns them.
+    fn tell_addresses(&self, rule: &Rule, verdict: Verdict, client: IpAddr, answers: &[Record]) {
+        let mut addresses = Vec::new();
+        let mut ttl = Duration::MAX;
+        for record in answers {
+            let address = match &record.data {
+                RData::A(a) => IpAddr::V4(a.0),
+                RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
+                _ => continue,
+            };
+            addresses.push(address);
+            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+        }
+        if !addresses.is_empty() {
+            let addresses = &addresses;
+            self.filter.observer().answered(&Answered { client, rule, verdict, addresses, ttl });
+        }
+    }
+}
+
+/// The targets of the CNAME records, in the order of the answer.
+fn cname_targets(answers: &[Record]) -> Vec<DomainName> {
+    let cnames = answers.iter().filter_map(|record| match &record.data {
+        RData::CNAME(target) => Some(&target.0),
+        _ => None,
+    });
+    cnames.filter_map(wire_name).collect()
+}
+
+fn wire_name(name: &hickory_proto::rr::Name) -> Option<DomainName> {
+    let mut wire = Vec::with_capacity(name.len() + 1);
+    for label in name.iter() {
+        wire.push(u8::try_from(label.len()).ok()?);
+        wire.extend(label.to_ascii_lowercase());
+    }
+    wire.push(0);
+    Name::from_wire(&wire).map(Name::to_owned)
+}

@@ -1,0 +1,148 @@
+//! The whole path of a question, as one ordered list.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hickory_proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use interdict_dns_wire::{Malformed, Query};
+use interdict_policy::{Name, Verdict};
+
+use crate::answer::{edns, send_blocked, send_code};
+use crate::clients::Clients;
+use crate::counters::{Counters, count, count_verdict};
+use crate::filter::{Filter, Judgement, Seen};
+
+const CLASS_IN: u16 = 1;
+const CLASS_ANY: u16 = 255;
+
+/// What answers the questions that no rule blocks.
+#[async_trait]
+pub trait Next: Send + Sync + Unpin + 'static {
+    /// Answers a question; `judged` is what the filter decided, with the policy that the question keeps.
+    async fn answer<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        query: &Query<'_>,
+        judged: &Judgement,
+        to: R,
+    ) -> ResponseInfo;
+}
+
+/// Another server's handler behind the filter.
+pub struct Behind<H>(H);
+
+#[async_trait]
+impl<H: RequestHandler> Next for Behind<H> {
+    async fn answer<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        _: &Query<'_>,
+        _: &Judgement,
+        to: R,
+    ) -> ResponseInfo {
+        self.0.handle_request::<R, T>(request, to).await
+    }
+}
+
+/// The filter as a hickory `RequestHandler`.
+pub struct FilterHandler<N> {
+    filter: Arc<Filter>,
+    clients: Clients,
+    counters: Arc<Counters>,
+    next: N,
+}
+
+impl<N: Next> FilterHandler<N> {
+    /// Serves `clients`, answers what the filter blocks, and hands everything else to `next`.
+    pub fn new(filter: Arc<Filter>, clients: Clients, counters: Arc<Counters>, next: N) -> Self {
+        Self { filter, clients, counters, next }
+    }
+}
+
+impl<H: RequestHandler> FilterHandler<Behind<H>> {
+    /// Puts the filter in front of another server's handler. Names that it lets through are answered by that
+    /// handler alone: CNAME targets in its answers are not checked.
+    pub fn in_front_of(handler: H, filter: Arc<Filter>, clients: Clients) -> Self {
+        Self::new(filter, clients, Arc::default(), Behind(handler))
+    }
+}
+
+#[async_trait]
+impl<N: Next> RequestHandler for FilterHandler<N> {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut to: R,
+    ) -> ResponseInfo {
+        let count = |counter| count(counter);
+        let (c, silence) = (&self.counters, || silence(request));
+        count(&c.queries);
+
+        // 1. Strangers get no answer at all: it could only serve to flood someone.
+        let client: IpAddr = request.src().ip().to_canonical();
+        if !self.clients.serves(client) {
+            count(&c.strangers);
+            return silence();
+        }
+
+        // 2. Only a well-formed question of opcode QUERY has an answer here.
+        let query = match Query::read(request.as_slice()) {
+            Ok(query) => query,
+            Err(why) => {
+                count(&c.malformed);
+                let code = match why {
+                    Malformed::NotAQuery => return silence(),
+                    Malformed::Opcode(_) => ResponseCode::NotImp,
+                    _ => ResponseCode::FormErr,
+                };
+                return send_code(code, None, request, &mut to).await.unwrap_or_else(silence);
+            }
+        };
+
+        // 3. EDNS versions to come (RFC 6891 §6.1.3), and classes other than the Internet's.
+        let code = match (query.edns, query.qclass) {
+            (Some(opt), _) if opt.version > 0 => Some(ResponseCode::BADVERS),
+            (_, CLASS_IN | CLASS_ANY) => None,
+            _ => Some(ResponseCode::Refused),
+        };
+        if let Some(code) = code {
+            count(&c.malformed);
+            return send_code(code, edns(&query), request, &mut to).await.unwrap_or_else(silence);
+        }
+
+        // 4. The decision, before anything is asked of anyone.
+        let Some(name) = Name::from_wire(query.name()) else { return silence() };
+        let judged = self.filter.judge(name, client);
+        let Some((rule, verdict)) = judged.decided() else {
+            count(&c.unlisted);
+            return self.next.answer::<R, T>(request, &query, &judged, to).await;
+        };
+        self.filter.observer().seen(&Seen {
+            client,
+            tcp: request.protocol() != Protocol::Udp,
+            name,
+            qtype: query.qtype,
+            via: None,
+            rule,
+            verdict,
+            policy: judged.policy(),
+        });
+
+        // 5. Blocked: the rule's answer. Let through: what stands behind.
+        count_verdict(c, verdict);
+        match verdict {
+            Verdict::Block => send_blocked(rule, &query, request, to).await.unwrap_or_else(silence),
+            _ => self.next.answer::<R, T>(request, &query, &judged, to).await,
+        }
+    }
+}
+
+/// What hickory is told when nothing was sent.
+pub(crate) fn silence(request: &Request) -> ResponseInfo {
+    let metadata = Metadata::new(request.metadata.id, MessageType::Response, OpCode::Query);
+    Header { metadata, counts: HeaderCounts::default() }.into()
+}

@@ -1,0 +1,24 @@
+//! A DNS server that answers by policy. It knows DNS; it knows neither packets nor files.
+//!
+//! [`Filter`] holds the policy in force and decides. [`FilterHandler`] is that decision as a hickory
+//! `RequestHandler`: blocked questions are answered here, everything else goes to what stands behind it, which
+//! is a [`Forwarder`] in interdict, or any handler of another server (see [`FilterHandler::in_front_of`]).
+//! [`Listeners`] serve a handler over UDP and TCP.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod clients;
+mod counters;
+mod filter;
+mod forward;
+mod handler;
+mod serve;
+
+pub use clients::{Clients, default_clients};
+pub use counters::{Counters, Snapshot};
+pub use filter::{Answered, Filter, Judgement, Observer, Seen, Silent};
+pub use forward::{Forwarder, Upstream, system_upstreams};
+pub use handler::{FilterHandler, Next};
+pub use serve::{ListenError, Listeners};
+
+pub use hickory_server;

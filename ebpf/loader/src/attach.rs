@@ -1,0 +1,193 @@
+//! Attaching the programs to interfaces, taking over from an earlier agent, and staying when this one ends.
+
+use std::{io, path::Path};
+
+use aya::{
+    Ebpf,
+    pin::PinError,
+    programs::{
+        ProgramError, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        loaded_programs,
+        xdp::XdpLink,
+    },
+};
+
+use crate::{
+    Error, Interface, Mode, Options, Pins, Role, Xdp,
+    network::{self, InterfaceInfo},
+    object, pins,
+    prober::Entry,
+};
+
+/// An interface that the programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// What it is to us.
+    pub role: Role,
+    /// Where the program runs, as the kernel reports it.
+    pub mode: Mode,
+}
+
+/// Keeps a program attached until it is dropped; or, if it is pinned, until the pin is removed as well.
+pub(crate) struct Link {
+    pub(crate) attached: Attached,
+    /// Held for its file descriptor.
+    _link: FdLink,
+}
+
+/// Attaches the programs to every interface in the options, or to none.
+pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Result<Vec<Link>, Error> {
+    let mut links = Vec::new();
+    for interface in &options.interfaces {
+        let info = network::find(&interface.name)?;
+        let link = match earlier_link(&options.pin, &info)? {
+            Some(link) => take_over(object, options, interface, &info, link)?,
+            None => attach_anew(object, options.mode, interface, &info)?,
+        };
+        links.push((interface, link));
+    }
+    // From here on nothing is new: what is attached is pinned, or no longer pinned, as the options say.
+    let links = links.into_iter().map(|(interface, link)| {
+        let link = match pins {
+            Pins::Kept(folder) => pin(folder, &interface.name, link)?,
+            Pins::Unused | Pins::Unavailable(_) => link,
+        };
+        Ok(Link { attached: in_force(interface)?, _link: link })
+    });
+    let links = links.collect::<Result<Vec<_>, Error>>()?;
+    remove_stale_pins(options, pins)?;
+    Ok(links)
+}
+
+/// The link that an earlier agent left on this interface.
+fn earlier_link(folder: &Path, info: &InterfaceInfo) -> Result<Option<FdLink>, Error> {
+    if !pins::pinned_interfaces(folder)?.contains(&info.name) {
+        return Ok(None);
+    }
+    let path = pins::path(folder, &info.name);
+    let link = FdLink::from(PinnedLink::from_pin(&path).map_err(|error| link_failed("open", &path, error))?);
+    let program_id = link.info().map_err(|error| link_failed("read", &path, error))?.program_id();
+    // A pin outlives its interface; an interface of the same name that came since has another program, or none.
+    if info.xdp.is_some_and(|xdp| xdp.program_id == program_id) {
+        return Ok(Some(link));
+    }
+    pins::remove(folder, &info.name)?;
+    Ok(None)
+}
+
+/// Replaces the program of an earlier agent by ours, so that every packet meets one of the two.
+fn take_over(
+    object: &mut Ebpf,
+    options: &Options,
+    interface: &Interface,
+    info: &InterfaceInfo,
+    link: FdLink,
+) -> Result<FdLink, Error> {
+    if let Some(Xdp { mode: found, .. }) = info.xdp
+        && found != options.mode
+    {
+        let (wanted, found) = (options.mode.as_str(), found.as_str());
+        return Err(Error::OtherMode { interface: interface.name.clone(), wanted, found });
+    }
+    let path = pins::path(&options.pin, &interface.name);
+    let link = XdpLink::try_from(link).map_err(|error| link_failed("use", &path, error))?;
+    let program = object::program_mut(object, entry(interface.role));
+    let refused = |source| refused(options.mode, info, source);
+    let link = program.attach_to_link(link).map_err(refused)?;
+    let link = program.take_link(link).map_err(refused)?;
+    FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.name.clone() })
+}
+
+fn attach_anew(
+    object: &mut Ebpf,
+    mode: Mode,
+    interface: &Interface,
+    info: &InterfaceInfo,
+) -> Result<FdLink, Error> {
+    // Never the default, which lets the kernel choose the slow mode without a word.
+    let xdp_mode = match mode {
+        Mode::Native => XdpMode::Driver,
+        Mode::Generic => XdpMode::Skb,
+    };
+    let program = object::program_mut(object, entry(interface.role));
+    let refused = |source| refused(mode, info, source);
+    let link = program.attach_to_if_index(info.index, xdp_mode).map_err(refused)?;
+    let link = program.take_link(link).map_err(refused)?;
+    // aya falls back to attaching without a link, of which nothing undoes itself when the agent is killed.
+    FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.name.clone() })
+}
+
+const fn entry(role: Role) -> Entry {
+    match role {
+        Role::Lan => Entry::Lan,
+        Role::Wan => Entry::Wan,
+    }
+}
+
+/// Why the kernel did not attach, in words for who can change it.
+fn refused(mode: Mode, info: &InterfaceInfo, source: ProgramError) -> Error {
+    let interface = info.name.clone();
+    let code = match &source {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    match (code, info.xdp) {
+        (Some(libc::EBUSY | libc::EEXIST), Some(xdp)) => Error::HookTaken { interface, holder: holder(xdp) },
+        (Some(libc::EOPNOTSUPP), _) if mode == Mode::Native => Error::UnsupportedDriver { interface },
+        _ => Error::Attach { interface, mode: mode.as_str(), source },
+    }
+}
+
+/// The name and number of a program, or the number alone where the kernel does not tell names.
+fn holder(xdp: Xdp) -> String {
+    let id = xdp.program_id;
+    let program = loaded_programs().flatten().find(|program| program.id() == id);
+    match program.as_ref().and_then(|program| program.name_as_str()) {
+        Some(name) => format!("the program {name} (number {id}, {} mode)", xdp.mode.as_str()),
+        None => format!("the program with number {id} ({} mode)", xdp.mode.as_str()),
+    }
+}
+
+fn pin(folder: &Path, interface: &str, link: FdLink) -> Result<FdLink, Error> {
+    let path = pins::path(folder, interface);
+    if path.exists() {
+        return Ok(link);
+    }
+    let pinned = link.pin(&path).map_err(|error| match error {
+        PinError::SyscallError(error) => pins::failed("pin", &path)(error.io_error),
+        other => pins::failed("pin", &path)(io::Error::other(other)),
+    })?;
+    Ok(FdLink::from(pinned))
+}
+
+/// The interface as the kernel now reports it.
+fn in_force(interface: &Interface) -> Result<Attached, Error> {
+    let InterfaceInfo { name, index, xdp } = network::find(&interface.name)?;
+    let xdp = xdp.ok_or_else(|| Error::NoLink { interface: name.clone() })?;
+    Ok(Attached { name, index, role: interface.role, mode: xdp.mode })
+}
+
+/// Removes the pins of interfaces that the options no longer name, and all if nothing shall stay: an old program with
+/// an old policy would go on judging there.
+fn remove_stale_pins(options: &Options, pins: &Pins) -> Result<(), Error> {
+    for pinned in pins::pinned_interfaces(&options.pin)? {
+        let listed = options.interfaces.iter().any(|interface| interface.name == pinned);
+        if !listed || *pins == Pins::Unused {
+            pins::remove(&options.pin, &pinned)?;
+        }
+    }
+    Ok(())
+}
+
+fn link_failed(doing: &'static str, path: &Path, error: LinkError) -> Error {
+    let source = match error {
+        LinkError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    };
+    pins::failed(doing, path)(source)
+}

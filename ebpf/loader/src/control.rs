@@ -1,0 +1,47 @@
+//! The words by which the agent steers the programs, in memory that it shares with them.
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use interdict_ebpf_shared::control;
+
+use crate::system::SharedMemory;
+
+/// The words of [`interdict_ebpf_shared::control`].
+pub(crate) struct Control {
+    memory: SharedMemory,
+}
+
+impl Control {
+    pub(crate) fn of_map(map: BorrowedFd<'_>) -> io::Result<Self> {
+        SharedMemory::of_map(map, control::WORDS as usize * size_of::<u64>()).map(|memory| Self { memory })
+    }
+
+    pub(crate) fn live(&self) -> u64 {
+        self.word(control::LIVE).load(Ordering::Acquire)
+    }
+
+    /// Puts a generation in force: the one write that a change of policy consists of.
+    pub(crate) fn set_live(&self, generation: u64) {
+        self.word(control::LIVE).store(generation, Ordering::Release);
+    }
+
+    pub(crate) fn set_staged(&self, generation: u64) {
+        self.word(control::STAGED).store(generation, Ordering::Release);
+    }
+
+    /// Says how many entries there are in the table that belongs to a word.
+    pub(crate) fn set_count(&self, word: u32, count: u64) {
+        self.word(word).store(count, Ordering::Release);
+    }
+
+    fn word(&self, index: u32) -> &AtomicU64 {
+        assert!(index < control::WORDS);
+        // SAFETY: the mapping holds WORDS words, begins at a page, and lives as long as `self`. The programs only
+        // read the words, each in one load.
+        unsafe { self.memory.start().cast::<AtomicU64>().add(index as usize).as_ref() }
+    }
+}

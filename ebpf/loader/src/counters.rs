@@ -1,0 +1,117 @@
+//! What the programs counted.
+
+use std::{collections::BTreeMap, io::ErrorKind, thread, time::Duration};
+
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use interdict_ebpf_shared::{
+    count::{Count, Exit, Loss, RuleCounts},
+    maps,
+    policy::Verdict,
+};
+use interdict_policy::RuleId;
+
+use crate::{
+    Error,
+    registry::{Registry, word_of},
+    staging::named,
+};
+
+/// How often an entry is tried again for which the kernel had no memory, and after what time.
+const NO_MEMORY_ATTEMPTS: u32 = 50;
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(2);
+
+/// Everything that was counted since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets by the reason they left by, under [`Exit::name`]. Each packet is in exactly one.
+    pub exits: BTreeMap<&'static str, u64>,
+    /// Packets and bytes by rule and verdict, without those that are zero.
+    pub rules: Vec<RuleCount>,
+    /// Packets that were not recorded as usual, under [`Loss::name`].
+    pub losses: BTreeMap<&'static str, u64>,
+    /// Addresses that could not be opened because the table was full.
+    pub answers_overflow: u64,
+}
+
+/// What one rule decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleCount {
+    /// The rule.
+    pub rule: RuleId,
+    /// What was done.
+    pub verdict: interdict_policy::Verdict,
+    /// To how many packets and bytes.
+    pub count: Count,
+}
+
+/// The kernel's counters.
+pub(crate) struct CounterMaps {
+    pub(crate) exits: PerCpuArray<MapData, u64>,
+    pub(crate) losses: PerCpuArray<MapData, u64>,
+    pub(crate) rules: PerCpuHashMap<MapData, u32, RuleCounts>,
+    /// The slots that have counts.
+    pub(crate) rules_added: usize,
+}
+
+impl CounterMaps {
+    /// Makes room for the counts of the first so many slots.
+    ///
+    /// The programs find the entry there, and never add one: so counting cannot fail for want of memory.
+    pub(crate) fn add_rules(&mut self, slots: usize) -> Result<(), Error> {
+        let failed = |source| Error::System { doing: "count the CPUs", source };
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
+        for slot in self.rules_added..slots {
+            let zeros = || PerCpuValues::try_from(vec![RuleCounts::default(); cpus]).map_err(failed);
+            let mut added = self.rules.insert(slot as u32, zeros()?, 0);
+            // The kernel takes memory for an entry from a store that it fills in the background: many entries in a row
+            // can find it empty for a moment.
+            for _ in 0..NO_MEMORY_ATTEMPTS {
+                match &added {
+                    Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::OutOfMemory => {
+                        thread::sleep(NO_MEMORY_PAUSE);
+                        added = self.rules.insert(slot as u32, zeros()?, 0);
+                    }
+                    _ => break,
+                }
+            }
+            added.map_err(named(maps::RULE_COUNTS))?;
+            self.rules_added = slot + 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, registry: &Registry) -> Result<Counters, Error> {
+        let mut counters = Counters::default();
+        for &exit in Exit::ALL {
+            let count = sum(&self.exits, exit as u32).map_err(named(maps::EXITS))?;
+            counters.exits.insert(exit.name(), count);
+        }
+        for &loss in Loss::ALL {
+            let count = sum(&self.losses, loss as u32).map_err(named(maps::LOSSES))?;
+            counters.losses.insert(loss.name(), count);
+        }
+        for (slot, rule) in registry.rules().iter().enumerate().take(self.rules_added) {
+            for (verdict, count) in self.read_rule(slot as u32)? {
+                counters.rules.push(RuleCount { rule: rule.clone(), verdict: word_of(verdict), count });
+            }
+        }
+        Ok(counters)
+    }
+
+    fn read_rule(&self, slot: u32) -> Result<Vec<(Verdict, Count)>, Error> {
+        let cpus = self.rules.get(&slot, 0).map_err(named(maps::RULE_COUNTS))?;
+        let counts = Verdict::ALL.into_iter().enumerate().map(|(index, verdict)| {
+            let mut total = Count::default();
+            for cpu in cpus.iter() {
+                total.packets += cpu.verdicts[index].packets;
+                total.bytes += cpu.verdicts[index].bytes;
+            }
+            (verdict, total)
+        });
+        Ok(counts.filter(|(_, count)| count.packets > 0).collect())
+    }
+}
+
+fn sum(map: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, MapError> {
+    Ok(map.get(&index, 0)?.iter().sum())
+}

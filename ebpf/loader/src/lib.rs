@@ -1,0 +1,52 @@
+//! Loads the kernel programs, keeps their policy, and reads what they record.
+//!
+//! A [`PacketPlane`] goes through these steps, in this order:
+//!
+//! 1. [`PacketPlane::load`]: the programs are in the kernel, attached to nothing, without a policy;
+//! 2. [`PacketPlane::stage`]: a policy lies beside the one in force, and has been tried by the kernel itself;
+//! 3. [`PacketPlane::flip`]: it is in force, by one store that cannot fail half-way;
+//! 4. [`PacketPlane::settle`]: no packet still sees the one before;
+//! 5. [`PacketPlane::attach`]: packets come by. Steps 2 to 4 are repeated at each change of the policy.
+//!
+//! What the packets leave behind is read with [`PacketPlane::counters`] and [`PacketPlane::events`]; the DNS side opens
+//! addresses with an [`Opener`].
+//!
+//! Nothing here is async, and `stage` and `settle` wait for the kernel (tens of milliseconds, seconds for a million
+//! networks): call them off the async threads.
+
+mod answers;
+mod attach;
+mod capability;
+mod clock;
+mod control;
+mod counters;
+mod error;
+mod events;
+mod network;
+mod object;
+mod options;
+mod pins;
+mod plane;
+mod prober;
+mod registry;
+mod selftest;
+mod staging;
+mod system;
+
+pub use answers::{Answers, Told};
+pub use attach::Attached;
+pub use clock::Moment;
+pub use counters::{Counters, RuleCount};
+pub use error::Error;
+pub use events::{Contact, EventReader};
+pub use interdict_ebpf_shared::{
+    contact::Hook,
+    count::{Count, Exit, Loss},
+    limits,
+};
+pub use network::{InterfaceInfo, Xdp, default_gateways, interface_networks, interfaces};
+pub use options::{AtExit, DEFAULT_PIN, Interface, Mode, Options, Role};
+pub use pins::{Pins, unload};
+pub use plane::{Flipped, PacketPlane};
+pub use prober::{Answer, Entry, Probe, Prober, Run};
+pub use staging::Staged;

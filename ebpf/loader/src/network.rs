@@ -1,0 +1,209 @@
+//! What the kernel says of its interfaces, addresses and routes, over its routing socket (rtnetlink(7)).
+
+use std::{io, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::{Error, Mode};
+
+/// An interface of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// The program on its XDP hook.
+    pub xdp: Option<Xdp>,
+}
+
+/// A program on an XDP hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    /// The program's number.
+    pub program_id: u32,
+    /// Where it runs.
+    pub mode: Mode,
+}
+
+/// Lists the interfaces of this network namespace, in the order of their indexes.
+///
+/// # Errors
+///
+/// The kernel's routing socket failed.
+pub fn interfaces() -> Result<Vec<InterfaceInfo>, Error> {
+    let answers = dump("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let mut interfaces: Vec<_> = answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => interface(link),
+            _ => None,
+        })
+        .collect();
+    interfaces.sort_by_key(|interface| interface.index);
+    Ok(interfaces)
+}
+
+/// The networks of the addresses of an interface, without link-local ones.
+///
+/// # Errors
+///
+/// There is no such interface, or the kernel's routing socket failed.
+pub fn interface_networks(name: &str) -> Result<Vec<IpNet>, Error> {
+    let index = find(name)?.index;
+    let answers = dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) if address.header.index == index => network(&address),
+            _ => None,
+        })
+        .filter(|network| !is_link_local(network.addr()))
+        .collect())
+}
+
+/// The next hops of every default route, of all routing tables.
+///
+/// # Errors
+///
+/// The kernel's routing socket failed.
+pub fn default_gateways() -> Result<Vec<IpAddr>, Error> {
+    let mut gateways = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        for answer in dump("routes", RouteNetlinkMessage::GetRoute(question))? {
+            if let RouteNetlinkMessage::NewRoute(route) = answer
+                && route.header.destination_prefix_length == 0
+            {
+                gateways.extend(next_hops(&route.attributes));
+            }
+        }
+    }
+    gateways.sort();
+    gateways.dedup();
+    Ok(gateways)
+}
+
+/// The interface of this name.
+pub(crate) fn find(name: &str) -> Result<InterfaceInfo, Error> {
+    let all = interfaces()?;
+    match all.iter().find(|interface| interface.name == name) {
+        Some(interface) => Ok(interface.clone()),
+        None => Err(Error::NoSuchInterface {
+            name: name.to_owned(),
+            have: all.into_iter().map(|interface| interface.name).collect(),
+        }),
+    }
+}
+
+fn interface(link: LinkMessage) -> Option<InterfaceInfo> {
+    let index = link.header.index;
+    let mut name = None;
+    let mut xdp = None;
+    for attribute in link.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value),
+            LinkAttribute::Xdp(values) => xdp = program(&values),
+            _ => {}
+        }
+    }
+    name.map(|name| InterfaceInfo { name, index, xdp })
+}
+
+fn program(attributes: &[LinkXdp]) -> Option<Xdp> {
+    let mode = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware | XdpAttached::Multiple) => {
+            Some(Mode::Native)
+        }
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Mode::Generic),
+        _ => None,
+    })?;
+    let program_id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some(Xdp { program_id, mode })
+}
+
+fn network(message: &AddressMessage) -> Option<IpNet> {
+    // On a point-to-point link `Address` is the far end and `Local` ours.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    IpNet::new(local.or(any)?, message.header.prefix_len).ok().map(|network| network.trunc())
+}
+
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
+    attributes
+        .iter()
+        .flat_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => vec![IpAddr::V4(*address)],
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => vec![IpAddr::V6(*address)],
+            RouteAttribute::Via(RouteVia::Inet(address)) => vec![IpAddr::V4(*address)],
+            RouteAttribute::Via(RouteVia::Inet6(address)) => vec![IpAddr::V6(*address)],
+            RouteAttribute::MultiPath(hops) => {
+                hops.iter().flat_map(|hop| next_hops(&hop.attributes)).collect()
+            }
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+/// Asks for all of something, and collects the answers.
+fn dump(what: &'static str, question: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    exchange(question).map_err(|source| Error::Netlink { what, source })
+}
+
+fn exchange(question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+
+    let mut answers = Vec::new();
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let message =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+            // Messages are aligned to four bytes.
+            let length = (message.header.length as usize).next_multiple_of(4).clamp(1, rest.len());
+            rest = &rest[length..];
+            match message.payload {
+                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                NetlinkPayload::Done(_) => return Ok(answers),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the operator chooses.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+/// Where the links of a plane that stays are pinned, unless the operator names another folder.
+///
+/// It ends in the version of [`interdict_ebpf_shared::SCHEMA`].
+pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v1";
+
+/// How a packet plane is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The interfaces whose packets are judged.
+    pub interfaces: Vec<Interface>,
+    /// Where in the kernel the programs run.
+    pub mode: Mode,
+    /// Addresses to which no packet is ever dropped.
+    pub safe: Vec<IpNet>,
+    /// The folder for pins, on a bpffs. Agents in different network namespaces need different folders.
+    pub pin: PathBuf,
+    /// What becomes of the programs when the agent ends.
+    pub at_exit: AtExit,
+}
+
+impl Options {
+    /// Native mode, no safe addresses, and nothing that stays when the agent ends.
+    pub fn new(interfaces: Vec<Interface>) -> Self {
+        let (mode, at_exit) = (Mode::Native, AtExit::Remove);
+        Self { interfaces, mode, safe: Vec::new(), pin: PathBuf::from(DEFAULT_PIN), at_exit }
+    }
+}
+
+/// An interface, and what it is to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// What it is to us.
+    pub role: Role,
+}
+
+/// What an interface is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Towards our clients: destinations are judged.
+    Lan,
+    /// Towards the outside: the sources of what opens connections to us are judged.
+    Wan,
+}
+
+/// Where in the kernel the programs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// In the driver, before the kernel makes anything of the packet. Not every driver can.
+    Native,
+    /// In the network stack, on every interface, at a higher cost.
+    Generic,
+}
+
+impl Mode {
+    /// The word for it in configurations and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// What becomes of the programs when the agent ends, however it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AtExit {
+    /// They go with it.
+    Remove,
+    /// They stay attached and keep the last policy, until another agent takes over or [`crate::unload`].
+    Keep,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_default_pin_names_the_schema() {
+        assert!(super::DEFAULT_PIN.ends_with(&format!("/v{}", interdict_ebpf_shared::SCHEMA)));
+    }
+}

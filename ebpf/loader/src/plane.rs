@@ -1,0 +1,301 @@
+//! The packet plane: the programs, their maps, and the policy they go by.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    os::fd::AsFd as _,
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap as BpfHashMap, LpmTrie, MapData, RingBuf, lpm_trie::Key},
+};
+use interdict_ebpf_shared::{
+    contact::{ContactCounts, ContactKey},
+    limits::MAX_SAFE,
+    maps,
+};
+use interdict_policy::{Action, Policy, RuleId};
+use ipnet::IpNet;
+
+use crate::{
+    Answers, AtExit, Attached, Counters, Error, EventReader, Options, Pins, Prober, answers,
+    attach::{self, Link},
+    capability,
+    control::Control,
+    counters::CounterMaps,
+    network, object, pins,
+    registry::Registry,
+    selftest,
+    staging::{InnerMaps, OuterMaps, Staged, Tables, named, word, words},
+};
+
+/// The kernel side of a policy.
+///
+/// Dropping it detaches the programs, unless they are kept (see [`PacketPlane::pins`]). Where the process is starting
+/// a child at that moment, the child holds the links too until it executes its own program.
+pub struct PacketPlane {
+    options: Options,
+    pins: Pins,
+    object: Arc<RwLock<Ebpf>>,
+    policies: OuterMaps,
+    counters: CounterMaps,
+    control: Arc<Control>,
+    registry: Arc<RwLock<Registry>>,
+    answers: Answers,
+    events: Option<(RingBuf<MapData>, BpfHashMap<MapData, ContactKey, ContactCounts>)>,
+    live: Option<InnerMaps>,
+    /// How often a policy was staged.
+    stagings: u64,
+    /// Whether no packet can still be judged by the generation before the one in force.
+    settled: bool,
+    links: Vec<Link>,
+}
+
+/// A change of policy that has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flipped {
+    /// When.
+    pub at: Instant,
+    /// The number of the policy that is in force since.
+    pub generation: u64,
+}
+
+impl PacketPlane {
+    /// Loads the programs, attached to nothing and without a policy.
+    ///
+    /// # Errors
+    ///
+    /// A capability is missing, an interface does not exist or is listed twice, or the kernel refused the object.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        capability::check()?;
+        check_interfaces(options)?;
+        let pins = match options.at_exit {
+            AtExit::Remove => Pins::Unused,
+            AtExit::Keep => pins::prepare(&options.pin)?,
+        };
+
+        let mut object = object::load()?;
+        add_safe(&mut object, &options.safe)?;
+        let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
+            .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
+        let control = Arc::new(control);
+        let registry = Arc::default();
+        let told = answers::Maps {
+            opened: object::take(&mut object, maps::OPENED)?,
+            opened_to: object::take(&mut object, maps::OPENED_TO)?,
+            learned: object::take(&mut object, maps::LEARNED)?,
+        };
+        Ok(Self {
+            options: options.clone(),
+            pins,
+            policies: OuterMaps {
+                networks4: object::take(&mut object, maps::NETWORKS4)?,
+                networks6: object::take(&mut object, maps::NETWORKS6)?,
+                services: object::take(&mut object, maps::SERVICES)?,
+                rules: object::take(&mut object, maps::RULES)?,
+                exemptions: object::take(&mut object, maps::EXEMPTIONS)?,
+            },
+            counters: CounterMaps {
+                exits: object::take(&mut object, maps::EXITS)?,
+                losses: object::take(&mut object, maps::LOSSES)?,
+                rules: object::take(&mut object, maps::RULE_COUNTS)?,
+                rules_added: 0,
+            },
+            events: Some((
+                object::take(&mut object, maps::EVENTS)?,
+                object::take(&mut object, maps::CONTACTS)?,
+            )),
+            answers: Answers::new(told, Arc::clone(&registry), Arc::clone(&control)),
+            object: Arc::new(RwLock::new(object)),
+            control,
+            registry,
+            live: None,
+            stagings: 0,
+            settled: true,
+            links: Vec::new(),
+        })
+    }
+
+    /// Writes a policy beside the one in force, and has the kernel try it.
+    ///
+    /// # Errors
+    ///
+    /// The policy is too large, or the kernel does not decide by it as the policy itself does. The policy in force is
+    /// untouched in every case.
+    pub fn stage(&mut self, policy: &Policy) -> Result<Staged, Error> {
+        // The spare slot is the one in force before the last flip; a packet may still be in it.
+        self.settle()?;
+        let slots = self.slots(policy)?;
+        let tables = Tables::of(policy, &slots)?;
+        let inner = tables.write()?;
+        let generation = self.control.live() + 1;
+        self.policies.set(generation, &inner)?;
+        self.control.set_staged(generation);
+        self.stagings += 1;
+
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        selftest::compare(&self.prober(), policy, &self.options.safe, &registry)?;
+        let states = tables.states;
+        Ok(Staged { generation, staging: self.stagings, digest: policy.digest(), states, inner })
+    }
+
+    /// Puts a staged policy in force: one store to memory that the programs read once for each packet.
+    ///
+    /// # Errors
+    ///
+    /// Another policy was staged after this one.
+    pub fn flip(&mut self, staged: Staged) -> Result<Flipped, Error> {
+        if staged.staging != self.stagings || staged.generation != self.control.live() + 1 {
+            return Err(Error::Superseded);
+        }
+        {
+            let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+            registry.add_generation(staged.generation, staged.digest);
+            registry.set_live(staged.states);
+        }
+        self.control.set_live(staged.generation);
+        let at = Instant::now();
+        self.live = Some(staged.inner);
+        self.settled = false;
+        Ok(Flipped { at, generation: staged.generation })
+    }
+
+    /// Waits until no packet is judged by the policy before. [`PacketPlane::stage`] does it too, if need be.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused to write what it had already accepted.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        if let Some(inner) = self.live.as_ref().filter(|_| !self.settled) {
+            self.policies.wait_for_running_programs(self.control.live(), inner)?;
+        }
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Attaches the programs to every interface in the options, and takes over from an earlier agent that left its own.
+    ///
+    /// # Errors
+    ///
+    /// No policy is in force yet, another program holds an interface, or its driver has no native XDP.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        if self.live.is_none() {
+            return Err(Error::NoPolicy);
+        }
+        let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
+        self.links = attach::attach(&mut object, &self.options, &self.pins)?;
+        Ok(())
+    }
+
+    /// The safe network that holds an address, the longest one.
+    pub fn safe_network(&self, address: IpAddr) -> Option<IpNet> {
+        let holding = self.options.safe.iter().filter(|network| network.contains(&address));
+        holding.max_by_key(|network| network.prefix_len()).copied()
+    }
+
+    /// The interfaces that the programs are attached to.
+    pub fn interfaces(&self) -> Vec<Attached> {
+        self.links.iter().map(|link| link.attached.clone()).collect()
+    }
+
+    /// Whether the programs stay attached when the plane is dropped.
+    pub const fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Everything that was counted since the plane was loaded.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be read.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.read(&registry)?;
+        counters.answers_overflow = self.answers.overflow();
+        Ok(counters)
+    }
+
+    /// The means to open addresses, from any thread.
+    pub fn answers(&self) -> Answers {
+        self.answers.clone()
+    }
+
+    /// The means to run the programs on frames of one's own, from any thread: for tests and benchmarks.
+    pub fn prober(&self) -> Prober {
+        Prober::new(Arc::clone(&self.object))
+    }
+
+    /// The reader of what is recorded.
+    ///
+    /// # Errors
+    ///
+    /// It was taken before.
+    pub fn events(&mut self) -> Result<EventReader, Error> {
+        let interfaces =
+            network::interfaces()?.into_iter().map(|interface| (interface.index, interface.name));
+        let interfaces: HashMap<_, _> = interfaces.collect();
+        let (ring, contacts) = self.events.take().ok_or(Error::EventsTaken)?;
+        Ok(EventReader::new(
+            ring,
+            contacts,
+            Arc::clone(&self.registry),
+            Arc::clone(&self.control),
+            interfaces,
+        ))
+    }
+
+    /// The slots of a policy's rules, by position; none for rules by which no packet can be judged.
+    fn slots(&mut self, policy: &Policy) -> Result<Vec<Option<u32>>, Error> {
+        let exempted: HashSet<&RuleId> = policy
+            .exemptions()
+            .iter()
+            .flat_map(|exemption| &exemption.rules)
+            .map(|rule| &rule.value)
+            .collect();
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        let slots = policy.rules().iter().map(|rule| {
+            let lets_through = matches!(rule.action, Action::Allow | Action::Log);
+            let needs_one =
+                !rule.networks.is_empty() || lets_through || rule.learn || exempted.contains(&rule.id);
+            needs_one.then(|| registry.slot_for(&rule.id)).transpose()
+        });
+        let slots = slots.collect::<Result<_, _>>()?;
+        self.counters.add_rules(registry.rules().len())?;
+        Ok(slots)
+    }
+}
+
+fn check_interfaces(options: &Options) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    for interface in &options.interfaces {
+        network::find(&interface.name)?;
+        if !seen.insert(&interface.name) {
+            return Err(Error::InterfaceTwice { name: interface.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Enters the networks that are never dropped. They are part of the object's own maps, not of any policy.
+fn add_safe(object: &mut Ebpf, safe: &[IpNet]) -> Result<(), Error> {
+    if safe.len() > MAX_SAFE as usize {
+        return Err(Error::TooMany { what: "safe networks", count: safe.len(), limit: MAX_SAFE });
+    }
+    let mut safe4: LpmTrie<MapData, u32, u32> = object::take(object, maps::SAFE4)?;
+    let mut safe6: LpmTrie<MapData, [u32; 4], u32> = object::take(object, maps::SAFE6)?;
+    for network in safe {
+        let bits = u32::from(network.prefix_len());
+        match network.network() {
+            IpAddr::V4(address) => {
+                safe4.insert(&Key::new(bits, word(address.octets())), 1, 0).map_err(named(maps::SAFE4))?;
+            }
+            IpAddr::V6(address) => {
+                safe6.insert(&Key::new(bits, words(address.octets())), 1, 0).map_err(named(maps::SAFE6))?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Asks the kernel what the staged maps decide, and compares with the policy.
+//!
+//! The policy's own matcher and the kernel's maps are two codings of the same rules. Trying them on the addresses
+//! where they could differ, which are the edges of networks and the ports of rules, finds a wrong translation before
+//! it is in force. The number of tries is bounded, so that a policy of a million networks is tried in samples.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use interdict_ebpf_shared::policy::Verdict;
+use interdict_policy::{Policy, Protocol, Service};
+use ipnet::IpNet;
+
+use crate::{
+    Error, Prober,
+    registry::{Registry, word_of},
+};
+
+/// Networks whose edges are tried, spread evenly over all of them.
+const MAX_NETWORKS_TRIED: usize = 512;
+/// Ports that are tried for one set of ports.
+const MAX_PORTS_TRIED: usize = 256;
+/// Tries for one policy.
+const MAX_TRIES: usize = 16_384;
+
+/// Compares the staged maps with the policy they were made from.
+///
+/// # Errors
+///
+/// The first address on which they disagree.
+pub(crate) fn compare(
+    prober: &Prober,
+    policy: &Policy,
+    safe: &[IpNet],
+    registry: &Registry,
+) -> Result<(), Error> {
+    for (address, service) in tries(policy).into_iter().take(MAX_TRIES) {
+        let answer = prober.ask_staged(&frame(address, service))?;
+        let kernel = answer
+            .decision
+            .and_then(|(verdict, slot)| Some((verdict, registry.rule(slot)?)))
+            .map_or_else(|| "none".to_owned(), |(verdict, rule)| shown(verdict, rule.as_str()));
+        let is_safe = safe.iter().any(|network| network.contains(&address));
+        let decided = if is_safe { None } else { policy.decide_address(address, service) };
+        let policy = decided.map_or_else(
+            || "none".to_owned(),
+            |found| {
+                let rule = policy.rule(found.rule);
+                format!("{} by {}", rule.action.as_str(), rule.id)
+            },
+        );
+        if kernel != policy {
+            return Err(Error::Disagreement { address, service, kernel, policy });
+        }
+    }
+    Ok(())
+}
+
+fn shown(verdict: Verdict, rule: &str) -> String {
+    format!("{} by {rule}", word_of(verdict).as_str())
+}
+
+/// The addresses and services to try.
+fn tries(policy: &Policy) -> Vec<(IpAddr, Option<Service>)> {
+    let step = policy.networks().count().div_ceil(MAX_NETWORKS_TRIED).max(1);
+    let mut sets_tried = HashSet::new();
+    let mut tries = Vec::new();
+    for (number, (network, verdicts)) in policy.networks().enumerate() {
+        if number % step == 0 {
+            for address in edges(network) {
+                let first_port = verdicts.ports.first().map(|(service, _)| *service);
+                tries.push((address, None));
+                tries.extend(first_port.map(|service| (address, Some(service))));
+            }
+        }
+        if !verdicts.ports.is_empty() && sets_tried.insert(&verdicts.ports) {
+            let ports = verdicts.ports.iter().take(MAX_PORTS_TRIED);
+            tries.extend(ports.map(|(service, _)| (network.network(), Some(*service))));
+        }
+    }
+    tries
+}
+
+/// The first and the last address of a network, and those just outside.
+fn edges(network: IpNet) -> Vec<IpAddr> {
+    let (first, last) = (network.network(), network.broadcast());
+    [before(first), Some(first), Some(last), after(last)].into_iter().flatten().collect()
+}
+
+fn before(address: IpAddr) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().checked_sub(1)?).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().checked_sub(1)?).into(),
+    })
+}
+
+fn after(address: IpAddr) -> Option<IpAddr> {
+    Some(match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into(),
+    })
+}
+
+/// A frame to an address and a service, as far as the programs read it: checksums and sources are zero.
+fn frame(destination: IpAddr, service: Option<Service>) -> Vec<u8> {
+    // Of a protocol for experiments (RFC 3692) nobody knows a port.
+    let protocol = service.map_or(253, |service| service.protocol.number());
+    let mut frame = vec![0; 12];
+    match destination {
+        IpAddr::V4(address) => {
+            frame.extend([0x08, 0x00, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, protocol, 0, 0, 0, 0, 0, 0]);
+            frame.extend(address.octets());
+        }
+        IpAddr::V6(address) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, protocol, 64]);
+            frame.extend([0; 16]);
+            frame.extend(address.octets());
+        }
+    }
+    frame.extend([0, 0]);
+    frame.extend(service.map_or(0, |service| service.port).to_be_bytes());
+    frame.extend([0; 4]);
+    if service.is_some_and(|service| service.protocol == Protocol::Tcp) {
+        frame.extend([0; 12]);
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_edges_of_the_address_space_have_no_outside() {
+        for (network, expect) in [
+            ("192.0.2.0/24", "192.0.1.255 192.0.2.0 192.0.2.255 192.0.3.0"),
+            ("0.0.0.0/0", "0.0.0.0 255.255.255.255"),
+            ("255.255.255.255/32", "255.255.255.254 255.255.255.255 255.255.255.255"),
+            ("::/0", ":: ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let edges: Vec<_> = edges(network.parse().unwrap()).iter().map(ToString::to_string).collect();
+            assert_eq!(edges.join(" "), expect, "{network}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! From a compiled policy to the maps of one generation.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use aya::maps::{Array, ArrayOfMaps, HashMap as BpfHashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
+use interdict_ebpf_shared::{
+    Address, control,
+    limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_SERVICES},
+    maps,
+    policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
+};
+use interdict_policy::{Action, Digest, NetworkVerdicts, Policy, Rule, RuleIndex, Service, Timestamp};
+use ipnet::IpNet;
+
+use crate::{Error, registry::verdict_of, system::boot_time_ns};
+
+/// Each needs the flag, or the kernel refuses it (`BPF_F_NO_PREALLOC`).
+const TRIE_FLAGS: u32 = 1;
+/// Lets an inner array be of another size than the one it replaces (`BPF_F_INNER_MAP`).
+const INNER_ARRAY_FLAGS: u32 = 1 << 12;
+
+/// A trie; its keys are words that hold the bytes of an address in network order.
+pub(crate) type Networks4 = LpmTrie<MapData, u32, NetworkEntry>;
+/// A trie; its keys are words that hold the bytes of an address in network order.
+pub(crate) type Networks6 = LpmTrie<MapData, [u32; 4], NetworkEntry>;
+type Services = BpfHashMap<MapData, ServiceKey, Decision>;
+type Rules = Array<MapData, State>;
+type Exemptions = LpmTrie<MapData, ExemptionKey, u64>;
+
+/// A policy that lies in the kernel, ready to be put in force by [`crate::PacketPlane::flip`].
+pub struct Staged {
+    pub(crate) generation: u64,
+    /// Which staging it comes from.
+    pub(crate) staging: u64,
+    pub(crate) digest: Digest,
+    pub(crate) states: Vec<State>,
+    pub(crate) inner: InnerMaps,
+}
+
+impl Staged {
+    /// The digest of the policy.
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The number under which the kernel knows it.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// The maps of one generation.
+pub(crate) struct InnerMaps {
+    networks4: Networks4,
+    networks6: Networks6,
+    services: Services,
+    rules: Rules,
+    exemptions: Exemptions,
+}
+
+/// The maps that hold the two slots of generations.
+pub(crate) struct OuterMaps {
+    pub(crate) networks4: ArrayOfMaps<MapData, Networks4>,
+    pub(crate) networks6: ArrayOfMaps<MapData, Networks6>,
+    pub(crate) services: ArrayOfMaps<MapData, Services>,
+    pub(crate) rules: ArrayOfMaps<MapData, Rules>,
+    pub(crate) exemptions: ArrayOfMaps<MapData, Exemptions>,
+}
+
+impl OuterMaps {
+    /// Puts the maps of a generation into its slot.
+    pub(crate) fn set(&mut self, generation: u64, inner: &InnerMaps) -> Result<(), Error> {
+        let slot = control::slot(generation);
+        self.networks4.set(slot, &inner.networks4, 0).map_err(named(maps::NETWORKS4))?;
+        self.networks6.set(slot, &inner.networks6, 0).map_err(named(maps::NETWORKS6))?;
+        self.services.set(slot, &inner.services, 0).map_err(named(maps::SERVICES))?;
+        self.exemptions.set(slot, &inner.exemptions, 0).map_err(named(maps::EXEMPTIONS))?;
+        self.rules.set(slot, &inner.rules, 0).map_err(named(maps::RULES))
+    }
+
+    /// Waits until no packet is still judged by what stood in the maps before.
+    ///
+    /// The kernel ends every update of a map of maps with `synchronize_rcu` (`maybe_wait_bpf_programs` in
+    /// kernel/bpf/syscall.c), and a program runs from start to end inside one RCU section. So writing what is there
+    /// already changes nothing, and returns when every program that was running has ended.
+    pub(crate) fn wait_for_running_programs(&mut self, live: u64, inner: &InnerMaps) -> Result<(), Error> {
+        self.rules.set(control::slot(live), &inner.rules, 0).map_err(named(maps::RULES))
+    }
+}
+
+/// Names the map in an error.
+pub(crate) fn named(name: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map { name, source }
+}
+
+/// What a policy says, in the words of the kernel, before any of it is in the kernel.
+pub(crate) struct Tables {
+    networks4: Vec<(Key<u32>, NetworkEntry)>,
+    networks6: Vec<(Key<[u32; 4]>, NetworkEntry)>,
+    services: Vec<(ServiceKey, Decision)>,
+    exemptions: Vec<(Key<ExemptionKey>, u64)>,
+    /// By slot, what the rules do.
+    pub(crate) states: Vec<State>,
+}
+
+impl Tables {
+    /// Translates a policy, whose rules have these slots. Fails if it is too large, before anything is written.
+    pub(crate) fn of(policy: &Policy, slots: &[Option<u32>]) -> Result<Self, Error> {
+        let exemptions = exemptions(policy, slots);
+        let exempted = exemptions.iter().map(|(key, _)| key.data().rule).collect();
+        let rules = RuleSlots { policy, slots, exempted };
+        let states = rules.states();
+        let mut tables = Self { networks4: vec![], networks6: vec![], services: vec![], exemptions, states };
+        let mut port_sets = HashMap::new();
+        for (network, verdicts) in policy.networks() {
+            tables.add(network, verdicts, &rules, &mut port_sets);
+        }
+        for (what, count, limit) in [
+            ("IPv4 networks", tables.networks4.len(), MAX_NETWORKS),
+            ("IPv6 networks", tables.networks6.len(), MAX_NETWORKS),
+            ("ports of networks", tables.services.len(), MAX_SERVICES),
+            ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
+        ] {
+            if count > limit as usize {
+                return Err(Error::TooMany { what, count, limit });
+            }
+        }
+        Ok(tables)
+    }
+
+    fn add<'p>(
+        &mut self,
+        network: IpNet,
+        verdicts: &'p NetworkVerdicts,
+        rules: &RuleSlots<'_>,
+        port_sets: &mut HashMap<&'p [(Service, RuleIndex)], u32>,
+    ) {
+        let otherwise = verdicts.otherwise.map_or(Decision::NONE, |rule| rules.decision(rule));
+        let port_set = match verdicts.ports.as_ref() {
+            [] => 0,
+            ports => {
+                // Sets are numbered from 1: 0 says that there is none.
+                let new = port_sets.len() as u32 + 1;
+                let known = *port_sets.entry(ports).or_insert(new);
+                if known == new {
+                    self.add_port_set(new, ports, rules);
+                }
+                known
+            }
+        };
+        let entry = NetworkEntry { otherwise, port_set };
+        let bits = u32::from(network.prefix_len());
+        match network.network() {
+            IpAddr::V4(address) => self.networks4.push((Key::new(bits, word(address.octets())), entry)),
+            IpAddr::V6(address) => self.networks6.push((Key::new(bits, words(address.octets())), entry)),
+        }
+    }
+
+    fn add_port_set(&mut self, port_set: u32, ports: &[(Service, RuleIndex)], rules: &RuleSlots<'_>) {
+        for &(service, rule) in ports {
+            let (port, protocol) = (service.port.to_be_bytes(), service.protocol.number());
+            let key = ServiceKey { port_set, port, protocol, zero: 0 };
+            self.services.push((key, rules.decision(rule)));
+        }
+    }
+
+    /// Writes the tables into new maps, which no program reads yet.
+    pub(crate) fn write(&self) -> Result<InnerMaps, Error> {
+        let networks4 = trie(&self.networks4).map_err(named(maps::NETWORKS4))?;
+        let networks6 = trie(&self.networks6).map_err(named(maps::NETWORKS6))?;
+
+        let write_services = || {
+            let mut services = Services::create(size(self.services.len()), 0)?;
+            self.services.iter().try_for_each(|(key, decision)| services.insert(key, decision, 0))?;
+            Ok(services)
+        };
+        let write_rules = || {
+            let mut rules = Rules::create(size(self.states.len()), INNER_ARRAY_FLAGS)?;
+            for (slot, state) in self.states.iter().enumerate() {
+                rules.set(slot as u32, state, 0)?;
+            }
+            Ok(rules)
+        };
+        let write_exemptions = || {
+            let mut exemptions = Exemptions::create(size(self.exemptions.len()), TRIE_FLAGS)?;
+            self.exemptions.iter().try_for_each(|(key, end_ns)| exemptions.insert(key, end_ns, 0))?;
+            Ok(exemptions)
+        };
+        let services = write_services().map_err(named(maps::SERVICES))?;
+        let rules = write_rules().map_err(named(maps::RULES))?;
+        let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
+        Ok(InnerMaps { networks4, networks6, services, rules, exemptions })
+    }
+}
+
+/// The register as the kernel has it: for each rule and network of clients, when the last exemption ends that holds it.
+///
+/// The kernel sees the longest network alone, so each has the end of those around it too.
+fn exemptions(policy: &Policy, slots: &[Option<u32>]) -> Vec<(Key<ExemptionKey>, u64)> {
+    let now = Timestamp::now();
+    let mut ends: HashMap<(u32, IpNet), Timestamp> = HashMap::new();
+    for exemption in policy.exemptions().iter().filter(|exemption| exemption.stands(now)) {
+        for rule in &exemption.rules {
+            let slot = policy.find_rule(rule.value.as_str()).and_then(|rule| slots[rule.as_usize()]);
+            for clients in slot.iter().flat_map(|_| &exemption.clients) {
+                let end = ends.entry((slot.unwrap_or_default(), clients.value)).or_insert(exemption.expires);
+                *end = exemption.expires.max(*end);
+            }
+        }
+    }
+    let boot_ns = boot_time_ns();
+    let boot_end = |end: Timestamp| {
+        let left_ns = (end.as_nanosecond() - now.as_nanosecond()).max(0);
+        boot_ns.saturating_add(u64::try_from(left_ns).unwrap_or(u64::MAX))
+    };
+    ends.keys()
+        .map(|&(rule, clients)| {
+            let around = std::iter::successors(Some(clients), IpNet::supernet);
+            let end = around.filter_map(|network| ends.get(&(rule, network))).max().copied().unwrap_or(now);
+            let (address, before) = match clients {
+                IpNet::V4(network) => (Address::from_v4(network.network().octets()), 96),
+                IpNet::V6(network) => (Address::from_v6(network.network().octets()), 0),
+            };
+            let bits = ExemptionKey::RULE_BITS + before + u32::from(clients.prefix_len());
+            (Key::new(bits, ExemptionKey { rule, zero: 0, clients: address }), boot_end(end))
+        })
+        .collect()
+}
+
+/// The slots of the rules of one policy, by position in it.
+struct RuleSlots<'a> {
+    policy: &'a Policy,
+    slots: &'a [Option<u32>],
+    /// The slots of rules that the register of exemptions names.
+    exempted: HashSet<u32>,
+}
+
+impl RuleSlots<'_> {
+    fn decision(&self, index: RuleIndex) -> Decision {
+        let rule =
+            self.slots[index.as_usize()].expect("a rule that a network names has networks, and so a slot");
+        Decision { rule, state: self.state(self.policy.rule(index), rule) }
+    }
+
+    fn states(&self) -> Vec<State> {
+        let used = self.slots.iter().flatten().max().map_or(0, |&last| last as usize + 1);
+        let mut states = vec![State::NONE; used];
+        for (rule, slot) in self.policy.rules().iter().zip(self.slots) {
+            if let Some(slot) = slot {
+                states[*slot as usize] = self.state(rule, *slot);
+            }
+        }
+        states
+    }
+
+    fn state(&self, rule: &Rule, slot: u32) -> State {
+        // An exception stands for everyone; nobody needs another from it.
+        let exempted = rule.action != Action::Allow && self.exempted.contains(&slot);
+        State::new(verdict_of(rule.action)).with_exemptions(exempted).with_learning(rule.learn)
+    }
+}
+
+fn trie<K: aya::Pod>(
+    entries: &[(Key<K>, NetworkEntry)],
+) -> Result<LpmTrie<MapData, K, NetworkEntry>, MapError> {
+    let mut trie = LpmTrie::create(size(entries.len()), TRIE_FLAGS)?;
+    entries.iter().try_for_each(|(key, entry)| trie.insert(key, entry, 0))?;
+    Ok(trie)
+}
+
+/// The size of a map for so many entries: the kernel has no empty ones.
+fn size(entries: usize) -> u32 {
+    entries.max(1) as u32
+}
+
+/// The word of an IPv4 address, its bytes in network order.
+pub(crate) const fn word(octets: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(octets)
+}
+
+/// The words of an IPv6 address, their bytes in network order.
+pub(crate) const fn words(octets: [u8; 16]) -> [u32; 4] {
+    interdict_ebpf_shared::Address::from_v6(octets).words()
+}

@@ -1,0 +1,120 @@
+//! The system calls for which the standard library has no word.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    ptr::{self, NonNull},
+};
+
+/// Memory of a map that the process and the kernel share.
+pub(crate) struct SharedMemory {
+    start: NonNull<libc::c_void>,
+    bytes: usize,
+}
+
+// SAFETY: the memory is mapped until the value is dropped, whichever thread that happens in; what is read and written
+// through it is up to its user.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Maps the first bytes of a map that was made to be mapped.
+    pub(crate) fn of_map(map: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address the kernel chooses touches no memory of ours.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { start, bytes })
+    }
+
+    /// Where it begins: aligned to a page.
+    pub(crate) const fn start(&self) -> NonNull<libc::c_void> {
+        self.start
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping that `of_map` made, and no reference into it outlives the value.
+        unsafe { libc::munmap(self.start.as_ptr(), self.bytes) };
+    }
+}
+
+/// Nanoseconds since boot, with the time the machine slept: the clock that the kernel programs stamp events with.
+pub(crate) fn boot_time_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours. The clock exists since Linux 2.6.39, so the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Whether a path, which must exist, lies on a BPF file system.
+pub(crate) fn is_on_bpffs(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: statfs is plain data, for which zeroes are a value.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in a zero byte, and the buffer is ours.
+    match unsafe { libc::statfs(path.as_ptr(), &mut about) } {
+        0 => Ok(about.f_type == libc::BPF_FS_MAGIC),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Detaches the program of a pinned link at once, whoever else still holds the link.
+///
+/// Closing the last file descriptor and removing the last pin detach as well, but the kernel puts that off: a pin's
+/// reference goes with its inode, after an RCU grace period and in a worker.
+pub(crate) fn detach_pinned_link(pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut object = ObjectAttributes { path: path.as_ptr() as u64, ..Default::default() };
+    let fd = bpf(BPF_OBJ_GET, &mut object)?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    bpf(BPF_LINK_DETACH, &mut LinkAttributes { link: link.as_raw_fd() as u32 })?;
+    Ok(())
+}
+
+/// In `enum bpf_cmd` of the kernel's `bpf.h`.
+const BPF_OBJ_GET: libc::c_int = 7;
+/// In `enum bpf_cmd` of the kernel's `bpf.h`.
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
+#[derive(Default)]
+#[repr(C)]
+struct ObjectAttributes {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_DETACH` reads.
+#[repr(C)]
+struct LinkAttributes {
+    link: u32,
+}
+
+/// What the kernel does not find in the attributes, because they are shorter than its own, it takes for zero.
+fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads no more of the attributes than it is told there is, and what they point to outlives
+    // the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+}

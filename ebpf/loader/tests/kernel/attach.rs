@@ -1,0 +1,460 @@
+//! Real interfaces in namespaces of their own, and real packets.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use interdict_ebpf_loader::{
+    AtExit, Error, InterfaceInfo, Mode, Options, PacketPlane, Pins, Role, default_gateways,
+    interface_networks, interfaces, unload,
+};
+
+use crate::{
+    namespace::{Namespace, Pair, private_bpffs},
+    support::{apply, on, options, policy, tests},
+};
+
+tests![
+    native_mode_drops_and_passes_real_packets,
+    generic_mode_drops_and_passes_real_packets,
+    a_jumbo_frame_is_judged_like_any_other,
+    wan_drops_what_opens_and_passes_what_answers,
+    the_mode_in_force_is_reported,
+    a_driver_without_native_mode_is_named_with_the_remedy,
+    a_missing_interface_is_named_with_those_there_are,
+    an_interface_has_one_role,
+    nothing_is_attached_before_a_policy,
+    a_taken_hook_names_its_holder,
+    when_one_interface_is_taken_no_other_stays_attached,
+    dropping_the_plane_detaches,
+    killing_the_agent_detaches,
+    a_kept_program_outlives_a_killed_agent,
+    a_new_agent_takes_over_without_a_gap,
+    a_new_agent_that_removes_takes_over_and_leaves_nothing,
+    a_kept_program_in_another_mode_is_refused,
+    an_interface_no_longer_listed_is_let_go,
+    unload_works_without_an_agent,
+    unload_detaches_under_a_running_agent,
+    without_a_bpffs_there_are_no_pins_and_it_is_said,
+    routes_and_addresses_are_read,
+];
+
+/// Bans 198.51.100.0/24, which is inside, and 203.0.113.0/24, which is outside.
+const BAN: &str = "inside block 198.51.100.0/24 \n outside block 203.0.113.0/24";
+
+fn ready(options: &Options) -> PacketPlane {
+    let mut plane = PacketPlane::load(options).unwrap();
+    apply(&mut plane, &policy(BAN));
+    plane.attach().unwrap();
+    plane
+}
+
+fn hook(interface: &str) -> Option<interdict_ebpf_loader::Xdp> {
+    let all = interfaces().unwrap();
+    all.into_iter().find(|info| info.name == interface).unwrap().xdp
+}
+
+/// Waits until the hook is free, for which no instant can be named: a child that another test is starting holds a copy
+/// of every link until it executes its own program, and the kernel lets go of a removed pin in a worker.
+fn wait_until_free(interface: &str) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while hook(interface).is_some() {
+        assert!(Instant::now() < end, "{interface} is still held after five seconds");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends one datagram to the banned address and one to the other, and says which arrived first.
+///
+/// A veth pair keeps the order of packets: when the second is there, the first was dropped.
+fn first_to_arrive(pair: &Pair, payload: &[u8]) -> Vec<u8> {
+    let receiver = pair.inside.run(|| UdpSocket::bind("0.0.0.0:7000").unwrap());
+    let sender = pair.outside.run(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+    let banned = [b"banned ", payload].concat();
+    let other = [b"other ", payload].concat();
+    sender.send_to(&banned, "198.51.100.1:7000").unwrap();
+    sender.send_to(&other, "192.0.2.1:7000").unwrap();
+    let mut received = vec![0; 10_000];
+    let (length, _) = receiver.recv_from(&mut received).unwrap();
+    received.truncate(length);
+    received
+}
+
+fn drops_and_passes(mode: Mode, payload: &[u8]) {
+    let pair = Pair::new();
+    assert!(first_to_arrive(&pair, payload).starts_with(b"banned "), "unfiltered, both arrive");
+    let plane = pair.inside.run(|| ready(&Options { mode, ..on("in", Role::Lan) }));
+    assert!(first_to_arrive(&pair, payload).starts_with(b"other "), "filtered, the banned one does not");
+    assert_eq!(plane.counters().unwrap().exits["blocked"], 1);
+}
+
+fn native_mode_drops_and_passes_real_packets() {
+    drops_and_passes(Mode::Native, b"");
+}
+
+fn generic_mode_drops_and_passes_real_packets() {
+    drops_and_passes(Mode::Generic, b"");
+}
+
+fn a_jumbo_frame_is_judged_like_any_other() {
+    drops_and_passes(Mode::Native, &[b'x'; 8000]);
+}
+
+fn wan_drops_what_opens_and_passes_what_answers() {
+    let pair = Pair::new();
+    let plane = pair.inside.run(|| ready(&on("in", Role::Wan)));
+    let exit = |name| plane.counters().unwrap().exits[name];
+
+    // From us to the banned address: its answers come in.
+    let server = pair.outside.run(|| TcpListener::bind("203.0.113.2:7001").unwrap());
+    let client = pair.inside.run(|| TcpStream::connect("203.0.113.2:7001").unwrap());
+    drop((server, client));
+    assert_eq!(exit("blocked"), 0);
+    assert!(exit("wan_not_opening") > 0);
+
+    // From the banned address to us: the SYN is dropped, and what is not TCP passes.
+    let listener = pair.inside.run(|| TcpListener::bind("192.0.2.1:7002").unwrap());
+    let receiver = pair.inside.run(|| UdpSocket::bind("192.0.2.1:7002").unwrap());
+    let connecting = pair.outside.run(|| connect_from("203.0.113.2", "192.0.2.1", 7002));
+    let sender = pair.outside.run(|| UdpSocket::bind("203.0.113.2:0").unwrap());
+    sender.send_to(b"after the SYN", "192.0.2.1:7002").unwrap();
+    receiver.recv_from(&mut [0; 32]).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nothing connected");
+    assert!(exit("blocked") >= 1);
+    assert!(exit("wan_not_tcp") >= 1);
+    drop(connecting);
+}
+
+/// Sends a SYN from an address of choice, without waiting for what comes of it.
+fn connect_from(source: &str, destination: &str, port: u16) -> std::os::fd::OwnedFd {
+    use std::os::fd::{AsRawFd as _, FromRawFd as _};
+    let address = |text: &str, port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(text.parse::<std::net::Ipv4Addr>().unwrap().octets()),
+        },
+        sin_zero: [0; 8],
+    };
+    let (from, to) = (address(source, 0), address(destination, port));
+    let size = size_of::<libc::sockaddr_in>() as u32;
+    // SAFETY: plain socket calls on a descriptor of our own, with addresses that outlive them.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+        assert!(socket >= 0);
+        let socket = std::os::fd::OwnedFd::from_raw_fd(socket);
+        assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const from).cast(), size), 0);
+        libc::connect(socket.as_raw_fd(), (&raw const to).cast(), size);
+        socket
+    }
+}
+
+fn the_mode_in_force_is_reported() {
+    let pair = Pair::new();
+    for mode in [Mode::Native, Mode::Generic] {
+        let plane = pair.inside.run(|| ready(&Options { mode, ..on("in", Role::Lan) }));
+        let [attached] = &plane.interfaces()[..] else { panic!("one interface") };
+        assert_eq!((attached.name.as_str(), attached.role, attached.mode), ("in", Role::Lan, mode));
+        drop(plane);
+        pair.inside.run(|| wait_until_free("in"));
+    }
+}
+
+fn a_driver_without_native_mode_is_named_with_the_remedy() {
+    let error = refused_in(&Namespace::new(), &on("lo", Role::Lan));
+    assert_eq!(error, "cannot attach to lo in native mode: its driver has none; ask for generic mode");
+}
+
+/// Attaching fails in this namespace; the message.
+fn refused_in(namespace: &Namespace, options: &Options) -> String {
+    namespace.run(|| {
+        let mut plane = PacketPlane::load(options).unwrap();
+        apply(&mut plane, &policy(BAN));
+        plane.attach().unwrap_err().to_string()
+    })
+}
+
+fn a_missing_interface_is_named_with_those_there_are() {
+    let pair = Pair::new();
+    let error = pair.inside.run(|| PacketPlane::load(&on("eth7", Role::Lan)).err().unwrap().to_string());
+    assert_eq!(error, "cannot attach to eth7: no such interface (have: lo, in)");
+}
+
+fn an_interface_has_one_role() {
+    let mut options = on("lo", Role::Lan);
+    options.interfaces.extend(on("lo", Role::Wan).interfaces);
+    assert!(matches!(PacketPlane::load(&options), Err(Error::InterfaceTwice { name }) if name == "lo"));
+}
+
+fn nothing_is_attached_before_a_policy() {
+    let mut plane = PacketPlane::load(&options()).unwrap();
+    assert!(matches!(plane.attach(), Err(Error::NoPolicy)));
+    let staged = plane.stage(&policy(BAN)).unwrap();
+    assert!(matches!(plane.attach(), Err(Error::NoPolicy)), "staged is not in force");
+    plane.flip(staged).unwrap();
+    plane.attach().unwrap();
+}
+
+fn a_taken_hook_names_its_holder() {
+    let pair = Pair::new();
+    let _first = pair.inside.run(|| ready(&on("in", Role::Wan)));
+    let id = pair.inside.run(|| hook("in").unwrap().program_id);
+    for (mode, expect) in [(Mode::Native, "native"), (Mode::Generic, "native")] {
+        let error = refused_in(&pair.inside, &Options { mode, ..on("in", Role::Lan) });
+        let expect = format!("held by the program interdict_wan (number {id}, {expect} mode)");
+        assert!(error.contains(&expect), "{error}");
+        assert!(error.contains("detach that first"), "{error}");
+    }
+}
+
+fn when_one_interface_is_taken_no_other_stays_attached() {
+    let pair = Pair::new();
+    pair.inside.ip("link add spare type veth peer name spare2");
+    let _first = pair.inside.run(|| ready(&on("in", Role::Lan)));
+    let mut both = on("spare", Role::Lan);
+    both.interfaces.extend(on("in", Role::Lan).interfaces);
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let both = Options { pin, at_exit: AtExit::Keep, ..both };
+        let mut plane = PacketPlane::load(&both).unwrap();
+        apply(&mut plane, &policy(BAN));
+        plane.attach().unwrap_err();
+        wait_until_free("spare");
+    });
+}
+
+fn dropping_the_plane_detaches() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let mut plane = ready(&on("in", Role::Lan));
+        // What the plane gave away holds maps and programs, but no interface.
+        let (_answers, _prober, _events) = (plane.answers(), plane.prober(), plane.events().unwrap());
+        assert!(hook("in").is_some());
+        drop(plane);
+        wait_until_free("in");
+    });
+}
+
+fn killing_the_agent_detaches() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let agent = Agent::start("in", Path::new("/nowhere"), AtExit::Remove);
+        assert!(hook("in").is_some());
+        agent.kill();
+        wait_until_free("in");
+    });
+}
+
+fn a_kept_program_outlives_a_killed_agent() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let agent = Agent::start("in", &pin, AtExit::Keep);
+        let before = hook("in");
+        agent.kill();
+        assert!(before.is_some());
+        assert_eq!(hook("in"), before);
+        assert!(first_to_arrive(&pair, b"").starts_with(b"other "));
+        assert_eq!(unload(&pin).unwrap(), ["in"]);
+    });
+}
+
+/// Sends to the banned address, without a pause, while one agent replaces another: nothing arrives.
+fn a_new_agent_takes_over_without_a_gap() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let agent = Agent::start("in", &pin, AtExit::Keep);
+        let before = hook("in");
+        let receiver = UdpSocket::bind("0.0.0.0:7003").unwrap();
+        let sender = pair.outside.run(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+        let done = AtomicBool::new(false);
+        let plane = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sender.send_to(b"banned", "198.51.100.1:7003").unwrap();
+                }
+            });
+            agent.kill();
+            let plane = ready(&Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) });
+            // The new program is at work: what it blocks is in its own counters.
+            while plane.counters().unwrap().exits["blocked"] < 1000 {
+                thread::yield_now();
+            }
+            done.store(true, Ordering::Relaxed);
+            plane
+        });
+        let after = hook("in");
+        assert_ne!(after, before, "another program");
+        sender.send_to(b"other", "192.0.2.1:7003").unwrap();
+        let mut received = [0; 32];
+        let (length, _) = receiver.recv_from(&mut received).unwrap();
+        assert_eq!(&received[..length], b"other");
+
+        assert_eq!(plane.pins(), &Pins::Kept(pin.clone()));
+        drop(plane);
+        assert_eq!(hook("in"), after, "it stays");
+        assert_eq!(unload(&pin).unwrap(), ["in"]);
+        wait_until_free("in");
+    });
+}
+
+fn a_new_agent_that_removes_takes_over_and_leaves_nothing() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        Agent::start("in", &pin, AtExit::Keep).kill();
+        let before = hook("in");
+        let plane = ready(&Options { pin, ..on("in", Role::Wan) });
+        assert_ne!(hook("in"), before);
+        assert_eq!(plane.pins(), &Pins::Unused);
+        drop(plane);
+        wait_until_free("in");
+    });
+}
+
+fn a_kept_program_in_another_mode_is_refused() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        Agent::start("in", &pin, AtExit::Keep).kill();
+        let before = hook("in");
+        let error = refused_here(&Options { pin: pin.clone(), mode: Mode::Generic, ..on("in", Role::Lan) });
+        assert!(error.contains("stayed there in native mode; run `interdict unload` first"), "{error}");
+        assert_eq!(hook("in"), before, "it is not let go for that");
+        unload(&pin).unwrap();
+    });
+}
+
+fn refused_here(options: &Options) -> String {
+    let mut plane = PacketPlane::load(options).unwrap();
+    apply(&mut plane, &policy(BAN));
+    plane.attach().unwrap_err().to_string()
+}
+
+fn an_interface_no_longer_listed_is_let_go() {
+    let pair = Pair::new();
+    pair.inside.ip("link add spare type veth peer name spare2");
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        Agent::start("in", &pin, AtExit::Keep).kill();
+        let _plane = ready(&Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("spare", Role::Lan) });
+        wait_until_free("in");
+        assert!(hook("spare").is_some());
+        assert_eq!(unload(&pin).unwrap(), ["spare"]);
+    });
+}
+
+fn unload_works_without_an_agent() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        assert!(unload(&pin).unwrap().is_empty(), "nothing there yet");
+        Agent::start("in", &pin, AtExit::Keep).kill();
+        assert_eq!(unload(&pin).unwrap(), ["in"]);
+        assert_eq!(hook("in"), None, "it is free at once");
+        assert!(unload(&pin).unwrap().is_empty());
+    });
+}
+
+fn unload_detaches_under_a_running_agent() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let plane = ready(&Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) });
+        assert_eq!(unload(&pin).unwrap(), ["in"]);
+        assert_eq!(hook("in"), None);
+        drop(plane);
+        let _next = ready(&on("in", Role::Lan));
+        assert!(hook("in").is_some());
+    });
+}
+
+fn without_a_bpffs_there_are_no_pins_and_it_is_said() {
+    let pair = Pair::new();
+    let folder = env::temp_dir().join(format!("interdict-no-bpffs-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    pair.inside.run(|| {
+        let options = Options { pin: folder.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) };
+        let plane = ready(&options);
+        assert!(matches!(plane.pins(), Pins::Unavailable(reason) if reason.contains("is not on a bpffs")));
+        drop(plane);
+        wait_until_free("in");
+    });
+    let error = unload(&folder).unwrap_err();
+    assert!(error.to_string().contains("cannot unload from"), "{error}");
+    fs::remove_dir(&folder).unwrap();
+}
+
+fn routes_and_addresses_are_read() {
+    let pair = Pair::new();
+    pair.inside.ip("route add default via 192.0.2.2");
+    pair.inside.ip("-6 route add default via 2001:db8::2");
+    pair.inside.run(|| {
+        let texts = |list: Vec<String>| list.join(" ");
+        let gateways = default_gateways().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(texts(gateways), "192.0.2.2 2001:db8::2");
+        let networks = interface_networks("in").unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(texts(networks), "192.0.2.0/24 198.51.100.1/32 2001:db8::/64");
+        let names: Vec<_> =
+            interfaces().unwrap().into_iter().map(|InterfaceInfo { name, .. }| name).collect();
+        assert_eq!(names, ["lo", "in"]);
+    });
+}
+
+/// An agent in a process of its own, which can be killed.
+struct Agent {
+    process: Child,
+}
+
+const AGENT: &str = "INTERDICT_TEST_AGENT";
+
+impl Agent {
+    /// Starts it in the namespaces of this thread, and waits until it has attached.
+    fn start(interface: &str, pin: &Path, at_exit: AtExit) -> Self {
+        let keep = if at_exit == AtExit::Keep { "keep" } else { "remove" };
+        let mut process = Command::new(env::current_exe().unwrap())
+            .env(AGENT, format!("{interface} {} {keep}", pin.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "attached\n");
+        Self { process }
+    }
+
+    /// Ends it as `kill -9` does, and waits for it.
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the agent's process does instead of testing, until its standard input ends.
+pub(crate) fn helper() -> Option<i32> {
+    let words = env::var(AGENT).ok()?;
+    let [interface, pin, keep] = words.split(' ').collect::<Vec<_>>()[..] else { return Some(2) };
+    let at_exit = if keep == "keep" { AtExit::Keep } else { AtExit::Remove };
+    let _plane = ready(&Options { pin: PathBuf::from(pin), at_exit, ..on(interface, Role::Lan) });
+    println!("attached");
+    std::io::stdout().flush().ok()?;
+    std::io::stdin().lines().for_each(drop);
+    Some(0)
+}

@@ -1,0 +1,57 @@
+//! What the packet plane does in a real kernel.
+//!
+//! These tests need root. Where they cannot run, each is reported by name as ignored, with the reason in brackets.
+//!
+//! - [`load`]: the object itself
+//! - [`frames`]: every form of frame, decided as written here, line by line
+//! - [`truncation`]: every form of frame, cut off at every byte
+//! - [`swap`]: staging, flipping, refusing; and no packet between two policies
+//! - [`opened`]: addresses that a name opened
+//! - [`register`]: exemptions, and addresses that are open to one client
+//! - [`records`]: counters, events, sampling, and what happens when there is no more room
+//! - [`attach`]: real interfaces in namespaces of their own
+//! - [`agreement`]: random policies and packets, decided alike by the kernel and by the policy
+
+mod agreement;
+mod attach;
+mod frames;
+mod load;
+mod namespace;
+mod opened;
+mod records;
+mod register;
+mod support;
+mod swap;
+mod truncation;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    if let Some(outcome) = attach::helper() {
+        std::process::exit(outcome);
+    }
+    let arguments = Arguments::from_args();
+    let obstacle = support::obstacle();
+    let tests = [
+        load::tests(),
+        frames::tests(),
+        truncation::tests(),
+        swap::tests(),
+        opened::tests(),
+        records::tests(),
+        register::tests(),
+        attach::tests(),
+        agreement::tests(),
+    ];
+    let trials = tests.into_iter().flatten().map(|(name, test)| {
+        let trial = Trial::test(name, move || {
+            test();
+            Ok(())
+        });
+        match &obstacle {
+            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            None => trial,
+        }
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}

@@ -1,0 +1,47 @@
+//! The one way in which any step touches a packet.
+
+use core::hint::black_box;
+
+/// A frame as it arrived, from the first byte of its Ethernet header.
+pub trait Frame {
+    /// The `N` bytes at `offset`, or `None` where the frame ends before them.
+    ///
+    /// A step reads each field by itself: of a whole header read at once the compiler keeps every byte on a stack
+    /// that has room for 512. `N` is at least 2: of a comparison for one byte the compiler makes another, in which
+    /// the verifier does not see that the byte is inside.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Its length in bytes.
+    fn length(&self) -> u32;
+
+    /// The index of the interface it came in by.
+    fn interface(&self) -> u32;
+}
+
+/// A frame on the host, for tests and fuzzers; it came in by no interface.
+impl Frame for [u8] {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn length(&self) -> u32 {
+        self.len() as u32
+    }
+
+    fn interface(&self) -> u32 {
+        0
+    }
+}
+
+/// Greater than any offset that the steps come to: eight IPv6 headers of at most 2 KiB behind the others.
+const MAX_OFFSET: usize = 0x7fff;
+
+/// The same offset, of which the verifier knows no more than that it is in bounds.
+///
+/// The verifier follows each way through the program for each thing it knows. Of an offset that four tags and eight
+/// headers may have added to it knows thousands, and the way behind them is long: 400 000 instructions, where a
+/// million are allowed. It does not look through a byte swap.
+#[inline(always)]
+pub(crate) fn opaque(offset: usize) -> usize {
+    usize::from(black_box((offset as u16).swap_bytes()).swap_bytes()) & MAX_OFFSET
+}

@@ -1,0 +1,171 @@
+//! One generation of the policy, as it lies in the maps.
+
+use core::ptr;
+
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_boot_ns};
+use interdict_ebpf_program::{ip::Version, verdict::Policy};
+use interdict_ebpf_shared::{
+    Address, control,
+    policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
+};
+
+use crate::maps::{
+    CONTROL, EXEMPTIONS, LEARNED, NETWORKS4, NETWORKS6, OPENED, OPENED_TO, RULES, SAFE4, SAFE6, SERVICES,
+};
+
+/// The generation that one packet is judged by.
+///
+/// Its number is read once, and every lookup goes to the slot of that number: whatever the loader flips meanwhile,
+/// a packet sees one policy from start to end.
+pub(crate) struct Generation {
+    number: u64,
+    any_open: bool,
+    any_open_to_clients: bool,
+    any_learned: bool,
+}
+
+impl Generation {
+    /// The one in force, if there is one yet.
+    #[inline(always)]
+    pub(crate) fn live() -> Option<Self> {
+        let number = control_word(control::LIVE)?;
+        let any = |word| control_word(word).is_some_and(|count| count != 0);
+        (number != 0).then(|| Self {
+            number,
+            any_open: any(control::OPEN_ADDRESSES),
+            any_open_to_clients: any(control::CLIENT_OPENINGS),
+            any_learned: any(control::LEARNED_ADDRESSES),
+        })
+    }
+
+    /// The one that is staged. It is looked at without the addresses that answers gave, which are no part of a policy.
+    #[inline(always)]
+    pub(crate) fn staged() -> Option<Self> {
+        let number = control_word(control::STAGED)?;
+        (number != 0).then_some(Self {
+            number,
+            any_open: false,
+            any_open_to_clients: false,
+            any_learned: false,
+        })
+    }
+
+    /// What the rule of an answer does in this generation, while the answer holds.
+    #[inline(always)]
+    fn state(&self, opening: &Opening) -> State {
+        if has_ended(opening.expires_ns) {
+            return State::NONE;
+        }
+        RULES.get(self.slot()).and_then(|rules| rules.get(opening.rule)).copied().unwrap_or(State::NONE)
+    }
+
+    #[inline(always)]
+    const fn slot(&self) -> u32 {
+        control::slot(self.number)
+    }
+}
+
+impl Policy for Generation {
+    #[inline(always)]
+    fn generation(&self) -> u64 {
+        self.number
+    }
+
+    #[inline(always)]
+    fn network(&self, version: Version, address: Address) -> NetworkEntry {
+        let entry = match version {
+            Version::V4 => {
+                NETWORKS4.get(self.slot()).and_then(|trie| trie.get(&Key::new(32, address.v4_word())))
+            }
+            Version::V6 => {
+                NETWORKS6.get(self.slot()).and_then(|trie| trie.get(&Key::new(128, address.words())))
+            }
+        };
+        entry.copied().unwrap_or(NetworkEntry::NONE)
+    }
+
+    #[inline(always)]
+    fn service(&self, key: ServiceKey) -> Decision {
+        let Some(services) = SERVICES.get(self.slot()) else {
+            return Decision::NONE;
+        };
+        // SAFETY: the loader never changes an entry of a slot that programs read, so the value stays what it is.
+        unsafe { services.get(key) }.copied().unwrap_or(Decision::NONE)
+    }
+
+    #[inline(always)]
+    fn opened(&self, address: Address) -> Decision {
+        if !self.any_open {
+            return Decision::NONE;
+        }
+        // SAFETY: an entry that the loader replaces meanwhile is read as either of the two; both are openings of
+        // this address.
+        let Some(opening) = (unsafe { OPENED.get(address) }) else {
+            return Decision::NONE;
+        };
+        let state = self.state(opening);
+        match state.verdict() {
+            Some(Verdict::Log | Verdict::Allow) => Decision { rule: opening.rule, state },
+            _ => Decision::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn opened_to(&self, client: Address, address: Address) -> Decision {
+        if !self.any_open_to_clients {
+            return Decision::NONE;
+        }
+        // SAFETY: as in `opened`.
+        let Some(opening) = (unsafe { OPENED_TO.get(ClientOpening { client, remote: address }) }) else {
+            return Decision::NONE;
+        };
+        let rule = opening.rule;
+        // The exemption may have ended before the answer does.
+        match self.state(opening).has_exemptions() && self.is_exempt(rule, client) {
+            true => Decision { rule, state: State::new(Verdict::Exempt) },
+            false => Decision::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn learned(&self, address: Address) -> Decision {
+        if !self.any_learned {
+            return Decision::NONE;
+        }
+        // SAFETY: as in `opened`.
+        let Some(opening) = (unsafe { LEARNED.get(address) }) else {
+            return Decision::NONE;
+        };
+        let state = self.state(opening);
+        if state.learns() { Decision { rule: opening.rule, state } } else { Decision::NONE }
+    }
+
+    #[inline(always)]
+    fn is_exempt(&self, rule: u32, client: Address) -> bool {
+        let key = Key::new(ExemptionKey::BITS, ExemptionKey { rule, zero: 0, clients: client });
+        let end = EXEMPTIONS.get(self.slot()).and_then(|exemptions| exemptions.get(&key));
+        end.is_some_and(|&end_ns| !has_ended(end_ns))
+    }
+
+    #[inline(always)]
+    fn is_safe(&self, version: Version, address: Address) -> bool {
+        match version {
+            Version::V4 => SAFE4.get(&Key::new(32, address.v4_word())).is_some(),
+            Version::V6 => SAFE6.get(&Key::new(128, address.words())).is_some(),
+        }
+    }
+}
+
+#[inline(always)]
+fn has_ended(end_ns: u64) -> bool {
+    // SAFETY: the helper has no precondition.
+    end_ns <= unsafe { bpf_ktime_get_boot_ns() }
+}
+
+#[inline(always)]
+fn control_word(index: u32) -> Option<u64> {
+    let word = CONTROL.get_ptr(index)?;
+    // SAFETY: the pointer is to a word of the array. The agent may store to it at any moment; a volatile read of an
+    // aligned word is one load, which sees the word before or after, and is not repeated.
+    Some(unsafe { ptr::read_volatile(word) })
+}

@@ -1,0 +1,83 @@
+//! The maps. Their names are those in [`interdict_ebpf_shared::maps`].
+//!
+//! A map of policies has two slots, one for each parity of the generation: the programs read one while the loader
+//! fills the other. Their inner maps are declared for one entry; the loader makes each as large as its policy.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
+    macros::btf_map,
+};
+use interdict_ebpf_shared::{
+    Address,
+    contact::{ContactCounts, ContactKey, Event},
+    control,
+    count::{Exit, Loss, RuleCounts},
+    limits::{MAX_CLIENT_OPENINGS, MAX_CONTACTS, MAX_LEARNED, MAX_OPENED, MAX_RULES, MAX_SAFE, RING_BYTES},
+    policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State},
+};
+
+const SLOTS: usize = 2;
+
+pub(crate) type Networks4 = LpmTrie<u32, NetworkEntry, 1>;
+pub(crate) type Networks6 = LpmTrie<[u32; 4], NetworkEntry, 1>;
+pub(crate) type Services = HashMap<ServiceKey, Decision, 1>;
+// The flag lets each inner array have a size of its own.
+pub(crate) type Rules = Array<State, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
+
+#[btf_map]
+pub(crate) static CONTROL: Array<u64, { control::WORDS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+
+#[btf_map]
+pub(crate) static NETWORKS4: ArrayOfMaps<Networks4, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static NETWORKS6: ArrayOfMaps<Networks6, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static SERVICES: ArrayOfMaps<Services, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static RULES: ArrayOfMaps<Rules, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static EXEMPTIONS: ArrayOfMaps<Exemptions, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static SAFE4: LpmTrie<u32, u32, { MAX_SAFE as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static SAFE6: LpmTrie<[u32; 4], u32, { MAX_SAFE as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static OPENED: HashMap<Address, Opening, { MAX_OPENED as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static OPENED_TO: HashMap<ClientOpening, Opening, { MAX_CLIENT_OPENINGS as usize }> =
+    HashMap::new();
+
+#[btf_map]
+pub(crate) static LEARNED: HashMap<Address, Opening, { MAX_LEARNED as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static EXITS: PerCpuArray<u64, { Exit::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static LOSSES: PerCpuArray<u64, { Loss::ALL.len() }> = PerCpuArray::new();
+
+// A hash that grows as the loader adds rules: an array would take 3 MB on every CPU for rules that are not there.
+#[btf_map]
+pub(crate) static RULE_COUNTS: PerCpuHashMap<
+    u32,
+    RuleCounts,
+    { MAX_RULES as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = PerCpuHashMap::new();
+
+#[btf_map]
+pub(crate) static CONTACTS: HashMap<ContactKey, ContactCounts, { MAX_CONTACTS as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();

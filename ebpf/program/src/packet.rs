@@ -1,0 +1,69 @@
+//! A packet in the driver's memory: the only module that holds a pointer into it.
+
+use core::ptr;
+
+use aya_ebpf::{
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use interdict_ebpf_program::frame::Frame;
+
+use crate::unaligned;
+
+/// The packet that a program was started for.
+pub(crate) struct Packet<'c> {
+    ctx: &'c XdpContext,
+}
+
+impl<'c> Packet<'c> {
+    #[inline(always)]
+    pub(crate) const fn new(ctx: &'c XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Writes an answer over the first bytes of the packet: the self-test's way to speak.
+    #[inline(always)]
+    pub(crate) fn answer(&self, words: [u32; 3]) {
+        let start = self.ctx.data();
+        if start + size_of_val(&words) <= self.ctx.data_end() {
+            // SAFETY: the bytes from `start` on lie inside the packet, as just checked.
+            unsafe { ptr::write_unaligned(start as *mut [u32; 3], words) }
+        }
+    }
+
+    /// Reads bytes that the driver put into another buffer than the first.
+    #[inline(always)]
+    fn read_past_first_buffer<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: the context is the one the kernel started the program with, and the destination holds N bytes.
+        let result =
+            unsafe { bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32) };
+        (result == 0).then_some(bytes)
+    }
+}
+
+impl Frame for Packet<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N >= 2, "the verifier does not follow a check for a single byte") };
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() {
+            // A driver that splits headers from data must not be a way around the address verdict. For a frame that
+            // truly ends here, the helper says so.
+            return self.read_past_first_buffer(offset);
+        }
+        // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
+        Some(unsafe { unaligned::load(start) })
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the context is the one the kernel started the program with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
+    }
+}

@@ -1,0 +1,173 @@
+//! Counting and recording. Nothing here can fail a packet: what does not fit is counted.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray, helpers::bpf_ktime_get_boot_ns};
+use interdict_ebpf_shared::{
+    Address,
+    contact::{ContactCounts, Event, Remote},
+    count::{Exit, Loss},
+    limits::{EVENTS_A_WINDOW, WINDOW_NS},
+};
+
+use crate::{
+    atomic::Word,
+    maps::{CONTACTS, EVENTS, EXITS, LOSSES, RULE_COUNTS},
+};
+
+/// Counts the reason for which a packet leaves.
+#[inline(always)]
+pub(crate) fn count_exit(exit: Exit) {
+    increment(&EXITS, exit as u32);
+}
+
+/// Records a packet that a rule matched: in the rule's counters, and as an event or as one of its contact's count.
+///
+/// Not inlined: the stack of 512 bytes is then shared out between deciding and recording, and both programs use one
+/// copy of this.
+#[inline(never)]
+pub(crate) fn record(event: &mut Event) {
+    // SAFETY: the helper has no precondition.
+    event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    count_rule(event);
+
+    let Some(counts) = contact_counts(event) else {
+        increment(&LOSSES, Loss::ContactsFull as u32);
+        if !send(event) {
+            increment(&LOSSES, Loss::Unrecorded as u32);
+        }
+        return;
+    };
+    if !counts.sampled(event) {
+        return counts.add_unsampled(event);
+    }
+    if !send(event) {
+        increment(&LOSSES, Loss::RingFull as u32);
+        counts.add_unsampled(event);
+    }
+}
+
+#[inline(always)]
+fn count_rule(event: &Event) {
+    let Some(counts) = RULE_COUNTS.get_ptr_mut(event.contact.rule) else {
+        return;
+    };
+    let index = usize::from(event.contact.verdict) - 1;
+    // SAFETY: the pointer is to this CPU's counts of the rule, which nothing else writes while a packet is handled.
+    // The loader adds a rule's entry before any policy names the rule, and never removes one.
+    if let Some(count) = unsafe { (*counts).verdicts.get_mut(index) } {
+        count.packets += 1;
+        count.bytes += u64::from(event.length);
+    }
+}
+
+/// The counts of the contact that this packet belongs to, made if there are none; `None` where the table is full.
+#[inline(always)]
+fn contact_counts(event: &Event) -> Option<SharedCounts> {
+    let key = &event.contact;
+    if let Some(counts) = CONTACTS.get_ptr_mut(key) {
+        return Some(SharedCounts::new(counts));
+    }
+    // Another CPU may have been first; then this fails, and the lookup finds what it made.
+    let empty = &EMPTY;
+    let _ = CONTACTS.insert(key, empty, u64::from(BPF_NOEXIST));
+    CONTACTS.get_ptr_mut(key).map(SharedCounts::new)
+}
+
+/// A contact before its first packet, which finds its window long over and opens one.
+static EMPTY: ContactCounts = ContactCounts {
+    packets: 0,
+    bytes: 0,
+    unsampled_packets: 0,
+    unsampled_bytes: 0,
+    unsampled_first_ns: 0,
+    unsampled_last_ns: 0,
+    last_ns: 0,
+    window_ns: 0,
+    window_packets: 0,
+    sample: Remote { address: Address::NONE, interface: 0, port: [0; 2], protocol: 0, zero: 0 },
+};
+
+/// Counts to which all CPUs add.
+struct SharedCounts {
+    packets: Word,
+    bytes: Word,
+    unsampled_packets: Word,
+    unsampled_bytes: Word,
+    unsampled_first_ns: Word,
+    unsampled_last_ns: Word,
+    last_ns: Word,
+    window_ns: Word,
+    window_packets: Word,
+    sample: *mut Remote,
+}
+
+impl SharedCounts {
+    #[inline(always)]
+    const fn new(counts: *mut ContactCounts) -> Self {
+        // SAFETY: the pointer is to a value of the table of contacts. An entry that the loader removes meanwhile stays
+        // memory of that table; the loader removes only what has been idle for a minute.
+        unsafe {
+            Self {
+                packets: Word::new(&raw mut (*counts).packets),
+                bytes: Word::new(&raw mut (*counts).bytes),
+                unsampled_packets: Word::new(&raw mut (*counts).unsampled_packets),
+                unsampled_bytes: Word::new(&raw mut (*counts).unsampled_bytes),
+                unsampled_first_ns: Word::new(&raw mut (*counts).unsampled_first_ns),
+                unsampled_last_ns: Word::new(&raw mut (*counts).unsampled_last_ns),
+                last_ns: Word::new(&raw mut (*counts).last_ns),
+                window_ns: Word::new(&raw mut (*counts).window_ns),
+                window_packets: Word::new(&raw mut (*counts).window_packets),
+                sample: &raw mut (*counts).sample,
+            }
+        }
+    }
+
+    /// Counts the packet, and says whether it has an event of its own.
+    #[inline(always)]
+    fn sampled(&self, event: &Event) -> bool {
+        self.packets.add(1);
+        self.bytes.add(u64::from(event.length));
+        self.last_ns.store(event.time_ns);
+
+        let began_ns = self.window_ns.load();
+        let over = event.time_ns.saturating_sub(began_ns) >= WINDOW_NS;
+        // One CPU opens the new window. Another that comes at the same moment may count into the old one, or have
+        // its packet forgotten by the reset: some events more, but each packet is still recorded once.
+        if over && self.window_ns.replace(began_ns, event.time_ns) {
+            self.window_packets.store(0);
+            // SAFETY: only the CPU that opened the window writes the sample. The loader may read it meanwhile; it
+            // reads until two readings agree.
+            unsafe { self.sample.write(event.remote) };
+        }
+        self.window_packets.fetch_add(1) < EVENTS_A_WINDOW
+    }
+
+    /// Adds a packet without an event to those that the loader's next sweep reports.
+    #[inline(always)]
+    fn add_unsampled(&self, event: &Event) {
+        if event.time_ns.saturating_sub(self.unsampled_last_ns.load()) > WINDOW_NS {
+            self.unsampled_first_ns.store(event.time_ns);
+        }
+        self.unsampled_last_ns.store(event.time_ns);
+        self.unsampled_bytes.add(u64::from(event.length));
+        self.unsampled_packets.add(1);
+    }
+}
+
+/// Sends an event to the agent; `false` where the ring is full.
+#[inline(always)]
+fn send(event: &Event) -> bool {
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        return false;
+    };
+    entry.write(*event);
+    entry.submit(0);
+    true
+}
+
+#[inline(always)]
+fn increment<const N: usize>(counters: &PerCpuArray<u64, N>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: the pointer is to this CPU's counter, which nothing else writes while a packet is handled.
+        unsafe { *counter += 1 }
+    }
+}

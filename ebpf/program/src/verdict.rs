@@ -1,0 +1,176 @@
+//! Safe, opened, the longest network, learned: what a policy says of an address.
+//!
+//! The order of *deciding* is safe, opened, networks, learned; then the register of exemptions. The order of *looking* is another: most packets concern no
+//! banned address, so the look at the networks comes first, and only a packet that could be dropped pays for the rest.
+
+use interdict_ebpf_shared::{
+    Address,
+    contact::{ContactKey, Event, FLAG_FRAGMENT, FLAG_PORTS_UNKNOWN, Hook, Remote},
+    count::Exit,
+    policy::{Decision, NetworkEntry, ServiceKey, Verdict},
+};
+
+use crate::{frame::Frame, ip::Version, transport::Transport};
+
+/// A policy, as one packet sees it from start to end.
+///
+/// Where there is nothing, the answer is all zero, and not `None`: a decision with state 0, an entry of two of them.
+/// The compiler may keep garbage in what `None` leaves open, and the verifier refuses a program that copies it.
+pub trait Policy {
+    /// Its number, which its records carry.
+    fn generation(&self) -> u64;
+    /// The entry of the longest network that holds the address.
+    fn network(&self, version: Version, address: Address) -> NetworkEntry;
+    /// The decision for a port in a set of ports.
+    fn service(&self, key: ServiceKey) -> Decision;
+    /// The rule that opened the address, if it is still open and the rule still lets traffic through.
+    fn opened(&self, address: Address) -> Decision;
+    /// The rule from which the client is exempt, if that opened the address to it, and still does.
+    fn opened_to(&self, client: Address, address: Address) -> Decision;
+    /// The rule for whose name the address was answered, if that still holds and the rule still learns.
+    fn learned(&self, address: Address) -> Decision;
+    /// Whether the client is exempt from the rule, now.
+    fn is_exempt(&self, rule: u32, client: Address) -> bool;
+    /// Whether the address is never dropped.
+    fn is_safe(&self, version: Version, address: Address) -> bool;
+}
+
+/// What is done with a packet that a rule matched, and what is recorded of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The reason it is counted under.
+    pub exit: Exit,
+    /// What is done with it.
+    pub verdict: Verdict,
+    /// The record, with the time still to be filled in.
+    pub event: Event,
+}
+
+/// What the address alone says, before anything behind the IP header is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The rule that opened it, to everyone or to this client, which goes first.
+    pub opened: Decision,
+    /// The longest network that holds it.
+    pub network: NetworkEntry,
+    /// The rule that learned it, which goes last.
+    pub learned: Decision,
+}
+
+/// A packet, as its hook sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it was met.
+    pub hook: Hook,
+    /// Our side, where it is known.
+    pub client: Option<Address>,
+    /// The side to judge.
+    pub remote: Address,
+    /// The port of that side, in network byte order; 0 where there is none or it is not known.
+    pub port: [u8; 2],
+    /// What follows the IP header.
+    pub transport: Transport,
+}
+
+/// Looks an address up, for a client if it is known.
+///
+/// # Errors
+///
+/// The exit of a packet that the policy does not concern: nothing matches the address, or it is safe.
+#[inline(always)]
+pub fn look_up<P: Policy>(
+    policy: &P,
+    version: Version,
+    client: Option<Address>,
+    address: Address,
+) -> Result<Found, Exit> {
+    let mut opened = policy.opened(address);
+    if let Some(client) = client
+        && opened.is_none()
+    {
+        opened = policy.opened_to(client, address);
+    }
+    let network = policy.network(version, address);
+    let found = Found { opened, network, learned: policy.learned(address) };
+    if found.opened.is_none() && found.network.is_none() && found.learned.is_none() {
+        return Err(Exit::NoMatch);
+    }
+    if policy.is_safe(version, address) {
+        return Err(Exit::Safe);
+    }
+    Ok(found)
+}
+
+/// Decides, now that the transport header is known as well.
+///
+/// # Errors
+///
+/// The exit of a packet that no rule matches after all, or that could not be judged.
+#[inline(always)]
+pub fn decide<F: Frame + ?Sized, P: Policy>(
+    frame: &F,
+    policy: &P,
+    found: Found,
+    packet: &Packet,
+) -> Result<Judgement, Exit> {
+    let opened = !found.opened.is_none();
+    let decision = if opened { found.opened } else { by_port(policy, &found, packet)? };
+    let mut verdict = decision.state.verdict().ok_or(Exit::NoMatchingPort)?;
+    if let Some(client) = packet.client
+        && decision.state.has_exemptions()
+        && policy.is_exempt(decision.rule, client)
+    {
+        verdict = Verdict::Exempt;
+    }
+    let exit = match verdict {
+        Verdict::Exempt => Exit::Exempt,
+        _ if opened => Exit::Opened,
+        Verdict::Block => Exit::Blocked,
+        Verdict::Log => Exit::Logged,
+        Verdict::Allow => Exit::Allowed,
+    };
+    let contact = ContactKey {
+        client: packet.client.unwrap_or(Address::NONE),
+        generation: policy.generation(),
+        rule: decision.rule,
+        verdict: verdict.code() as u8,
+        hook: packet.hook as u8,
+        zero: [0; 2],
+    };
+    let remote = Remote {
+        address: packet.remote,
+        interface: frame.interface(),
+        port: packet.port,
+        protocol: packet.transport.protocol,
+        zero: 0,
+    };
+    let flags = flags(&packet.transport);
+    let event = Event { contact, remote, time_ns: 0, length: frame.length(), flags, zero: [0; 3] };
+    Ok(Judgement { exit, verdict, event })
+}
+
+/// The decision of a network: of the rule for this port if there is one, else of the network's own rule; then of the rule
+/// that learned the address; else none.
+#[inline(always)]
+fn by_port<P: Policy>(policy: &P, found: &Found, packet: &Packet) -> Result<Decision, Exit> {
+    let entry = &found.network;
+    let otherwise = if entry.otherwise.is_none() { found.learned } else { entry.otherwise };
+    if entry.port_set == 0 {
+        return Ok(otherwise);
+    }
+    if let Some(exit) = packet.transport.unread {
+        return if otherwise.is_none() { Err(exit) } else { Ok(otherwise) };
+    }
+    // A protocol without ports has port 0 here, which no set holds.
+    let Transport { protocol, .. } = packet.transport;
+    let decision =
+        policy.service(ServiceKey { port_set: entry.port_set, port: packet.port, protocol, zero: 0 });
+    Ok(if decision.is_none() { otherwise } else { decision })
+}
+
+#[inline(always)]
+const fn flags(transport: &Transport) -> u8 {
+    let fragment = if transport.fragment { FLAG_FRAGMENT } else { 0 };
+    let ports = if transport.unread.is_some() { FLAG_PORTS_UNKNOWN } else { 0 };
+    fragment | ports
+}

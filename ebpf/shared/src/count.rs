@@ -1,0 +1,104 @@
+//! What is counted: each packet under the reason it left by, each rule under its verdicts, each record that was lost.
+
+use crate::{plain_bytes, policy::Verdict};
+
+/// Declares an enum whose variants index a per-CPU array, with the names by which counters are reported.
+macro_rules! counted {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum $name {
+            $($(#[$variant_meta])* $variant,)+
+        }
+
+        impl $name {
+            /// Every one, in the order of the array.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The name under which it is reported.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+    };
+}
+
+counted! {
+    /// Why a packet left the program: each packet has exactly one.
+    pub enum Exit {
+        /// No policy was in force yet; passed.
+        NoPolicy = "no_policy",
+        /// The frame carries neither IPv4 nor IPv6; passed.
+        NotIp = "not_ip",
+        /// The frame ends inside its Ethernet, VLAN or IP header; passed.
+        Truncated = "truncated",
+        /// The frame carries more VLAN tags than the program reads; passed.
+        VlanDepth = "vlan_depth",
+        /// No network holds the address, and it is not open; passed.
+        NoMatch = "no_match",
+        /// A network holds the address, but only for ports this packet does not use; passed.
+        NoMatchingPort = "no_matching_port",
+        /// The address would have matched but is safe; passed.
+        Safe = "safe",
+        /// The address is open; passed and recorded.
+        Opened = "opened",
+        /// A rule allows it; passed and recorded.
+        Allowed = "allowed",
+        /// A rule logs it; passed and recorded.
+        Logged = "logged",
+        /// The client is on the register of exemptions from the rule; passed and recorded.
+        Exempt = "exempt",
+        /// A rule blocks it; dropped and recorded.
+        Blocked = "blocked",
+        /// Ports decide and the packet is a fragment without them; passed.
+        FragmentUnjudged = "fragment_unjudged",
+        /// Ports decide and lie behind more IPv6 headers than the program reads; passed.
+        HeaderChainUnjudged = "header_chain_unjudged",
+        /// Ports decide and the packet ends before them; passed.
+        TruncatedUnjudged = "truncated_unjudged",
+        /// From the outside and not TCP; passed.
+        WanNotTcp = "wan_not_tcp",
+        /// From the outside and not a SYN without ACK; passed.
+        WanNotOpening = "wan_not_opening",
+    }
+}
+
+counted! {
+    /// Why a record was not kept as usual. Verdicts and [`RuleCounts`] are never touched by any of these.
+    pub enum Loss {
+        /// The ring was full: the packet is reported in a count instead of an event of its own.
+        RingFull = "ring_full",
+        /// The table of contacts was full: the packet had an event of its own, at any rate.
+        ContactsFull = "contacts_full",
+        /// Both were full: the packet is only in the counters.
+        Unrecorded = "unrecorded",
+    }
+}
+
+/// Packets, and their bytes as they were on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Count {
+    /// How many packets.
+    pub packets: u64,
+    /// How many bytes they had together, from the Ethernet header on.
+    pub bytes: u64,
+}
+plain_bytes!(Count { packets: u64, bytes: u64 });
+
+/// The counts of one rule on one CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleCounts {
+    /// In the order of [`Verdict::ALL`].
+    pub verdicts: [Count; Verdict::ALL.len()],
+}
+plain_bytes!(RuleCounts { verdicts: [Count; Verdict::ALL.len()] });

@@ -1,0 +1,37 @@
+//! The named limit of everything that could grow.
+
+/// Rules that have a slot in the kernel over the life of one agent.
+pub const MAX_RULES: u32 = 65_536;
+
+/// Networks of one address family in one policy.
+pub const MAX_NETWORKS: u32 = 1_048_576;
+
+/// Port entries of one policy, counted once for each distinct set of ports.
+pub const MAX_SERVICES: u32 = 1_048_576;
+
+/// Prefixes that are never dropped, for each address family.
+pub const MAX_SAFE: u32 = 4_096;
+
+/// Addresses that are open at one time.
+pub const MAX_OPENED: u32 = 65_536;
+
+/// Pairs of an exempt client and an address that are open at one time.
+pub const MAX_CLIENT_OPENINGS: u32 = 65_536;
+
+/// Addresses that are learned at one time.
+pub const MAX_LEARNED: u32 = 65_536;
+
+/// Exemptions of one policy, counted once for each rule and network of clients.
+pub const MAX_EXEMPTIONS: u32 = 65_536;
+
+/// Contacts, as told apart by [`crate::contact::ContactKey`], that are counted at one time.
+pub const MAX_CONTACTS: u32 = 65_536;
+
+/// Bytes of the ring through which events reach the agent: room for about ten thousand of them.
+pub const RING_BYTES: u32 = 1 << 20;
+
+/// Own events for one contact in one [`WINDOW_NS`]; packets above it are reported as a count.
+pub const EVENTS_A_WINDOW: u64 = 100;
+
+/// The span over which [`EVENTS_A_WINDOW`] is counted.
+pub const WINDOW_NS: u64 = 1_000_000_000;

@@ -1,0 +1,362 @@
+//! The daemon, put together: everything that can fail first, then the listeners.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use interdict_audit::{Entry, Log, Record};
+use interdict_dns_filter::{
+    Clients, Counters, Filter, FilterHandler, Forwarder, Listeners, Upstream, default_clients,
+};
+use interdict_ebpf_loader::{PacketPlane, Role};
+use interdict_policy::{Ask, Exemption, Timestamp};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::RunArgs;
+use crate::config::Settings;
+use crate::control::{self, Answer, Request};
+use crate::explain::{Asker, Explanation, explain};
+use crate::observe::Recorder;
+use crate::packets::{self, PacketRecorder, Policies};
+use crate::privileges;
+use crate::reload::{Cause, PolicyFiles, Refused, Reloader, first};
+use crate::store::Store;
+use crate::upstreams::upstreams;
+use crate::watch::Watch;
+
+/// Where DNS is answered unless said otherwise: a port that needs no privilege.
+const DEFAULT_LISTEN: &str = "127.0.0.1:5300";
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// When anything keeps it from starting; nothing is served then.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let settings = Settings::new(args)?;
+    let data = settings.data.map_or_else(default_data, Ok)?;
+    std::fs::create_dir_all(&data)
+        .with_context(|| format!("cannot create the data folder {}", data.display()))?;
+    let store = Store::open(&data)?;
+    let files = PolicyFiles { paths: settings.policy, profile: settings.profile };
+    let first = first(&files, &store)?;
+    let listen = match settings.listen.as_slice() {
+        [] => vec![DEFAULT_LISTEN.parse::<SocketAddr>()?],
+        named => named.to_vec(),
+    };
+    let upstreams = upstreams(&settings.upstreams, &listen)?;
+    let mut plane = packets::load(&settings.packet, &listen, &upstreams)?;
+    let clients = match settings.clients {
+        named if !named.is_empty() => named,
+        _ => [default_clients(), packets::client_networks(&settings.packet)?].concat(),
+    };
+    let listeners = Listeners::bind(&listen)?;
+    let socket = settings.control.unwrap_or_else(control::default_socket);
+    let control = control::bind(&socket)?;
+    let record = Record::open(&data, &node())?;
+
+    let policy = Arc::new(first.policy);
+    store.keep(&policy)?;
+    store.mark(&policy)?;
+    let policies = Policies::default();
+    policies.add(&policy);
+    if let Some(plane) = &mut plane {
+        let staged = plane.stage(&policy)?;
+        plane.flip(staged)?;
+        plane.settle()?;
+        plane.attach()?;
+    }
+    privileges::drop_unneeded()?;
+    check_access(&files.paths, first.warning.is_none(), &data)?;
+
+    let (log, writer) = record.start()?;
+    let mut recorder = None;
+    if let Some(plane) = &mut plane {
+        recorder =
+            Some(PacketRecorder::start(plane.events()?, plane.answers(), log.clone(), policies.clone()));
+    }
+    let answers = plane.as_ref().map(PacketPlane::answers);
+    let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));
+    let questions = Arc::new(Recorder::new(log.clone(), answers));
+    let filter = Arc::new(Filter::new(policy.clone(), questions.clone()));
+    for exemption in policy.expired(Timestamp::now()) {
+        tracing::warn!(exemption = %exemption.id, expires = %exemption.expires, "an exemption has ended");
+    }
+    let started = json!({ "version": env!("CARGO_PKG_VERSION"), "warning": first.warning });
+    log.record(Entry::admin("agent.started", started, Some(policy.digest())));
+    let reloader =
+        Reloader::new(files, filter.clone(), plane.clone(), policies, store, log.clone(), first.warning);
+    let agent = Agent {
+        listen: listeners.addresses(),
+        upstreams,
+        clients: Clients::new(clients),
+        data,
+        filter,
+        plane,
+        counters: Arc::default(),
+        questions: questions.clone(),
+        log: log.clone(),
+        reloader: Arc::new(reloader),
+    };
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(agent.serve(listeners, control));
+    runtime.shutdown_background();
+    let _ = std::fs::remove_file(&socket);
+    if let Some(recorder) = recorder {
+        recorder.stop();
+    }
+    questions.sweep();
+    log.record(Entry::admin("agent.stopped", json!({}), None));
+    drop(log);
+    writer.close();
+    served
+}
+
+/// Whether, without privileges, the policy can be read again and the data written.
+fn check_access(policy: &[PathBuf], policy_is_in_order: bool, data: &Path) -> anyhow::Result<()> {
+    for folder in ["log", "policies", "state"] {
+        privileges::check_writable(&data.join(folder))?;
+    }
+    match crate::files::read(policy) {
+        Err(problems) if policy_is_in_order => anyhow::bail!(
+            "the agent, which gives up the right to override permissions, could not read its policy again; \
+             give the files to the user that runs it, in a folder such as /etc/interdict\n{problems}"
+        ),
+        _ => Ok(()),
+    }
+}
+
+struct Agent {
+    listen: Vec<SocketAddr>,
+    upstreams: Vec<Upstream>,
+    clients: Clients,
+    data: PathBuf,
+    filter: Arc<Filter>,
+    plane: Option<Arc<Mutex<PacketPlane>>>,
+    counters: Arc<Counters>,
+    questions: Arc<Recorder>,
+    log: Log,
+    reloader: Arc<Reloader>,
+}
+
+impl Agent {
+    /// Serves until SIGINT or SIGTERM; SIGHUP and changed files reload.
+    async fn serve(
+        self,
+        listeners: Listeners,
+        control: std::os::unix::net::UnixListener,
+    ) -> anyhow::Result<()> {
+        let forwarder = Forwarder::new(&self.upstreams, self.filter.clone(), self.counters.clone())
+            .map_err(anyhow::Error::msg)?;
+        let handler =
+            FilterHandler::new(self.filter.clone(), self.clients.clone(), self.counters.clone(), forwarder);
+        let mut watch = Watch::new(self.reloader.paths())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let control = tokio::net::UnixListener::from_std(control)?;
+
+        let _dns = listeners.serve(Arc::new(handler), &self.counters);
+        let agent = Arc::new(self);
+        let _control = tokio::spawn(control::serve(control, agent.clone()));
+        agent.say_hello();
+        let _exemptions = tokio::spawn(watch_exemptions(agent.reloader.clone(), agent.filter.clone()));
+        let _sweeps = tokio::spawn(sweep_every_second(agent.questions.clone()));
+        loop {
+            tokio::select! {
+                () = watch.changed() => agent.reload(Cause::Files, "the policy files changed").await,
+                _ = hangup.recv() => agent.reload(Cause::Signal, "SIGHUP").await,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
+    }
+
+    fn say_hello(&self) {
+        let policy = self.filter.policy();
+        let list = |items: Vec<String>| items.join(", ");
+        tracing::info!(
+            rules = policy.rules().len(),
+            digest = %policy.digest(),
+            "policy in force: {}",
+            match self.reloader.paths() {
+                [] => "the embedded Kaspersky pack".into(),
+                paths => list(paths.iter().map(|path| path.display().to_string()).collect()),
+            }
+        );
+        tracing::info!(
+            "DNS on {} (UDP and TCP), asking {}",
+            list(self.listen.iter().map(ToString::to_string).collect()),
+            list(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect())
+        );
+        tracing::info!("record in {}", self.data.join("log").display());
+        if let Some(listen) = self.listen.first() {
+            tracing::info!("try: dig @{} -p {} s07.upd.kaspersky.com", listen.ip(), listen.port());
+        }
+    }
+
+    async fn reload(&self, cause: Cause, why: &str) {
+        tracing::info!("{why}: reading the policy again");
+        let reloader = self.reloader.clone();
+        // The outcome is logged and recorded where it is decided.
+        if let Err(fault) = tokio::task::spawn_blocking(move || reloader.reload(cause)).await {
+            tracing::error!(%fault, "the reload broke off; the policy before it is in force");
+        }
+    }
+
+    fn status(&self) -> Value {
+        let policy = self.filter.policy();
+        let warning = self.reloader.warning();
+        let dns: serde_json::Map<String, Value> =
+            self.counters.snapshot().iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let audit = self.log.counters();
+        let texts = |items: Vec<String>| Value::from(items);
+        let policies: Vec<Value> = match self.reloader.paths() {
+            [] => vec![json!({ "path": "embedded:kaspersky.toml" })],
+            paths => paths.iter().map(|path| json!({ "path": path })).collect(),
+        };
+        let now = Timestamp::now();
+        let exemption = |exemption: &Exemption| {
+            let (id, ended) = (exemption.id.as_str(), !exemption.stands(now));
+            json!({ "id": id, "expires": exemption.expires.to_string(), "ended": ended })
+        };
+        let exemptions: Vec<Value> = policy.exemptions().iter().map(exemption).collect();
+        json!({
+            "in_force": warning.is_none(),
+            "warning": warning,
+            "version": env!("CARGO_PKG_VERSION"),
+            "digest": policy.digest().to_string(),
+            "policies": policies,
+            "rules": policy.rules().len(),
+            "profile": policy.profile(),
+            "exemptions": exemptions,
+            "data": self.data,
+            "planes": {
+                "dns": {
+                    "digest": policy.digest().to_string(),
+                    "listen": texts(self.listen.iter().map(ToString::to_string).collect()),
+                    "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
+                },
+                "packet": self.plane.as_ref().map(|plane| self.packet_status(&plane.lock().unwrap_or_else(PoisonError::into_inner))),
+            },
+            "counters": {
+                "dns": dns,
+                "packet": self.packet_counters(),
+                "audit": { "written": audit.written, "lost": audit.lost, "queued": audit.queued },
+            },
+        })
+    }
+}
+
+async fn sweep_every_second(questions: Arc<Recorder>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        questions.sweep();
+    }
+}
+
+/// How often it is looked whether an exemption has ended: the clock may be set at any moment.
+const EXEMPTIONS_EVERY: Duration = Duration::from_secs(1);
+
+async fn watch_exemptions(reloader: Arc<Reloader>, filter: Arc<Filter>) {
+    let mut before = Timestamp::now();
+    loop {
+        tokio::time::sleep(EXEMPTIONS_EVERY).await;
+        let now = Timestamp::now();
+        let some_ended = filter.policy().next_expiry(before).is_some_and(|next| next <= now);
+        if some_ended || now < before {
+            let reloader = reloader.clone();
+            let ended = tokio::task::spawn_blocking(move || reloader.exemptions_ended(before, now)).await;
+            if let Ok(Err(error)) = ended {
+                tracing::warn!("the kernel ends exemptions by the clock that it knew: {error:#}");
+            }
+        }
+        before = now;
+    }
+}
+
+impl Agent {
+    fn packet_status(&self, plane: &PacketPlane) -> Value {
+        let interfaces: Vec<Value> = plane
+            .interfaces()
+            .into_iter()
+            .map(|attached| {
+                let role = match attached.role {
+                    Role::Lan => "lan",
+                    Role::Wan => "wan",
+                };
+                json!({ "name": attached.name, "role": role, "mode": attached.mode.as_str() })
+            })
+            .collect();
+        json!({ "digest": self.filter.policy().digest().to_string(), "interfaces": interfaces })
+    }
+
+    /// As the policy says, but for addresses that the packet plane decides on before or after it asks the policy.
+    fn explain(&self, ask: &Ask, client: Option<IpAddr>) -> Explanation {
+        let (policy, asker) = (self.filter.policy(), Asker { client, at: Timestamp::now() });
+        let explanation = explain(&policy, ask, &asker);
+        let (Ask::Address(address, _), Some(plane)) = (ask, &self.plane) else { return explanation };
+        let plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = plane.safe_network(*address) {
+            return explanation.safe(network);
+        }
+        let answers = plane.answers();
+        let open = answers.is_open(*address);
+        let open = open.or_else(|| client.and_then(|client| answers.is_open_to(client, *address)));
+        let learned = answers.is_learned(*address).filter(|_| explanation.rule.is_none());
+        match (open, learned) {
+            (Some(open), _) => explanation.answered(&policy, *address, "opened", open, &asker),
+            (None, Some(learned)) => explanation.answered(&policy, *address, "learned", learned, &asker),
+            (None, None) => explanation,
+        }
+    }
+
+    fn packet_counters(&self) -> Option<Value> {
+        let plane = self.plane.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(match plane.counters() {
+            Ok(counters) => packets::counters(&counters),
+            Err(error) => json!({ "error": error.to_string() }),
+        })
+    }
+}
+
+impl Answer for Agent {
+    fn answer(&self, request: Request, uid: u32) -> anyhow::Result<Value> {
+        match request {
+            Request::Status => Ok(self.status()),
+            Request::Reload => Ok(match self.reloader.reload(Cause::Verb { uid }) {
+                Ok(applied) => json!({ "applied": true, "digest": applied.to.to_string() }),
+                Err(refused @ (Refused::Problems(_) | Refused::Failed(_))) => json!({
+                    "applied": false,
+                    "digest": self.filter.policy().digest().to_string(),
+                    "problems": refused.to_string(),
+                }),
+            }),
+            Request::Why { asks, client } => {
+                let answers = asks.iter().map(|ask| ask.parse().map(|ask| self.explain(&ask, client)));
+                let answers = answers.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::msg)?;
+                Ok(json!({ "answers": answers }))
+            }
+        }
+    }
+}
+
+/// The user's state folder (XDG base directory specification), or what systemd gives a service.
+fn default_data() -> anyhow::Result<PathBuf> {
+    let set =
+        |name: &str| std::env::var_os(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
+    set("STATE_DIRECTORY")
+        .or_else(|| set("XDG_STATE_HOME").map(|folder| folder.join("interdict")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/state/interdict")))
+        .context("no folder for the record: set HOME, or name one with --data DIR")
+}
+
+/// What this machine calls itself.
+fn node() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,260 @@
+//! The command line. Exit status: 0 done, 1 a finding, 2 wrong use or no way to do it.
+
+use std::io::IsTerminal;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+
+use interdict_ebpf_loader::DEFAULT_PIN;
+use interdict_policy::export::Format;
+use interdict_policy::import;
+
+use crate::{agent, check, control, demo, diff, export, import as import_list, packets, status, tail, why};
+
+/// Enforces a ban on a vendor's network services, and keeps the record.
+#[derive(Debug, Parser)]
+#[command(name = "interdict", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the agent: answer DNS by policy, and keep the record
+    Run(RunArgs),
+    /// Show the ban at work, in network namespaces made for it; needs root
+    Demo,
+    /// Read policy files, compile them, run their tests, print every problem
+    Check(CheckArgs),
+    /// Explain what is decided for a name, an address, or address:port/proto
+    Why(WhyArgs),
+    /// What changes between two policies, rule by rule and decision by decision
+    Diff(DiffArgs),
+    /// Write the policy in the words of another program; what it has no words for goes to stderr
+    Export(ExportArgs),
+    /// Make a policy file of somebody's list; lines that no rule can say go to stderr
+    Import(ImportArgs),
+    /// Print the JSON Schema of policy files, for editors
+    Schema,
+    /// What the running agent has in force
+    Status(ControlArgs),
+    /// Have the running agent read its policy files again
+    Reload(ControlArgs),
+    /// Print events as they are recorded
+    Tail(TailArgs),
+    /// Detach the kernel programs that an agent left in place with at_exit = "keep"
+    Unload(UnloadArgs),
+}
+
+/// How to run the agent.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Configuration file; what the command line says wins over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Policy file or folder; repeat for several. Default: the embedded Kaspersky pack
+    #[arg(long, value_name = "PATH")]
+    pub policy: Vec<PathBuf>,
+    /// Address to answer DNS on, UDP and TCP; repeat for several [default: 127.0.0.1:5300]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<SocketAddr>,
+    /// Resolver to ask for what is not banned; repeat for several. Default: the system's
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub upstream: Vec<String>,
+    /// Interface whose packets are judged, and what it is to us: lan or wan; repeat for several. Needs root
+    #[arg(long, value_name = "NAME=ROLE")]
+    pub interface: Vec<String>,
+    /// Profile of the policy: what one instrument asks. Default: rules as written
+    #[arg(long, value_name = "ID")]
+    pub profile: Option<String>,
+    /// Folder for the record and the state
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Control socket
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Policy files or folders. Default: the running agent's, else the embedded Kaspersky pack
+    paths: Vec<PathBuf>,
+    /// Profile to judge by
+    #[arg(long, value_name = "ID")]
+    profile: Option<String>,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// Names, addresses, or address:port/proto such as 192.0.2.1:443/tcp
+    #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+    pub(crate) what: Vec<String>,
+    /// A file with one of them a line; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) batch: Option<PathBuf>,
+    /// Policy file or folder to judge by. Default: the running agent, else the embedded Kaspersky pack
+    #[arg(long, value_name = "PATH")]
+    pub(crate) policy: Vec<PathBuf>,
+    /// Profile to judge by
+    #[arg(long, value_name = "ID")]
+    pub(crate) profile: Option<String>,
+    /// By the policy that was in force at a time, from the record: 2026-11-24T03:00:00Z, or a day
+    #[arg(long, value_name = "TIME", conflicts_with = "policy")]
+    pub(crate) at: Option<String>,
+    /// Folder of the record, for --at. Default: the running agent's
+    #[arg(long, value_name = "DIR", requires = "at")]
+    pub(crate) data: Option<PathBuf>,
+    /// The client that asks
+    #[arg(long, value_name = "IP")]
+    pub(crate) client: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Policy file or folder, the digest of a kept policy, or the word embedded
+    pub(crate) old: String,
+    /// Likewise
+    pub(crate) new: String,
+    /// Events to decide again by both: a file of events, a data folder, or - for standard input
+    #[arg(long, value_name = "EVENTS")]
+    pub(crate) replay: Option<PathBuf>,
+    /// Data folder where policies named by digest were kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// rpz (a DNS response policy zone), nft (sets), hosts, unbound, dnsmasq or json
+    #[arg(value_parser = words(Format::ALL.map(Format::as_str)).try_map(|word| word.parse::<Format>()))]
+    pub(crate) format: Format,
+    /// Policy file or folder; repeat for several. Default: the running agent's, else the embedded Kaspersky pack
+    #[arg(long, value_name = "PATH")]
+    pub(crate) policy: Vec<PathBuf>,
+    /// Profile to judge by
+    #[arg(long, value_name = "ID")]
+    pub(crate) profile: Option<String>,
+    /// Version of the zone, for rpz [default: the time in seconds]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) serial: Option<u32>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// rpz (a zone file), hosts, domains (one a line, with all below it) or cidrs (one network a line)
+    #[arg(value_parser = words(import::Format::ALL.map(import::Format::as_str)).try_map(|word| word.parse::<import::Format>()))]
+    pub(crate) format: import::Format,
+    /// The list; `-` is stdin
+    pub(crate) file: PathBuf,
+    /// What the ids of the rules start with [default: the file's name]
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) id: Option<import::Prefix>,
+    /// The role of the rules
+    #[arg(long, value_name = "ROLE", default_value_t)]
+    pub(crate) role: import::Role,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    /// Stop at the end of what is recorded
+    #[arg(long)]
+    pub(crate) no_follow: bool,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnloadArgs {
+    /// Folder of the pins
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN)]
+    pub(crate) pin: PathBuf,
+}
+
+/// How to reach the running agent, and how to print.
+#[derive(Clone, Debug, Args)]
+pub struct ControlArgs {
+    /// Control socket of the running agent
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ControlArgs {
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.control.clone().unwrap_or_else(control::default_socket)
+    }
+}
+
+/// Reads one of these words, and names them in the help.
+fn words(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser<Value = String> {
+    PossibleValuesParser::new(words)
+}
+
+/// What a verb found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing to object to.
+    Done,
+    /// Something that the caller asked about is not in order.
+    Finding,
+}
+
+impl Cli {
+    /// Runs the verb and turns its outcome into an exit status; errors go to stderr.
+    pub fn run(self) -> ExitCode {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| "info,hickory_server=warn,hickory_resolver=warn,hickory_net=warn".into());
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .init();
+        let outcome = match self.verb {
+            Verb::Run(args) => agent::run(&args).map(|()| Outcome::Done),
+            Verb::Demo => demo::demo(),
+            Verb::Check(args) => check::check(&args.paths, args.profile.as_deref(), &args.control),
+            Verb::Why(args) => why::why(&args),
+            Verb::Diff(args) => diff::diff(&args),
+            Verb::Export(args) => export::run(&args),
+            Verb::Import(args) => import_list::run(&args),
+            Verb::Schema => {
+                println!("{:#}", interdict_policy::schema());
+                Ok(Outcome::Done)
+            }
+            Verb::Status(args) => status::status(&args),
+            Verb::Reload(args) => status::reload(&args),
+            Verb::Tail(args) => tail::tail(&args),
+            Verb::Unload(args) => packets::unload(&args.pin).map(|()| Outcome::Done),
+        };
+        match outcome {
+            Ok(Outcome::Done) => ExitCode::SUCCESS,
+            Ok(Outcome::Finding) => ExitCode::from(1),
+            Err(error) => {
+                eprintln!("interdict: {error:#}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! How the agent runs: the configuration file, and the command line, which wins.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, Interface, Mode, Role};
+use interdict_policy::reading::{Reader, Table, read_toml};
+use interdict_policy::{At, IpNet, Problems};
+
+use crate::cli::RunArgs;
+
+/// Everything that can be said about a run; what is empty or `None` was not said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `[policy] paths`
+    pub(crate) policy: Vec<PathBuf>,
+    /// `[policy] profile`
+    pub(crate) profile: Option<String>,
+    /// `[dns] listen`
+    pub(crate) listen: Vec<SocketAddr>,
+    /// `[dns] upstreams`
+    pub(crate) upstreams: Vec<String>,
+    /// `[dns] clients`
+    pub(crate) clients: Vec<IpNet>,
+    /// `[packet]`
+    pub(crate) packet: PacketSettings,
+    /// `[audit] data`
+    pub(crate) data: Option<PathBuf>,
+    /// `[control] socket`
+    pub(crate) control: Option<PathBuf>,
+}
+
+/// `[packet]`: which interfaces are filtered, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PacketSettings {
+    /// `interfaces = ["eth1=lan"]`; without any there is no packet plane.
+    pub(crate) interfaces: Vec<Interface>,
+    /// `mode = "native" | "generic"`
+    pub(crate) mode: Mode,
+    /// `safe`: networks to which no packet is ever dropped.
+    pub(crate) safe: Vec<IpNet>,
+    /// `pin`: folder for the pins of programs that stay.
+    pub(crate) pin: PathBuf,
+    /// `at_exit = "remove" | "keep"`
+    pub(crate) at_exit: AtExit,
+}
+
+impl Default for PacketSettings {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            mode: Mode::Native,
+            safe: Vec::new(),
+            pin: DEFAULT_PIN.into(),
+            at_exit: AtExit::Remove,
+        }
+    }
+}
+
+impl Settings {
+    /// The file named by `--config`, if any, with the command line over it.
+    ///
+    /// # Errors
+    /// Every problem of the file.
+    pub(crate) fn new(args: &RunArgs) -> anyhow::Result<Self> {
+        let mut settings = match &args.config {
+            None => Self::default(),
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+                let mut problems = Problems::default();
+                match read_toml(0, &name, &text, "the configuration", &mut problems, Self::read) {
+                    Some(settings) if problems.is_empty() => settings,
+                    _ => bail!("the configuration is not in order; nothing was started\n{problems}"),
+                }
+            }
+        };
+        let say = |list: &mut Vec<PathBuf>, named: &[PathBuf]| {
+            if !named.is_empty() {
+                *list = named.to_vec();
+            }
+        };
+        say(&mut settings.policy, &args.policy);
+        if !args.listen.is_empty() {
+            settings.listen.clone_from(&args.listen);
+        }
+        if !args.upstream.is_empty() {
+            settings.upstreams.clone_from(&args.upstream);
+        }
+        if !args.interface.is_empty() {
+            let parsed = args.interface.iter().map(|text| {
+                interface(text).map_err(|(wrong, help)| anyhow::anyhow!("--interface: {wrong} ({help})"))
+            });
+            settings.packet.interfaces = parsed.collect::<anyhow::Result<_>>()?;
+        }
+        settings.profile = args.profile.clone().or(settings.profile);
+        settings.data = args.data.clone().or(settings.data);
+        settings.control = args.control.clone().or(settings.control);
+        Ok(settings)
+    }
+
+    fn read(r: &mut Reader<'_>, mut root: Table<'_, '_>) -> Self {
+        let mut settings = Self::default();
+        if let Some(mut policy) = root.table(r, "policy") {
+            settings.policy = values(policy.list(r, "paths", |text| Ok(PathBuf::from(text))));
+            settings.profile = policy.text(r, "profile").map(|text| text.value.to_owned());
+            policy.finish(r);
+        }
+        if let Some(mut dns) = root.table(r, "dns") {
+            settings.listen = values(
+                dns.list(r, "listen", |text| parse(text, "an address and a port, such as 10.1.0.53:53")),
+            );
+            settings.upstreams = values(dns.list(r, "upstreams", |text| Ok(text.to_owned())));
+            settings.clients =
+                values(dns.list(r, "clients", |text| parse(text, "a network, such as 10.0.0.0/8")));
+            dns.finish(r);
+        }
+        if let Some(mut packet) = root.table(r, "packet") {
+            let set = &mut settings.packet;
+            set.interfaces = values(packet.list(r, "interfaces", interface));
+            set.mode = packet
+                .word(r, "mode", &[("native", Mode::Native), ("generic", Mode::Generic)])
+                .unwrap_or(set.mode);
+            set.safe = values(packet.list(r, "safe", |text| parse(text, "a network, such as 10.0.0.0/8")));
+            if let Some(pin) = packet.text(r, "pin") {
+                set.pin = pin.value.into();
+            }
+            let words = [("remove", AtExit::Remove), ("keep", AtExit::Keep)];
+            set.at_exit = packet.word(r, "at_exit", &words).unwrap_or(set.at_exit);
+            packet.finish(r);
+        }
+        if let Some(mut audit) = root.table(r, "audit") {
+            settings.data = audit.text(r, "data").map(|text| PathBuf::from(text.value));
+            audit.finish(r);
+        }
+        if let Some(mut control) = root.table(r, "control") {
+            settings.control = control.text(r, "socket").map(|text| PathBuf::from(text.value));
+            control.finish(r);
+        }
+        root.finish(r);
+        settings
+    }
+}
+
+/// `NAME=lan` or `NAME=wan`.
+fn interface(text: &str) -> Result<Interface, (String, String)> {
+    let wrong = || {
+        (
+            format!("\"{}\" is no interface with a role", text.escape_debug()),
+            "write NAME=lan or NAME=wan".to_owned(),
+        )
+    };
+    let (name, role) = text.split_once('=').ok_or_else(wrong)?;
+    let role = match role {
+        "lan" => Role::Lan,
+        "wan" => Role::Wan,
+        _ => return Err(wrong()),
+    };
+    Ok(Interface { name: name.to_owned(), role })
+}
+
+fn values<T>(list: Vec<At<T>>) -> Vec<T> {
+    list.into_iter().map(|at| at.value).collect()
+}
+
+fn parse<T: std::str::FromStr>(text: &str, wanted: &str) -> Result<T, (String, String)> {
+    text.parse()
+        .map_err(|_| (format!("\"{}\" is not understood", text.escape_debug()), format!("write {wanted}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let args = RunArgs { config: Some(file.path().to_owned()), ..RunArgs::default() };
+        Settings::new(&args).map_err(|e| e.to_string().replace(&file.path().display().to_string(), "c.toml"))
+    }
+
+    #[test]
+    fn every_section_is_read() {
+        let settings = read(
+            "[policy]\npaths = [\"/etc/p\"]\n[dns]\nlisten = [\"127.0.0.1:53\"]\nupstreams = [\"192.0.2.1\"]\nclients = [\"10.0.0.0/8\"]\n[audit]\ndata = \"/d\"\n[control]\nsocket = \"/s\"\n",
+        )
+        .unwrap();
+        assert_eq!(settings.listen, ["127.0.0.1:53".parse().unwrap()]);
+        assert_eq!(settings.clients, ["10.0.0.0/8".parse().unwrap()]);
+        assert_eq!((settings.data, settings.control), (Some("/d".into()), Some("/s".into())));
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let said = read("[dns]\nlisten = [\"53\"]\nclients = [\"10\"]\nlistener = 1\n[dmz]\n").unwrap_err();
+        let lines: Vec<&str> = said.lines().skip(1).collect();
+        assert_eq!(
+            lines[0],
+            "c.toml:2:11: \"53\" is not understood (write an address and a port, such as 10.1.0.53:53)"
+        );
+        assert!(
+            lines[1].starts_with("c.toml:3:12: ")
+                && lines[2].starts_with("c.toml:4:1: unknown key listener in dns")
+        );
+        assert!(lines[3].starts_with("c.toml:5:2: unknown key dmz in the configuration"), "{said}");
+    }
+
+    #[test]
+    fn the_example_is_in_order() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent/interdict.toml");
+        let args = RunArgs { config: Some(path.into()), ..RunArgs::default() };
+        assert_eq!(Settings::new(&args).unwrap().clients.len(), 2);
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let args = RunArgs { listen: vec!["127.0.0.1:1".parse().unwrap()], ..RunArgs::default() };
+        assert_eq!(Settings::new(&args).unwrap().listen, args.listen);
+    }
+}

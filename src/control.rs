@@ -1,0 +1,151 @@
+//! The control socket: one request, one answer, each a line of JSON.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as Stream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+/// Longest request in bytes.
+const REQUEST_LIMIT_BYTES: u64 = 1 << 20;
+/// How long a client may take to send its request, and the agent to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Clients served at one time.
+const CLIENTS_LIMIT: usize = 32;
+
+/// What can be asked of a running agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "lowercase")]
+pub enum Request {
+    /// What is in force.
+    Status,
+    /// Read the policy files again; only for root and the agent's user.
+    Reload,
+    /// Explain decisions.
+    Why {
+        /// Names, addresses, or address:port/proto.
+        asks: Vec<String>,
+        /// For whom.
+        #[serde(default)]
+        client: Option<IpAddr>,
+    },
+}
+
+/// Where the agent is reached unless said otherwise: `/run/interdict` for root, else the user's runtime folder.
+pub fn default_socket() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !is_root());
+    match runtime {
+        Some(folder) => PathBuf::from(folder).join("interdict/control.sock"),
+        None if is_root() => PathBuf::from("/run/interdict/control.sock"),
+        None => std::env::temp_dir().join(format!("interdict-{}/control.sock", uid())),
+    }
+}
+
+fn is_root() -> bool {
+    uid() == 0
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Asks the agent and waits for its answer.
+///
+/// # Errors
+/// When no agent listens there, or it refuses.
+pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Value> {
+    let stream = Stream::connect(socket).map_err(|e| match e.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("no permission for {}; ask as root or as the agent's user", socket.display())
+        }
+        _ => anyhow::anyhow!(
+            "no agent answers at {}; start one, or name its socket with --control",
+            socket.display()
+        ),
+    })?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    (&stream).write_all(line.as_bytes()).context("the agent closed the connection")?;
+    let mut answer = String::new();
+    BufReader::new(&stream).read_line(&mut answer).context("the agent did not answer")?;
+    let answer: Value = serde_json::from_str(&answer).context("the agent's answer is no JSON")?;
+    if let Some(error) = answer["error"].as_str() {
+        bail!("{error}");
+    }
+    Ok(answer)
+}
+
+/// What the agent does with requests.
+pub(crate) trait Answer: Send + Sync + 'static {
+    /// Answers one request of a process of the user `uid`. May block.
+    fn answer(&self, request: Request, uid: u32) -> anyhow::Result<Value>;
+}
+
+/// Binds the socket, mode 0660 in a folder 0750. A socket that nobody answers any more is replaced.
+///
+/// # Errors
+/// When another agent answers there, or the folder cannot be made.
+pub(crate) fn bind(path: &Path) -> anyhow::Result<std::os::unix::net::UnixListener> {
+    if Stream::connect(path).is_ok() {
+        bail!("another agent answers at {}; stop it, or name another socket with --control", path.display());
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o750))?;
+    }
+    let _ = std::fs::remove_file(path);
+    let listener = std::os::unix::net::UnixListener::bind(path)
+        .with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves requests until it is dropped.
+pub(crate) async fn serve(listener: UnixListener, agent: Arc<dyn Answer>) {
+    let places = Arc::new(tokio::sync::Semaphore::new(CLIENTS_LIMIT));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let agent = agent.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    let _ = tokio::time::timeout(TIMEOUT, serve_one(stream, agent)).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_one(mut stream: UnixStream, agent: Arc<dyn Answer>) -> std::io::Result<()> {
+    let caller = stream.peer_cred()?.uid();
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(REQUEST_LIMIT_BYTES)).read_line(&mut line).await?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(Request::Reload) if caller != 0 && caller != uid() => {
+            Err(anyhow::anyhow!("reload is only for root and the agent's user"))
+        }
+        Ok(request) => tokio::task::spawn_blocking(move || agent.answer(request, caller))
+            .await
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the agent failed to answer"))),
+        Err(error) => Err(anyhow::anyhow!("not a request: {error}")),
+    };
+    let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+    write.write_all(format!("{answer}\n").as_bytes()).await
+}

@@ -1,0 +1,29 @@
+//! interdict enforces a ban on a vendor's network services, and keeps the record.
+//!
+//! This is the program, the only part that sees all others: [`cli`] is the contents page of its commands,
+//! [`agent`] the wiring of the daemon, [`reload`] the one way by which a policy comes into force.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+mod check;
+pub mod cli;
+mod config;
+pub mod control;
+mod demo;
+mod diff;
+pub mod explain;
+mod export;
+pub mod files;
+mod history;
+mod import;
+pub mod lab;
+mod observe;
+pub mod packets;
+mod privileges;
+pub mod reload;
+mod status;
+pub mod store;
+mod tail;
+mod upstreams;
+mod watch;
+mod why;

@@ -1,0 +1,164 @@
+//! From what the DNS plane sees to what is recorded.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use hickory_proto::rr::RecordType;
+use interdict_audit::{Asked, Entry, Log};
+use interdict_dns_filter::{Answered, Observer, Seen};
+use interdict_ebpf_loader::Answers;
+use interdict_policy::{Digest, RuleId, Timestamp, Verdict};
+
+/// Questions of one client under one rule, in one second, that have an event each; more are counted in one event.
+const EVENTS_A_SECOND: u32 = 100;
+const SECOND: Duration = Duration::from_secs(1);
+/// For how long a name's addresses stay open, whatever its TTL says.
+const OPEN_AT_LEAST: Duration = Duration::from_secs(60);
+const OPEN_AT_MOST: Duration = Duration::from_secs(3600);
+/// Clients whose questions are counted at a time. Questions of more have an event each, as far as the log has room.
+const CLIENTS_LIMIT: usize = 65_536;
+/// Rules for each of them, likewise.
+const RULES_LIMIT: usize = 64;
+
+/// Records what the DNS plane sees, and opens the addresses of names that are let through.
+pub(crate) struct Recorder {
+    log: Log,
+    answers: Option<Answers>,
+    contacts: Mutex<HashMap<IpAddr, Vec<Contact>>>,
+}
+
+/// What one client asked under one rule of one policy.
+struct Contact {
+    rule: RuleId,
+    verdict: Verdict,
+    digest: Digest,
+    /// When the current second began.
+    since: Instant,
+    /// Events recorded in it.
+    events: u32,
+    /// Questions without one.
+    unreported: Option<Counted>,
+}
+
+/// Questions that were too many for an event each.
+struct Counted {
+    /// The event of the first of them, whose name stands for all.
+    sample: Entry,
+    count: u64,
+    first: SystemTime,
+    last: SystemTime,
+}
+
+impl Recorder {
+    pub(crate) fn new(log: Log, answers: Option<Answers>) -> Self {
+        Self { log, answers, contacts: Mutex::default() }
+    }
+
+    /// Records what was only counted so far, and forgets who has asked nothing for a second. Call it once a second,
+    /// and before the log ends.
+    pub(crate) fn sweep(&self) {
+        let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
+        contacts.retain(|_, of_client| {
+            of_client.retain_mut(|contact| {
+                contact.tell(&self.log);
+                contact.since.elapsed() < SECOND
+            });
+            !of_client.is_empty()
+        });
+    }
+}
+
+impl Observer for Recorder {
+    fn seen(&self, seen: &Seen<'_>) {
+        let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = contacts.len() < CLIENTS_LIMIT || contacts.contains_key(&seen.client);
+        let of_client = if has_room { Some(contacts.entry(seen.client).or_default()) } else { None };
+        match of_client.and_then(|of_client| contact(of_client, seen)) {
+            Some(contact) => contact.add(&self.log, seen),
+            None => self.log.record(entry(seen)),
+        }
+    }
+
+    /// Opens the addresses to whom the name was let through to, and has rules that learn match them.
+    fn answered(&self, answered: &Answered<'_>) {
+        let Some(kernel) = &self.answers else { return };
+        let Answered { client, rule, verdict, addresses, ttl } = *answered;
+        let open_for = ttl.clamp(OPEN_AT_LEAST, OPEN_AT_MOST);
+        let mut full = match verdict {
+            Verdict::Exempt => kernel.open_to(client, &rule.id, addresses, open_for).full,
+            _ => kernel.open(&rule.id, addresses, open_for).full,
+        };
+        if rule.learn {
+            full += kernel.learn(&rule.id, addresses, ttl.min(OPEN_AT_MOST)).full;
+        }
+        if full > 0 {
+            tracing::debug!(full, "no room for more addresses in the kernel");
+        }
+    }
+}
+
+/// The client's contact under a rule, a new one if need be; `None` where there is no room for one.
+fn contact<'c>(of_client: &'c mut Vec<Contact>, seen: &Seen<'_>) -> Option<&'c mut Contact> {
+    let digest = seen.policy.digest();
+    let is_it = |known: &Contact| {
+        known.rule == seen.rule.id && known.verdict == seen.verdict && known.digest == digest
+    };
+    let at = match of_client.iter().position(is_it) {
+        Some(at) => at,
+        None if of_client.len() == RULES_LIMIT => return None,
+        None => {
+            let (rule, verdict, since) = (seen.rule.id.clone(), seen.verdict, Instant::now());
+            of_client.push(Contact { rule, verdict, digest, since, events: 0, unreported: None });
+            of_client.len() - 1
+        }
+    };
+    of_client.get_mut(at)
+}
+
+impl Contact {
+    fn add(&mut self, log: &Log, seen: &Seen<'_>) {
+        if self.since.elapsed() >= SECOND {
+            self.tell(log);
+            (self.since, self.events) = (Instant::now(), 0);
+        }
+        if self.events < EVENTS_A_SECOND {
+            self.events += 1;
+            return log.record(entry(seen));
+        }
+        let now = SystemTime::now();
+        let counted = self.unreported.get_or_insert_with(|| Counted {
+            sample: entry(seen),
+            count: 0,
+            first: now,
+            last: now,
+        });
+        counted.count += 1;
+        counted.last = now;
+    }
+
+    /// Records what was only counted.
+    fn tell(&mut self, log: &Log) {
+        if let Some(Counted { sample, count, first, last }) = self.unreported.take() {
+            log.record(sample.counted(count, first, last));
+        }
+    }
+}
+
+fn entry(seen: &Seen<'_>) -> Entry {
+    let asked = Asked::Name {
+        name: seen.name.to_string(),
+        rtype: RecordType::from(seen.qtype).to_string(),
+        via: seen.via.map(ToString::to_string),
+    };
+    let channel = if seen.tcp { "tcp" } else { "udp" };
+    let (rule, policy) = (seen.rule, seen.policy);
+    let exemption = policy
+        .find_rule(rule.id.as_str())
+        .filter(|_| seen.verdict == Verdict::Exempt)
+        .and_then(|index| policy.exemption(seen.client, index, Timestamp::now()));
+    Entry::dns(channel, seen.client, asked, seen.verdict, rule.id.as_str(), &rule.role, policy.digest())
+        .of_unit(policy.unit(seen.client).map(|unit| unit.id.as_str()))
+        .exempt_by(exemption.map(|exemption| exemption.id.as_str()))
+}

@@ -1,0 +1,210 @@
+//! The packet plane in the program: set up from the configuration, its contacts turned into events.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use interdict_audit::{Asked, Entry, Log};
+use interdict_dns_filter::Upstream;
+use interdict_ebpf_loader::{
+    Answers, Contact, Counters, EventReader, Options, PacketPlane, Role, default_gateways, interface_networks,
+};
+use interdict_policy::{IpNet, Policy, RuleId, Verdict};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::{Value, json};
+
+use crate::config::PacketSettings;
+
+/// How often counts of contacts without events of their own are collected, and what has expired is removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Loads the programs, attached to nothing yet. `None` when no interface is named.
+///
+/// # Errors
+/// When packets should be filtered and cannot be.
+pub(crate) fn load(
+    settings: &PacketSettings,
+    listen: &[SocketAddr],
+    upstreams: &[Upstream],
+) -> anyhow::Result<Option<PacketPlane>> {
+    if settings.interfaces.is_empty() {
+        return Ok(None);
+    }
+    let options = Options {
+        interfaces: settings.interfaces.clone(),
+        mode: settings.mode,
+        safe: safe(settings, listen, upstreams)?,
+        pin: settings.pin.clone(),
+        at_exit: settings.at_exit,
+    };
+    PacketPlane::load(&options).context("packets cannot be filtered, so nothing was started").map(Some)
+}
+
+/// What is never dropped: what the operator names, our listeners, the upstreams, and the default gateways.
+fn safe(
+    settings: &PacketSettings,
+    listen: &[SocketAddr],
+    upstreams: &[Upstream],
+) -> anyhow::Result<Vec<IpNet>> {
+    let ours = listen.iter().chain(upstreams.iter().map(|Upstream(to)| to)).map(SocketAddr::ip);
+    let addresses = ours.filter(|address| !address.is_unspecified()).chain(default_gateways()?);
+    let mut safe = settings.safe.clone();
+    safe.extend(addresses.map(|address| IpNet::from(address.to_canonical())));
+    safe.sort();
+    safe.dedup();
+    Ok(safe)
+}
+
+/// The networks of the interfaces towards clients: they are served by DNS as private ranges are.
+pub(crate) fn client_networks(settings: &PacketSettings) -> anyhow::Result<Vec<IpNet>> {
+    let mut networks = Vec::new();
+    for interface in settings.interfaces.iter().filter(|interface| interface.role == Role::Lan) {
+        networks.extend(interface_networks(&interface.name)?);
+    }
+    Ok(networks)
+}
+
+/// Removes what an agent left in place.
+pub(crate) fn unload(pin: &Path) -> anyhow::Result<()> {
+    let removed = interdict_ebpf_loader::unload(pin)?;
+    match removed.as_slice() {
+        [] => println!("nothing was left in place under {}", pin.display()),
+        names => println!("detached from {}", names.join(", ")),
+    }
+    Ok(())
+}
+
+/// Policies that are kept to explain contacts that were judged by them: the one in force and the one before.
+const RECENT_POLICIES: usize = 2;
+
+/// What contacts are explained by. A contact may be older than the policy in force.
+#[derive(Clone, Default)]
+pub struct Policies(Arc<RwLock<Known>>);
+
+#[derive(Default)]
+struct Known {
+    recent: VecDeque<Arc<Policy>>,
+    /// The roles of every rule that was ever in force.
+    roles: HashMap<RuleId, String>,
+}
+
+impl Policies {
+    pub(crate) fn add(&self, policy: &Arc<Policy>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for rule in policy.rules() {
+            known.roles.insert(rule.id.clone(), rule.role.clone());
+        }
+        known.recent.push_front(policy.clone());
+        known.recent.truncate(RECENT_POLICIES);
+    }
+
+    /// The event of a contact.
+    fn entry(&self, contact: &Contact) -> Entry {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let role = known.roles.get(&contact.rule).map_or("", String::as_str);
+        let policy = known.recent.iter().find(|policy| policy.digest() == contact.digest);
+        let unit = policy.zip(contact.client).and_then(|(policy, client)| policy.unit(client));
+        let exemption = policy.zip(contact.client).and_then(|(policy, client)| {
+            let exempt = contact.verdict == Verdict::Exempt;
+            let rule = policy.find_rule(contact.rule.as_str()).filter(|_| exempt)?;
+            policy.exemption(client, rule, contact.first.wall.try_into().ok()?)
+        });
+        entry(contact, role)
+            .of_unit(unit.map(|unit| unit.id.as_str()))
+            .exempt_by(exemption.map(|exemption| exemption.id.as_str()))
+    }
+}
+
+/// The thread that records what the kernel met.
+pub(crate) struct PacketRecorder {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl PacketRecorder {
+    /// Starts it. It waits for the kernel, so it has a thread of its own.
+    pub(crate) fn start(mut events: EventReader, answers: Answers, log: Log, policies: Policies) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut swept_at = Instant::now();
+            loop {
+                let stop = stopped.load(Relaxed);
+                wait(&events);
+                events.drain(|contact| log.record(policies.entry(&contact)));
+                if stop || swept_at.elapsed() >= SWEEP_EVERY {
+                    swept_at = Instant::now();
+                    answers.expire();
+                    if let Err(error) = events.sweep(|contact| log.record(policies.entry(&contact))) {
+                        tracing::warn!(%error, "the counts of contacts could not be read");
+                    }
+                }
+                if stop {
+                    return;
+                }
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// Records what waits, and ends.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.thread.join();
+    }
+}
+
+/// Waits for an event, a fifth of a second at most.
+fn wait(events: &EventReader) {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    // An error means a signal came; the caller looks again in any case.
+    let _ = poll(&mut [PollFd::new(events, PollFlags::IN)], Some(&timeout));
+}
+
+fn entry(contact: &Contact, role: &str) -> Entry {
+    let protocol = match contact.protocol {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        number => number.to_string(),
+    };
+    Entry::packet(
+        "xdp",
+        contact.client,
+        Asked::Address { address: contact.remote, port: contact.port, protocol },
+        contact.verdict,
+        contact.rule.as_str(),
+        role,
+        contact.digest,
+        contact.count,
+        (contact.first.wall, contact.last.wall),
+    )
+}
+
+/// The counters as `status` shows them.
+pub(crate) fn counters(counters: &Counters) -> Value {
+    let rules: Vec<Value> = counters
+        .rules
+        .iter()
+        .map(|counted| {
+            json!({
+                "rule": counted.rule.as_str(),
+                "verdict": counted.verdict.as_str(),
+                "packets": counted.count.packets,
+                "bytes": counted.count.bytes,
+            })
+        })
+        .collect();
+    json!({
+        "exits": counters.exits,
+        "losses": counters.losses,
+        "answers_overflow": counters.answers_overflow,
+        "rules": rules,
+    })
+}

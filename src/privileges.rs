@@ -1,0 +1,47 @@
+//! Giving up every privilege that the running agent has no use for.
+
+use std::path::Path;
+
+use anyhow::Context;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
+};
+
+/// What a running agent needs: to stage policies in the kernel, and to bind port 53 again.
+const KEPT: CapabilitySet =
+    CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::NET_BIND_SERVICE);
+
+/// Gives up every capability but [`KEPT`], for this thread and those that it starts (capabilities(7)). Call it before
+/// any other thread is started.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn drop_unneeded() -> anyhow::Result<()> {
+    let have = capabilities(None).context("cannot read the process's capabilities")?;
+    if have.permitted.contains(CapabilitySet::SETPCAP) {
+        for other in CapabilitySet::all().difference(KEPT).iter() {
+            // The kernel says EINVAL for those that it does not know.
+            let _ = remove_capability_from_bounding_set(other);
+        }
+    }
+    let kept = have.permitted.intersection(KEPT);
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).context("cannot drop capabilities")?;
+    set_no_new_privs(true).context("cannot give up new privileges")
+}
+
+/// Whether the agent can still make files in a folder.
+///
+/// # Errors
+/// Names the folder.
+pub(crate) fn check_writable(folder: &Path) -> anyhow::Result<()> {
+    accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).with_context(|| {
+        format!(
+            "cannot write to {}: the agent gives up the right to override permissions; \
+             give the folder to the user that runs it",
+            folder.display()
+        )
+    })
+}

@@ -1,0 +1,76 @@
+//! `interdict tail`: the record, as it is written.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use interdict_audit::{Start, Tail};
+use serde_json::Value;
+
+use crate::cli::{Outcome, TailArgs};
+use crate::control::{self, Request};
+
+/// How often the record is looked at for more.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub(crate) fn tail(args: &TailArgs) -> anyhow::Result<Outcome> {
+    let data = match &args.data {
+        Some(data) => data.clone(),
+        None => {
+            let status = control::ask(&args.control.socket(), &Request::Status)
+                .context("whose record? name its folder with --data DIR")?;
+            PathBuf::from(status["data"].as_str().context("the agent names no data folder")?)
+        }
+    };
+    let mut tail =
+        Tail::open(&data, Start::Beginning).with_context(|| format!("no record in {}", data.display()))?;
+    let mut out = std::io::stdout().lock();
+    loop {
+        let lines = tail.next_lines()?;
+        let more = !lines.is_empty();
+        for line in lines {
+            let shown = if args.control.json { line } else { for_people(&line) };
+            // A closed pipe is how `tail | head` ends.
+            if writeln!(out, "{shown}").is_err() {
+                return Ok(Outcome::Done);
+            }
+        }
+        if !more {
+            if args.no_follow {
+                return Ok(Outcome::Done);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// One event in one line: when, what, who, what was asked, by which rule.
+fn for_people(line: &str) -> String {
+    let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let time = text(&event["time"]);
+    if let Some(act) = event["act"].as_str() {
+        return format!("{time}  {act:14} {}", event["detail"]);
+    }
+    let asked = &event["asked"];
+    let what = match asked["name"].as_str() {
+        Some(name) => {
+            let via = asked["via"].as_str().map_or(String::new(), |via| format!(" (via {via})"));
+            format!("{name} {}{via}", text(&asked["type"]))
+        }
+        None => {
+            let port = asked["port"].as_u64().map_or(String::new(), |port| format!(" port {port}"));
+            format!("{}{port} {}", text(&asked["address"]), text(&asked["protocol"]))
+        }
+    };
+    let count = event["count"].as_u64().filter(|count| *count > 1);
+    let count = count.map_or(String::new(), |count| format!(" x{count}"));
+    format!(
+        "{time}  {:6} {:4} {:15} {what}{count}  [{}]",
+        text(&event["verdict"]),
+        text(&event["channel"]),
+        text(&event["client"]),
+        text(&event["rule"])
+    )
+}

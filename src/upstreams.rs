@@ -1,0 +1,40 @@
+//! Which resolvers are asked, and that none of them is this server.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use anyhow::{Context, bail};
+use interdict_dns_filter::{Upstream, system_upstreams};
+
+/// The named upstreams, or the system's.
+pub(crate) fn upstreams(named: &[String], listeners: &[SocketAddr]) -> anyhow::Result<Vec<Upstream>> {
+    let upstreams = if named.is_empty() {
+        system_upstreams().map_err(anyhow::Error::msg).context("no --upstream, and the system names none")?
+    } else {
+        let parsed = named.iter().map(|text| text.parse().map_err(anyhow::Error::msg));
+        parsed.collect::<anyhow::Result<Vec<Upstream>>>().context("--upstream")?
+    };
+    if upstreams.is_empty() {
+        bail!("no upstream is usable; name one with --upstream ADDR:PORT");
+    }
+    for Upstream(upstream) in &upstreams {
+        if let Some(listener) = listeners.iter().find(|listener| is_the_same(**listener, *upstream)) {
+            bail!(
+                "upstream {upstream} is our own listener {listener}: questions would go round in a circle; \
+                 name another with --upstream ADDR:PORT"
+            );
+        }
+    }
+    Ok(upstreams)
+}
+
+/// Whether what is sent to `upstream` arrives at `listener`.
+fn is_the_same(listener: SocketAddr, upstream: SocketAddr) -> bool {
+    if listener.port() != upstream.port() {
+        return false;
+    }
+    if !listener.ip().is_unspecified() {
+        return listener.ip().to_canonical() == upstream.ip().to_canonical();
+    }
+    // A wildcard listener takes every address of this machine, and those are the ones it can bind.
+    upstream.ip().is_unspecified() || UdpSocket::bind((upstream.ip(), 0)).is_ok()
+}

@@ -1,0 +1,226 @@
+//! The DNS plane as clients see it.
+
+use std::time::{Duration, Instant};
+
+use crate::case;
+use crate::support::{Agent, Case, Upstream, until};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(blocked_names_are_answered_here_and_never_asked_upstream, Dig),
+        case!(no_flag_type_or_transport_is_a_way_around, Dig),
+        case!(every_answer_of_a_rule_is_given, Dig),
+        case!(other_names_are_forwarded_and_cached, Dig),
+        case!(a_cname_into_the_ban_is_blocked, Dig),
+        case!(a_logged_name_resolves_and_covers_its_chain, Dig),
+        case!(a_dead_upstream_never_delays_a_blocked_answer, Dig),
+        case!(what_is_no_question_is_refused_by_name, Dig),
+        case!(a_flood_of_questions_is_counted_exactly),
+    ]
+}
+
+const POLICY: &str = r#"
+format = 1
+[ban]
+id = "v"
+[[rule]]
+id = "v-all"
+role = "update"
+action = "block"
+domains = ["v.example"]
+[[rule]]
+id = "v-news"
+role = "news"
+action = "log"
+hosts = ["news.v.example"]
+[[rule]]
+id = "v-fine"
+role = "news"
+action = "allow"
+hosts = ["fine.v.example"]
+[[rule]]
+id = "v-nodata"
+role = "x"
+action = "block"
+answer = "nodata"
+hosts = ["nodata.test"]
+[[rule]]
+id = "v-refused"
+role = "x"
+action = "block"
+answer = "refused"
+hosts = ["refused.test"]
+[[rule]]
+id = "v-drop"
+role = "x"
+action = "block"
+answer = "drop"
+hosts = ["drop.test"]
+[[rule]]
+id = "v-null"
+role = "x"
+action = "block"
+answer = "null"
+ttl_secs = 7
+hosts = ["null.test"]
+[[rule]]
+id = "v-sinkhole"
+role = "x"
+action = "block"
+answer = { a = "192.0.2.99" }
+hosts = ["sinkhole.test"]
+"#;
+
+fn start() -> (Agent, Upstream) {
+    let upstream = Upstream::start();
+    (Agent::start(&[("v.toml", POLICY)], &upstream), upstream)
+}
+
+fn blocked_names_are_answered_here_and_never_asked_upstream() {
+    let (agent, upstream) = start();
+    let answer = agent.dig(&["S07.Upd.V.example", "A"]);
+    assert_eq!(answer.status(), "NXDOMAIN", "{}", answer.0);
+    answer.has("flags: qr rd ra;").has("EDE: 15 (Blocked): (v-all)").has("V.example.\t\t60\tIN\tSOA");
+    answer.has(";S07.Upd.V.example.");
+    let event =
+        agent.event("the question is on record", |event| event["asked"]["name"] == "s07.upd.v.example");
+    assert_eq!(event["verdict"], "block");
+    assert_eq!(event["rule"], "v-all");
+    assert_eq!(event["role"], "update");
+    assert_eq!(event["client"], "127.0.0.1");
+    assert_eq!(event["channel"], "udp");
+    assert_eq!(event["asked"]["type"], "A");
+    assert_eq!(event["digest"], agent.status()["digest"]);
+    assert_eq!(upstream.asked(), Vec::<String>::new());
+}
+
+fn no_flag_type_or_transport_is_a_way_around() {
+    let (agent, upstream) = start();
+    for words in [
+        &["+tcp"][..],
+        &["+norecurse"],
+        &["+dnssec"],
+        &["+cdflag"],
+        &["+adflag"],
+        &["+noedns"],
+        &["+bufsize=512"],
+        &["+nsid"],
+        &["+subnet=192.0.2.0/24"],
+        &["+padding=128"],
+        &["AAAA"],
+        &["HTTPS"],
+        &["TYPE64"],
+        &["ANY"],
+        &["TXT"],
+        &["SOA"],
+        &["DS"],
+        &["-c", "ANY", "-t", "A"],
+    ] {
+        let answer = agent.dig(&[&["x.v.example"], words].concat());
+        assert_eq!(answer.status(), "NXDOMAIN", "{words:?}\n{}", answer.0);
+    }
+    assert_eq!(upstream.asked(), Vec::<String>::new());
+}
+
+fn every_answer_of_a_rule_is_given() {
+    let (agent, _upstream) = start();
+    agent.dig(&["nodata.test"]).has("status: NOERROR").has("ANSWER: 0, AUTHORITY: 1");
+    agent.dig(&["refused.test"]).has("status: REFUSED").has("(v-refused)");
+    agent.dig(&["drop.test"]).has("no servers could be reached");
+    agent.dig(&["null.test", "A"]).has("null.test.\t\t7\tIN\tA\t0.0.0.0");
+    agent.dig(&["null.test", "AAAA"]).has("AAAA\t::");
+    agent.dig(&["null.test", "MX"]).has("status: NOERROR").has("ANSWER: 0, AUTHORITY: 1");
+    agent.dig(&["sinkhole.test", "A"]).has("192.0.2.99");
+    agent.dig(&["sinkhole.test", "AAAA"]).has("status: NOERROR").has("ANSWER: 0, AUTHORITY: 1");
+}
+
+fn other_names_are_forwarded_and_cached() {
+    let (agent, upstream) = start();
+    for _ in 0..3 {
+        agent.dig(&["www.other.test", "A"]).has("192.0.2.7").has("flags: qr rd ra;");
+    }
+    agent.dig(&["www.other.test", "A", "+tcp"]).has("192.0.2.7");
+    agent.dig(&["x.none.test", "A"]).has("status: NXDOMAIN");
+    agent.dig(&["notv.example", "A"]).has("192.0.2.7");
+    agent.dig(&["v.example.evil.test", "A"]).has("192.0.2.7");
+    let asked = upstream.asked().into_iter().filter(|name| name == "www.other.test.").count();
+    assert_eq!(asked, 1, "the cache answers what was asked before");
+    let recorded = agent.events().into_iter().any(|event| event["asked"]["name"] == "www.other.test");
+    assert!(!recorded, "other people's questions are counted, never kept");
+}
+
+fn a_cname_into_the_ban_is_blocked() {
+    let (agent, _upstream) = start();
+    let answer = agent.dig(&["alias-cdn_v_example.test", "A"]);
+    assert_eq!(answer.status(), "NXDOMAIN", "{}", answer.0);
+    answer.has("(v-all)");
+    let event = agent.event("the alias is on record", |event| event["asked"]["via"] == "cdn.v.example");
+    assert_eq!(
+        (&event["asked"]["name"], &event["verdict"]),
+        (&"alias-cdn_v_example.test".into(), &"block".into())
+    );
+    // The second time it comes from the cache, and is judged again.
+    assert_eq!(agent.dig(&["alias-cdn_v_example.test", "A"]).status(), "NXDOMAIN");
+}
+
+fn a_logged_name_resolves_and_covers_its_chain() {
+    let (agent, _upstream) = start();
+    agent.dig(&["news.v.example", "A"]).has("192.0.2.7");
+    agent.event("the logged name is on record", |event| {
+        event["asked"]["name"] == "news.v.example" && event["verdict"] == "log" && event["rule"] == "v-news"
+    });
+    agent.dig(&["fine.v.example", "A"]).has("192.0.2.7");
+    agent.event("the exception is on record", |event| event["verdict"] == "allow");
+    agent.dig(&["alias-news_v_example.test", "A"]).has("192.0.2.7");
+}
+
+fn a_dead_upstream_never_delays_a_blocked_answer() {
+    let (agent, _upstream) = start();
+    let address = agent.address();
+    let waiting: Vec<_> = (0..32)
+        .map(|i| std::thread::spawn(move || crate::support::dig(address, &[&format!("h{i}.silent.test")])))
+        .collect();
+    let start = Instant::now();
+    for i in 0..10 {
+        assert_eq!(crate::support::dig(address, &[&format!("h{i}.v.example")]).status(), "NXDOMAIN");
+    }
+    assert!(start.elapsed() < Duration::from_millis(1500), "ten blocked answers took {:?}", start.elapsed());
+    waiting.into_iter().for_each(|dig| drop(dig.join()));
+}
+
+fn what_is_no_question_is_refused_by_name() {
+    let (agent, upstream) = start();
+    for (words, status) in [
+        (&["v.example", "+opcode=notify"][..], "NOTIMP"),
+        (&["v.example", "+opcode=update"], "NOTIMP"),
+        (&["v.example", "+edns=1", "+noednsnegotiation"], "BADVERS"),
+        (&["version.bind", "CH", "TXT"], "REFUSED"),
+        (&["v.example", "CH", "A"], "REFUSED"),
+    ] {
+        assert_eq!(agent.dig(words).status(), status, "{words:?}");
+    }
+    agent.dig(&["other.test", "AXFR"]).has("Transfer failed");
+    assert_eq!(upstream.asked(), Vec::<String>::new());
+}
+
+/// More than a hundred questions of one client in a second: a hundred events, and one that counts the others.
+fn a_flood_of_questions_is_counted_exactly() {
+    const QUESTIONS: u64 = 5000;
+    let (agent, _upstream) = start();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(agent.address()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    for id in 0..QUESTIONS as u16 {
+        let question =
+            [&id.to_be_bytes()[..], b"\x01\0\0\x01\0\0\0\0\0\0\x01a\x01v\x07example\0\0\x01\0\x01"];
+        socket.send(&question.concat()).unwrap();
+        socket.recv(&mut [0; 512]).unwrap();
+    }
+    let counts = until("every question is on record", || {
+        let events = agent.events().into_iter().filter(|event| event["rule"] == "v-all");
+        let counts: Vec<u64> = events.map(|event| event["count"].as_u64().unwrap()).collect();
+        (counts.iter().sum::<u64>() == QUESTIONS).then_some(counts)
+    });
+    assert!(counts.contains(&1) && counts.iter().any(|&count| count > 1), "{counts:?}");
+    assert!(counts.len() < QUESTIONS as usize / 2, "{} events", counts.len());
+}

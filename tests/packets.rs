@@ -1,0 +1,506 @@
+//! Both planes in a network of its own: real packets through the real XDP program.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use interdict::lab::{CLIENT, GATEWAY, LAN, Lab, ORDINARY, RESOLVER, Reply, Side, VENDOR, WAN};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::case;
+use crate::support::{Case, until};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(the_demo_shows_the_ban, Root),
+        case!(a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded, Root),
+        case!(an_exempt_client_is_let_through_until_the_exemption_ends, Root),
+        case!(what_a_name_resolved_to_is_learned, Root),
+        case!(only_the_named_ports_are_closed, Root),
+        case!(wan_drops_what_the_vendor_starts_and_nothing_else, Root),
+        case!(an_edit_reaches_the_kernel_and_a_broken_one_does_not, Root),
+        case!(no_packet_passes_while_policies_are_swapped, Root),
+        case!(raw_frames_of_every_kind_are_judged, Root),
+        case!(the_agents_exit_leaves_no_program, Root),
+        case!(a_kept_program_blocks_through_kills_and_restarts, Root),
+        case!(what_cannot_be_filtered_is_not_started, Root),
+        case!(the_running_agent_keeps_three_capabilities, Root),
+        case!(a_missing_capability_is_named, Root),
+        case!(a_folder_that_only_privileges_open_is_refused, Root),
+    ]
+}
+
+const POLICY: &str = r#"
+format = 1
+[[rule]]
+id = "nets"
+role = "update"
+action = "block"
+networks = ["77.74.176.0/21"]
+[[rule]]
+id = "fine-host"
+role = "website"
+action = "log"
+hosts = ["support.kaspersky.com"]
+"#;
+
+/// An agent on the lab's gateway.
+struct Gateway {
+    folder: TempDir,
+    child: Child,
+}
+
+impl Gateway {
+    fn start(lab: &Lab, policy: &str, interface: &str) -> Self {
+        let folder = policy_folder();
+        std::fs::write(folder.path().join("policy/p.toml"), policy).unwrap();
+        Self::start_in(lab, folder, &["--interface", interface])
+    }
+
+    /// Starts an agent in a folder that may have a past.
+    fn start_in(lab: &Lab, folder: TempDir, more: &[&str]) -> Self {
+        let child = run(lab, &folder, more).stderr(Stdio::null()).spawn().unwrap();
+        let gateway = Self { folder, child };
+        until("the agent on the gateway answers", || gateway.ask(&interdict::control::Request::Status));
+        gateway
+    }
+
+    fn ask(&self, request: &interdict::control::Request) -> Option<Value> {
+        interdict::control::ask(&self.folder.path().join("sock"), request).ok()
+    }
+
+    fn status(&self) -> Value {
+        self.ask(&interdict::control::Request::Status).unwrap()
+    }
+
+    fn why(&self, asks: &[&str]) -> Value {
+        let asks = asks.iter().map(|&ask| ask.into()).collect();
+        self.ask(&interdict::control::Request::Why { asks, client: None }).unwrap()["answers"].clone()
+    }
+
+    fn put_policy(&self, text: &str) {
+        let fresh = self.folder.path().join("policy/.p");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, self.folder.path().join("policy/p.toml")).unwrap();
+    }
+
+    fn write_policy(&self, text: &str) -> Value {
+        self.put_policy(text);
+        self.ask(&interdict::control::Request::Reload).unwrap()
+    }
+
+    fn event(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        until(what, || {
+            let mut tail = interdict_audit::Tail::open(
+                &self.folder.path().join("data"),
+                interdict_audit::Start::Beginning,
+            )
+            .ok()?;
+            let lines = tail.next_lines().ok()?;
+            lines.iter().filter_map(|line| serde_json::from_str(line).ok()).find(|event| is_it(event))
+        })
+    }
+
+    /// Ends the agent as an operator does.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(lab: &Lab, folder: &TempDir, more: &[&str]) -> Command {
+    agent(lab.command(Side::Gateway, env!("CARGO_BIN_EXE_interdict")), folder, more)
+}
+
+fn agent(mut command: Command, folder: &TempDir, more: &[&str]) -> Command {
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    command
+        .args(["run", "--policy", &path("policy"), "--data", &path("data"), "--control", &path("sock")])
+        .args(["--listen", &format!("{GATEWAY}:53"), "--upstream", &format!("{RESOLVER}:53")])
+        .args(more);
+    command
+}
+
+fn lab() -> Lab {
+    let lab = Lab::new().unwrap();
+    lab.serve_dns().unwrap();
+    for address in [ORDINARY, VENDOR] {
+        for port in [80, 443] {
+            lab.serve_tcp(SocketAddr::from((address, port))).unwrap();
+        }
+    }
+    lab
+}
+
+fn at(address: std::net::Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::from((address, port))
+}
+
+fn the_demo_shows_the_ban() {
+    let output: Output = Command::new(env!("CARGO_BIN_EXE_interdict")).arg("demo").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("Everything went as it should") && !said.contains('✗'),
+        "{said}"
+    );
+}
+
+fn a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    assert!(lab.connects(at(ORDINARY, 443)).unwrap());
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    let dropped = gateway.event("the dropped contact is on record", |event| event["plane"] == "packet");
+    assert_eq!(
+        (&dropped["verdict"], &dropped["rule"], &dropped["role"]),
+        (&"block".into(), &"nets".into(), &"update".into())
+    );
+    assert_eq!((&dropped["client"], &dropped["depth"]), (&CLIENT.to_string().into(), &"attempted".into()));
+    assert_eq!(dropped["asked"]["address"], VENDOR.to_string());
+    assert_eq!((&dropped["asked"]["port"], &dropped["asked"]["protocol"]), (&443.into(), &"tcp".into()));
+    assert_eq!(dropped["digest"], gateway.status()["digest"]);
+
+    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::Address(IpAddr::V4(VENDOR)));
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+    gateway.event("the contact let through is on record under the name's rule", |event| {
+        event["plane"] == "packet" && event["verdict"] == "log" && event["rule"] == "fine-host"
+    });
+    let why = gateway.why(&[&VENDOR.to_string(), "77.74.176.1", &RESOLVER.to_string()]);
+    assert_eq!(
+        (&why[0]["verdict"], &why[0]["rule"], &why[0]["form"]),
+        (&"log".into(), &"fine-host".into(), &"opened".into())
+    );
+    assert!(why[0]["note"].as_str().unwrap().contains("without that, by rule nets: block"), "{why}");
+    assert_eq!((&why[1]["verdict"], &why[1]["form"]), (&"block".into(), &"network".into()));
+    assert_eq!(why[2]["verdict"], "none");
+    assert!(why[2]["note"].as_str().unwrap().contains("never dropped"), "{why}");
+
+    let status = gateway.status();
+    let rules = status["counters"]["packet"]["rules"].as_array().unwrap().clone();
+    assert!(
+        rules.iter().any(|counted| counted["rule"] == "nets" && counted["verdict"] == "block"),
+        "{rules:?}"
+    );
+    let attached = &status["planes"]["packet"]["interfaces"][0];
+    assert_eq!(
+        (&attached["name"], &attached["role"], &attached["mode"]),
+        (&LAN.into(), &"lan".into(), &"native".into())
+    );
+}
+
+/// The client is on the register: names resolve for it, their addresses are open to it, and all is recorded; at the
+/// hour the exemption ends, both planes block again by themselves.
+fn an_exempt_client_is_let_through_until_the_exemption_ends() {
+    let lab = lab();
+    let end = interdict_policy::Timestamp::now() + std::time::Duration::from_secs(8);
+    let policy = format!(
+        "format = 1\n[[rule]]\nid = \"nets\"\nrole = \"update\"\naction = \"block\"\nnetworks = [\"77.74.176.0/21\"]\n\
+         [[rule]]\nid = \"names\"\nrole = \"update\"\naction = \"block\"\ndomains = [\"kaspersky.com\"]\n\
+         [[unit]]\nid = \"lab\"\ntitle = \"The lab\"\nnetworks = [\"{CLIENT}/32\"]\n\
+         [[exempt]]\nid = \"analysis\"\nclients = [\"{CLIENT}/32\"]\nrules = [\"names\"]\nreason = \"x\"\n\
+         approved_by = \"CISO\"\nexpires = {end}\n"
+    );
+    let gateway = Gateway::start(&lab, &policy, &format!("{LAN}=lan"));
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap(), "exempt from the rule of names only");
+    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::Address(IpAddr::V4(VENDOR)));
+    assert!(lab.connects(at(VENDOR, 443)).unwrap(), "what the name resolved to is open to the client");
+    for plane in ["dns", "packet"] {
+        let event = gateway.event("the exempt contact is on record", |event| {
+            event["plane"] == plane && event["verdict"] == "exempt"
+        });
+        assert_eq!((&event["rule"], &event["exemption"]), (&"names".into(), &"analysis".into()));
+        assert_eq!((&event["unit"], &event["client"]), (&"lab".into(), &CLIENT.to_string().into()));
+    }
+    let ended = until("the exemption ends", || {
+        (interdict_policy::Timestamp::now() >= end)
+            .then(|| gateway.event("its end is on record", |event| event["act"] == "exemption.ended"))
+    });
+    assert_eq!(ended["detail"]["approved_by"], "CISO");
+    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::NxDomain);
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert_eq!(gateway.status()["exemptions"][0]["ended"], true);
+}
+
+/// A rule that logs its names learns their addresses; once it blocks, they are blocked as long as they were answered for.
+fn what_a_name_resolved_to_is_learned() {
+    let lab = lab();
+    let policy = "format = 1\n[[rule]]\nid = \"names\"\nrole = \"update\"\naction = \"log\"\nlearn = true\n\
+                  domains = [\"kaspersky.com\"]\n";
+    let gateway = Gateway::start(&lab, policy, &format!("{LAN}=lan"));
+    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::Address(IpAddr::V4(VENDOR)));
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+    assert_eq!(gateway.write_policy(&policy.replace("\"log\"", "\"block\""))["applied"], true);
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert!(lab.connects(at(ORDINARY, 443)).unwrap());
+    assert_eq!(
+        gateway.write_policy(&policy.replace("\"log\"", "\"block\"").replace("true", "false"))["applied"],
+        true
+    );
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+}
+
+fn only_the_named_ports_are_closed() {
+    let lab = lab();
+    let policy = POLICY.replace("networks", "ports = [\"tcp/443\"]\nnetworks");
+    let _gateway = Gateway::start(&lab, &policy, &format!("{LAN}=lan"));
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert!(lab.connects(at(VENDOR, 80)).unwrap());
+}
+
+fn wan_drops_what_the_vendor_starts_and_nothing_else() {
+    let lab = lab();
+    let _gateway = Gateway::start(&lab, POLICY, &format!("{WAN}=wan"));
+    // The client's own connections are answered: those packets are no connection attempts.
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+    let inside = lab.inside(Side::Client, || std::net::TcpListener::bind((CLIENT, 8080))).unwrap().unwrap();
+    let from = |source: std::net::Ipv4Addr| {
+        lab.inside(Side::Internet, move || {
+            let output = Command::new("python3")
+                .arg("-c")
+                .arg(format!(
+                    "import socket; socket.create_connection(('{CLIENT}', 8080), 1, ('{source}', 0))"
+                ))
+                .stderr(Stdio::null())
+                .status();
+            output.unwrap().success()
+        })
+        .unwrap()
+    };
+    assert!(from(ORDINARY), "others may connect to us");
+    assert!(!from(VENDOR), "the vendor may not");
+    drop(inside);
+}
+
+fn an_edit_reaches_the_kernel_and_a_broken_one_does_not() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    assert_eq!(gateway.write_policy("format = 1\n[[rule]]\n")["applied"], false);
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    let open = POLICY.replace("77.74.176.0/21", "203.0.113.0/24");
+    assert_eq!(gateway.write_policy(&open)["applied"], true);
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+    assert_eq!(gateway.write_policy(POLICY)["applied"], true);
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+}
+
+/// While datagrams to a banned address never stop, policies that all ban it are swapped under them.
+fn no_packet_passes_while_policies_are_swapped() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let receiver = lab.inside(Side::Internet, || std::net::UdpSocket::bind((VENDOR, 9))).unwrap().unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let sender = lab.inside(Side::Client, || std::net::UdpSocket::bind((CLIENT, 0))).unwrap().unwrap();
+    let stopped = stop.clone();
+    let flood = std::thread::spawn(move || {
+        let mut sent = 0u64;
+        while !stopped.load(Ordering::Relaxed) {
+            sent += u64::from(sender.send_to(b"x", (VENDOR, 9)).is_ok());
+        }
+        sent
+    });
+    for round in 0..300 {
+        let policy = POLICY
+            .replace("77.74.176.0/21\"", &format!("77.74.176.0/21\", \"203.0.113.{}/32\"", round % 256));
+        assert_eq!(gateway.write_policy(&policy)["applied"], true);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent = flood.join().unwrap();
+    assert!(receiver.recv(&mut [0; 8]).is_err(), "one of {sent} datagrams passed");
+    let blocked = until("every datagram is counted", || {
+        let status = gateway.status();
+        let rules = status["counters"]["packet"]["rules"].as_array()?.clone();
+        let counted: u64 = rules
+            .iter()
+            .filter(|rule| rule["rule"] == "nets")
+            .filter_map(|rule| rule["packets"].as_u64())
+            .sum();
+        (counted == sent).then_some(counted)
+    });
+    assert!(blocked > 10_000, "only {blocked} datagrams were sent during 300 reloads");
+    assert!(lab.connects(at(ORDINARY, 443)).unwrap());
+}
+
+/// Frames to the vendor as no ordinary socket sends them, sent from the client's interface by the script beside this.
+fn raw_frames_of_every_kind_are_judged() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let blocked = || {
+        let counters = gateway.status()["counters"]["packet"]["rules"].clone();
+        let rule = counters.as_array().unwrap().iter().find(|counted| counted["rule"] == "nets").cloned();
+        rule.map_or(0, |rule| rule["packets"].as_u64().unwrap())
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/raw_frames.py");
+    let output = lab.command(Side::Client, "python3").args([script, &VENDOR.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let sent: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert!(sent.len() >= 8, "{sent:?}");
+    until("every frame is counted as blocked", || (blocked() == sent.len() as u64).then_some(()));
+}
+
+fn the_agents_exit_leaves_no_program() {
+    let lab = lab();
+    let link = |gateway: &str| {
+        let output = Command::new("ip").args(["-n", gateway, "link", "show", "dev", LAN]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let name = lab.name(Side::Gateway);
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    assert!(link(&name).contains("xdp"), "{}", link(&name));
+    gateway.stop();
+    assert!(!link(&name).contains("xdp"), "{}", link(&name));
+    // A killed agent leaves nothing either: its links close with it.
+    drop(Gateway::start(&lab, POLICY, &format!("{LAN}=lan")));
+    until("the kernel has closed the killed agent's links", || (!link(&name).contains("xdp")).then_some(()));
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+}
+
+/// A bpffs of this test's own.
+struct Bpffs(TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let folder = TempDir::new().unwrap();
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(folder.path()).status().unwrap();
+        assert!(mounted.success());
+        Self(folder)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+fn a_kept_program_blocks_through_kills_and_restarts() {
+    let lab = lab();
+    let bpffs = Bpffs::mount();
+    let pin = bpffs.0.path().join("interdict").display().to_string();
+    let folder = policy_folder();
+    let config = folder.path().join("interdict.toml");
+    std::fs::write(&config, format!("[packet]\nat_exit = \"keep\"\npin = \"{pin}\"\n")).unwrap();
+    let config = config.display().to_string();
+    let more = ["--interface", &format!("{LAN}=lan"), "--config", &config];
+    let mut folder = Some(folder);
+    for round in 0..3 {
+        let mut gateway = Gateway::start_in(&lab, folder.take().unwrap(), &more);
+        assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+        // Killed while it reads one edit after the other, of which each bans the vendor's network.
+        for edit in 0..5 {
+            let more = format!("77.74.176.0/21\", \"203.0.113.{}/32\"", 10 * round + edit);
+            gateway.put_policy(&POLICY.replace("77.74.176.0/21\"", &more));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20 * round));
+        gateway.child.kill().unwrap();
+        gateway.child.wait().unwrap();
+        assert!(!lab.connects(at(VENDOR, 443)).unwrap(), "the program stays and keeps its policy");
+        assert!(lab.connects(at(ORDINARY, 443)).unwrap());
+        folder = Some(std::mem::replace(&mut gateway.folder, TempDir::new().unwrap()));
+    }
+    let unloaded =
+        lab.command(Side::Gateway, env!("CARGO_BIN_EXE_interdict")).args(["unload", "--pin", &pin]).output();
+    let said = String::from_utf8(unloaded.unwrap().stdout).unwrap();
+    assert_eq!(said, format!("detached from {LAN}\n"));
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
+}
+
+fn what_cannot_be_filtered_is_not_started() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let folder = policy_folder();
+    for (interface, said) in [
+        ("eth7=lan", "cannot attach to eth7: no such interface (have: lo"),
+        (&format!("{LAN}=dmz") as &str, "write NAME=lan or NAME=wan"),
+    ] {
+        let output = run(&lab, &folder, &["--interface", interface]).output().unwrap();
+        let all = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && all.contains(said), "{interface}:\n{all}");
+    }
+    let output = lab
+        .command(Side::Gateway, env!("CARGO_BIN_EXE_interdict"))
+        .args([
+            "run",
+            "--listen",
+            "127.0.0.1:5353",
+            "--upstream",
+            "192.0.2.2:53",
+            "--interface",
+            &format!("{LAN}=lan"),
+        ])
+        .args(["--data", &folder.path().join("d").display().to_string()])
+        .args(["--control", &folder.path().join("s").display().to_string()])
+        .output()
+        .unwrap();
+    let all = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && all.contains("its XDP hook is held by"), "{all}");
+    gateway.stop();
+}
+
+/// CAP_NET_BIND_SERVICE, CAP_NET_ADMIN and CAP_BPF, as bits (capabilities(7)).
+const KEPT: u64 = 1 << 10 | 1 << 12 | 1 << 39;
+
+fn the_running_agent_keeps_three_capabilities() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.child.id())).unwrap();
+    let mut threads = 0;
+    for task in tasks {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let set = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        assert_eq!(
+            [set("CapEff:"), set("CapPrm:"), set("CapBnd:"), set("CapInh:"), set("CapAmb:")],
+            [KEPT, KEPT, KEPT, 0, 0],
+            "{status}"
+        );
+        threads += 1;
+    }
+    assert!(threads > 3, "{threads}");
+    // They suffice for a change of policy.
+    assert_eq!(gateway.write_policy(&POLICY.replace("176.0/21", "180.0/24"))["applied"], true);
+}
+
+fn a_missing_capability_is_named() {
+    let lab = lab();
+    let folder = policy_folder();
+    for (dropped, named) in [("-bpf", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN")] {
+        let mut command = lab.command(Side::Gateway, "setpriv");
+        command.args(["--bounding-set", dropped, env!("CARGO_BIN_EXE_interdict")]);
+        let output = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && said.contains(named), "{dropped}:\n{said}");
+    }
+}
+
+fn a_folder_that_only_privileges_open_is_refused() {
+    let lab = lab();
+    let folder = policy_folder();
+    let theirs = folder.path().join("policy");
+    std::fs::set_permissions(&theirs, std::os::unix::fs::PermissionsExt::from_mode(0o300)).unwrap();
+    let output = run(&lab, &folder, &["--interface", &format!("{LAN}=lan")]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(2) && said.contains("give the files to the user that runs it"),
+        "{said}"
+    );
+}
+
+fn policy_folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("policy")).unwrap();
+    std::fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
+    folder
+}

@@ -1,0 +1,133 @@
+//! What the tests stand on: an agent, an upstream that answers as told, and `dig`.
+
+mod agent;
+mod server;
+mod upstream;
+
+pub(crate) use agent::{Agent, interdict};
+pub(crate) use server::{Answered, Server, ServerKind};
+pub(crate) use upstream::Upstream;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+
+/// What a case needs beyond the program itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    Dig,
+    Root,
+    /// Root, for a network namespace to load a rule set in.
+    Nft,
+    Unbound,
+    Named,
+    Recursor,
+    Dnsmasq,
+}
+
+/// One test: its name says the behaviour.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) needs: Needs,
+    pub(crate) run: fn(),
+}
+
+/// A case, by the name of its function.
+#[macro_export]
+macro_rules! case {
+    ($run:ident) => {
+        case!($run, Nothing)
+    };
+    ($run:ident, $needs:ident) => {
+        $crate::support::Case {
+            name: concat!(module_path!(), "::", stringify!($run)),
+            needs: $crate::support::Needs::$needs,
+            run: $run,
+        }
+    };
+}
+
+impl Case {
+    pub(crate) fn into_trial(self) -> Trial {
+        let missing = match self.needs {
+            Needs::Dig if !has("dig") => Some("needs dig, from bind9-dnsutils"),
+            Needs::Root | Needs::Nft if !rustix::process::geteuid().is_root() => Some("needs root"),
+            Needs::Nft if !has("nft") => Some("needs nft, from nftables"),
+            Needs::Unbound if !has("unbound") => Some("needs unbound"),
+            Needs::Named if !has("named") => Some("needs named, from bind9"),
+            Needs::Recursor if !has("pdns_recursor") => Some("needs pdns_recursor, from pdns-recursor"),
+            Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),
+            _ => None,
+        };
+        let run = self.run;
+        let trial = Trial::test(self.name, move || {
+            run();
+            Ok(())
+        });
+        match missing {
+            Some(why) => trial.with_kind(why).with_ignored_flag(true),
+            None => trial,
+        }
+    }
+}
+
+fn has(tool: &str) -> bool {
+    tool_path(tool).is_some()
+}
+
+/// Where a tool is; servers are in folders that not every user's PATH has.
+pub(crate) fn tool_path(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(tool)).find(|file| file.is_file())
+}
+
+/// What `dig` printed.
+pub(crate) struct Dig(pub(crate) String);
+
+impl Dig {
+    /// The response code, such as NXDOMAIN; empty when nothing came back.
+    pub(crate) fn status(&self) -> &str {
+        self.0.split("status: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("")
+    }
+
+    #[track_caller]
+    pub(crate) fn has(&self, text: &str) -> &Self {
+        assert!(self.0.contains(text), "no {text:?} in\n{}", self.0);
+        self
+    }
+}
+
+/// Asks a server with `dig`: one try, two seconds.
+pub(crate) fn dig(server: SocketAddr, words: &[&str]) -> Dig {
+    let output = Command::new("dig")
+        .args([
+            "+tries=1",
+            "+time=2",
+            "+nocookie",
+            &format!("@{}", server.ip()),
+            "-p",
+            &server.port().to_string(),
+        ])
+        .args(words)
+        .output()
+        .expect("dig runs");
+    Dig(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits until something holds; panics with `what` when it has not after ten seconds.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        if let Some(value) = holds() {
+            return value;
+        }
+        assert!(std::time::Instant::now() < end, "ten seconds passed before {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,30 @@
+//! End to end, against the program as users run it: real sockets, real `dig`.
+//!
+//! What cannot run here (a tool is missing, no root) is reported by name as ignored, never as passed.
+
+mod commands;
+mod dns;
+mod embed;
+mod export;
+mod packets;
+mod reload;
+mod support;
+mod swap;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let cases = [
+        dns::cases(),
+        embed::cases(),
+        export::cases(),
+        packets::cases(),
+        reload::cases(),
+        swap::cases(),
+        commands::cases(),
+    ];
+    let cases = cases.concat();
+    let trials = cases.into_iter().map(support::Case::into_trial).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
