@@ -3,59 +3,22 @@
 use hickory_proto::op::{Edns, Message, Metadata, ResponseCode};
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use interdict_dns_wire::{Blocked, LONGEST_ANSWER_BYTES, Query, Rcode, Records, write_answer};
-use interdict_policy::{Answer, Name, Rule};
+use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, write_answer};
+use interdict_policy::Rule;
 
-const TYPE_A: u16 = 1;
-const TYPE_AAAA: u16 = 28;
-
-/// What the rule says to answer; `None` to answer nothing.
-fn blocked<'r>(rule: &'r Rule, query: &Query<'_>) -> Option<Blocked<'r>> {
-    let (rcode, records) = match rule.answer {
-        Answer::Drop => return None,
-        Answer::NxDomain => (Rcode::NxDomain, Records::None),
-        Answer::NoData => (Rcode::NoError, Records::None),
-        Answer::Refused => (Rcode::Refused, Records::None),
-        Answer::Addresses { a: Some(a), .. } if query.qtype == TYPE_A => {
-            (Rcode::NoError, Records::A(a.octets()))
-        }
-        Answer::Addresses { aaaa: Some(aaaa), .. } if query.qtype == TYPE_AAAA => {
-            (Rcode::NoError, Records::Aaaa(aaaa.octets()))
-        }
-        Answer::Addresses { .. } => (Rcode::NoError, Records::None),
-    };
-    Some(Blocked {
-        rcode,
-        records,
-        ttl_secs: rule.ttl_secs,
-        soa_labels_down: soa_labels_down(rule, query),
-        ede_code: rule.ede.code(),
-        ede_text: rule.id.as_str(),
-    })
-}
-
-/// The SOA is owned by the domain of the rule that the name is in, or by the name itself where the rule names it
-/// otherwise.
-fn soa_labels_down(rule: &Rule, query: &Query<'_>) -> usize {
-    let Some(name) = Name::from_wire(query.name()) else { return 0 };
-    if rule.hosts.iter().any(|host| host.value.as_name() == name) {
-        return 0;
-    }
-    let is_domain = |suffix: Name<'_>| rule.domains.iter().any(|domain| domain.value.as_name() == suffix);
-    name.suffixes().position(is_domain).unwrap_or(0)
-}
-
-/// Answers a blocked question. `None` when the rule says to answer nothing.
+/// Answers a blocked question, with an SOA owned by the name that stands `soa_labels_left` labels into the question's.
+/// `None` when the rule says to answer nothing.
 pub(crate) async fn send_blocked<R: ResponseHandler>(
     rule: &Rule,
+    soa_labels_left: usize,
     query: &Query<'_>,
     request: &Request,
     mut to: R,
 ) -> Option<ResponseInfo> {
-    let mut buffer = [0; LONGEST_ANSWER_BYTES];
-    let len = write_answer(query, &blocked(rule, query)?, &mut buffer)?;
+    let mut buffer = [0; ANSWER_BUFFER_BYTES];
+    let answer = write_answer(query, &Template::of(rule), soa_labels_left, &mut buffer)?;
     // hickory sends what it has encoded itself; what it reads here it writes again byte for byte (tested).
-    let message = Message::from_vec(&buffer[..len]).ok()?;
+    let message = Message::from_vec(answer).ok()?;
     send(&message, request, &mut to).await
 }
 

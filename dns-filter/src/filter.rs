@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use interdict_policy::{DomainName, Name, Policy, Rule, RuleIndex, Timestamp, Verdict};
+use interdict_policy::{DomainName, Name, NameForm, NameMatch, Policy, Rule, Timestamp, Verdict};
 
 /// One question that concerns the ban, as the [`Observer`] is told of it.
 #[derive(Clone, Copy, Debug)]
@@ -96,10 +96,10 @@ impl Filter {
     }
 }
 
-/// The rule for a name, and what it means for the client.
-fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(RuleIndex, Verdict)> {
-    let rule = policy.decide_name(name)?.rule;
-    Some((rule, policy.judge(rule, Some(client), Timestamp::now()).verdict))
+/// The rule for a name and where it matched, and what it means for the client.
+fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(NameMatch, Verdict)> {
+    let found = policy.decide_name(name)?;
+    Some((found, policy.judge(found.rule, Some(client), Timestamp::now()).verdict))
 }
 
 /// What was decided for one question, with the policy that it keeps to its end.
@@ -107,7 +107,7 @@ fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(RuleIndex,
 pub struct Judgement {
     policy: Arc<Policy>,
     client: IpAddr,
-    decided: Option<(RuleIndex, Verdict)>,
+    decided: Option<(NameMatch, Verdict)>,
 }
 
 impl Judgement {
@@ -123,7 +123,16 @@ impl Judgement {
 
     /// The rule that decided and what it means for this client; `None` for a name on no list.
     pub fn decided(&self) -> Option<(&Rule, Verdict)> {
-        self.decided.map(|(rule, verdict)| (self.policy.rule(rule), verdict))
+        self.decided.map(|(found, verdict)| (self.policy.rule(found.rule), verdict))
+    }
+
+    /// How many labels of the name stand left of the one that owns the SOA of a blocked answer: the domain that
+    /// matched, or the name itself where something else did.
+    pub(crate) fn soa_labels_left(&self) -> usize {
+        match self.decided {
+            Some((NameMatch { form: NameForm::Domain, labels_left, .. }, _)) => labels_left.into(),
+            _ => 0,
+        }
     }
 
     /// The strictest decision that the targets of an unlisted name's answer fall under: `block`, then `log`, then
@@ -141,8 +150,8 @@ impl Judgement {
         targets
             .iter()
             .filter_map(|name| {
-                let (rule, verdict) = decide(&self.policy, name.as_name(), self.client)?;
-                Some((self.policy.rule(rule), verdict, name))
+                let (found, verdict) = decide(&self.policy, name.as_name(), self.client)?;
+                Some((self.policy.rule(found.rule), verdict, name))
             })
             .min_by_key(|(_, verdict, _)| strictness(*verdict))
     }

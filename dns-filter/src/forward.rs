@@ -187,7 +187,7 @@ impl Next for Forwarder {
             }
             count_verdict(&self.counters, verdict);
             if verdict == Verdict::Block {
-                return send_blocked(rule, query, request, to).await.unwrap_or_else(silence);
+                return send_blocked(rule, 0, query, request, to).await.unwrap_or_else(silence);
             }
         }
         if let Some((rule, verdict, _)) = decided {

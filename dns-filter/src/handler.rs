@@ -135,7 +135,9 @@ impl<N: Next> RequestHandler for FilterHandler<N> {
         // 5. Blocked: the rule's answer. Let through: what stands behind.
         count_verdict(c, verdict);
         match verdict {
-            Verdict::Block => send_blocked(rule, &query, request, to).await.unwrap_or_else(silence),
+            Verdict::Block => send_blocked(rule, judged.soa_labels_left(), &query, request, to)
+                .await
+                .unwrap_or_else(silence),
             _ => self.next.answer::<R, T>(request, &query, &judged, to).await,
         }
     }

@@ -1,10 +1,22 @@
 //! Reads the question of a DNS message and writes the answer to a blocked one: without allocating, and with no
-//! part of the standard library, so that the kernel program can call it too and both planes send the same bytes.
+//! part of the standard library.
+//!
+//! The userspace server and the kernel program both call [`Question`] and [`Template`], so that both planes read the
+//! same questions and send the same bytes. [`Query`] and [`write_answer`] wrap them for messages in slices.
 #![no_std]
 #![forbid(unsafe_code)]
 
 mod answer;
+mod memory;
 mod query;
+mod question;
+#[cfg(feature = "policy")]
+mod rule;
 
-pub use answer::{Blocked, LONGEST_ANSWER_BYTES, Rcode, Records, write_answer};
-pub use query::{Edns, Malformed, Query, UDP_PAYLOAD_BYTES};
+pub use answer::{ANSWER_BUFFER_BYTES, Blocked, LONGEST_ANSWER_BYTES, Rcode, Reply, Template, write_answer};
+pub use memory::Memory;
+pub use query::Query;
+pub use question::{
+    Additional, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_QUESTION_END, Malformed, NAME_LIMIT_BYTES,
+    OPT_BYTES, Question, UDP_PAYLOAD_BYTES,
+};

@@ -4,17 +4,13 @@ use std::str::FromStr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use interdict_dns_wire::{Blocked, LONGEST_ANSWER_BYTES, Malformed, Query, Rcode, Records, write_answer};
+use interdict_dns_wire::{
+    ANSWER_BUFFER_BYTES, Blocked, Malformed, Query, Rcode, Reply, Template, write_answer,
+};
 use proptest::prelude::*;
 
-const BLOCKED: Blocked<'_> = Blocked {
-    rcode: Rcode::NxDomain,
-    records: Records::None,
-    ttl_secs: 60,
-    soa_labels_down: 1,
-    ede_code: 15,
-    ede_text: "kaspersky-update",
-};
+const BLOCKED: Blocked<'_> =
+    Blocked { reply: Reply::Code(Rcode::NxDomain), ttl_secs: 60, ede_code: 15, ede_text: "kaspersky-update" };
 
 fn question(name: &str, rtype: RecordType, edns: bool) -> Vec<u8> {
     let mut message = Message::new(0x1234, MessageType::Query, OpCode::Query);
@@ -31,9 +27,8 @@ fn question(name: &str, rtype: RecordType, edns: bool) -> Vec<u8> {
 
 fn answer(query: &[u8], blocked: &Blocked<'_>) -> Message {
     let query = Query::read(query).unwrap();
-    let mut out = [0; LONGEST_ANSWER_BYTES];
-    let len = write_answer(&query, blocked, &mut out).unwrap();
-    Message::from_vec(&out[..len]).unwrap()
+    let mut out = [0; ANSWER_BUFFER_BYTES];
+    Message::from_vec(write_answer(&query, &Template::new(blocked), 1, &mut out).unwrap()).unwrap()
 }
 
 #[test]
@@ -65,11 +60,11 @@ fn without_opt_in_the_question_there_is_none_in_the_answer() {
 #[test]
 fn addresses_and_refusals_carry_no_soa() {
     let query = question("a.example.", RecordType::A, true);
-    let sinkhole = Blocked { rcode: Rcode::NoError, records: Records::A([192, 0, 2, 1]), ..BLOCKED };
-    let message = answer(&query, &sinkhole);
+    let addresses = Reply::Addresses { a: Some([192, 0, 2, 1]), aaaa: None };
+    let message = answer(&query, &Blocked { reply: addresses, ..BLOCKED });
     assert_eq!(message.answers[0].data.to_string(), "192.0.2.1");
     assert!(message.authorities.is_empty());
-    let message = answer(&query, &Blocked { rcode: Rcode::Refused, ..BLOCKED });
+    let message = answer(&query, &Blocked { reply: Reply::Code(Rcode::Refused), ..BLOCKED });
     assert_eq!(message.metadata.response_code, ResponseCode::Refused);
     assert!(message.authorities.is_empty());
 }
@@ -121,23 +116,21 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         if let Ok(query) = Query::read(&bytes) {
-            let mut out = [0; LONGEST_ANSWER_BYTES];
-            let len = write_answer(&query, &BLOCKED, &mut out).unwrap();
-            prop_assert!(Message::from_vec(&out[..len]).is_ok());
+            let mut out = [0; ANSWER_BUFFER_BYTES];
+            let answer = write_answer(&query, &Template::new(&BLOCKED), 2, &mut out).unwrap();
+            prop_assert!(Message::from_vec(answer).is_ok());
         }
     }
 
     #[test]
-    fn a_mutated_question_is_read_or_refused(at in 0usize..40, byte: u8, room in 0usize..200) {
+    fn a_mutated_question_is_read_or_refused(at in 0usize..40, byte: u8) {
         let mut bytes = question("s07.upd.kaspersky.com.", RecordType::A, true);
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(query) = Query::read(&bytes) {
-            let mut out = vec![0; room];
-            if let Some(len) = write_answer(&query, &BLOCKED, &mut out) {
-                prop_assert_eq!(&out[12..12 + query.question().len()], query.question());
-                prop_assert!(len <= room);
-            }
+            let mut out = [0; ANSWER_BUFFER_BYTES];
+            let answer = write_answer(&query, &Template::new(&BLOCKED), 0, &mut out).unwrap();
+            prop_assert_eq!(&answer[12..12 + query.question().len()], query.question());
         }
     }
 }

@@ -1,0 +1,34 @@
+//! Where a message lies.
+
+/// Bytes that are read and written a few at a time, at places that the caller has checked against the message's length.
+///
+/// On the host this is a slice. In the kernel it is a buffer that is larger than any message, with each place masked to
+/// its size, so that the verifier sees that every access is inside.
+pub trait Memory {
+    /// The `N` bytes at `at`. What lies outside reads as zero.
+    fn get<const N: usize>(&self, at: usize) -> [u8; N];
+
+    /// Writes the `N` bytes at `at`. What lies outside is not written.
+    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]);
+
+    /// Writes bytes that are held as words in the machine's order, as [`Memory::set`] does each.
+    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]);
+}
+
+impl Memory for [u8] {
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+    }
+
+    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        if let Some(place) = self.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *place = bytes;
+        }
+    }
+
+    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
+        for (i, word) in words.iter().enumerate() {
+            self.set(at + 8 * i, word.to_ne_bytes());
+        }
+    }
+}
