@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::document::{Ban, Document, Instrument, Override, Test};
-use crate::egress::EgressDns;
+use crate::egress::{self, EgressDns, EgressRules};
 use crate::exempt::{Exemption, Exemptions};
 use crate::expectation::Ask;
 use crate::name::Name;
@@ -51,11 +51,14 @@ pub struct Options {
     /// The moment for which tests without an `at` of their own judge, and after which exemptions that have ended are
     /// noted. The default, 1970, is before every end.
     pub at: Timestamp,
+    /// Whether `[egress_dns]` becomes rules ([`crate::EgressRules`]), as it does where DNS is enforced. By default it
+    /// does not, so that a policy has the rules that are written.
+    pub egress_rules: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { profile: None, at: Timestamp::UNIX_EPOCH }
+        Self { profile: None, at: Timestamp::UNIX_EPOCH, egress_rules: false }
     }
 }
 
@@ -88,9 +91,9 @@ pub fn compile_with(sources: &[Source], options: &Options) -> Result<Compiled, P
     let mut merge = Merge::new(sources, all_read, problems);
     merge.choose_profile(&mut parts, options.profile.as_deref());
     let canonical = canonical_files(&parts);
-    let egress_dns = parts.egress_dns.first().map(|egress| egress.place);
-    let policy = merge.policy(parts, canonical);
-    if all_read && policy.rules.is_empty() && merge.errors.is_empty() {
+    let has_rules = !parts.rules.is_empty();
+    let policy = merge.policy(parts, canonical, options.egress_rules);
+    if all_read && !has_rules && merge.errors.is_empty() {
         merge.whole(
             Code::Empty,
             "no file has a rule",
@@ -104,7 +107,6 @@ pub fn compile_with(sources: &[Source], options: &Options) -> Result<Compiled, P
         merge.note_expired(&policy, options.at);
     }
     merge.note_reject(&policy);
-    merge.note_egress_dns(egress_dns);
     merge.errors.sort_by_place(&policy.files);
     merge.notes.sort_by_place(&policy.files);
     if merge.errors.is_empty() {
@@ -195,7 +197,7 @@ impl<'s> Merge<'s> {
         Self { files, sources, all_read, errors, notes: Problems::default() }
     }
 
-    fn policy(&mut self, mut parts: Parts, canonical: Vec<CanonicalFile>) -> Policy {
+    fn policy(&mut self, mut parts: Parts, canonical: Vec<CanonicalFile>, egress_rules: bool) -> Policy {
         self.refuse_twins("ban", parts.bans.iter().map(|ban| (ban.id.as_str(), ban.place)));
         self.refuse_twins("instrument", parts.instruments.iter().map(|i| (i.id.as_str(), i.place)));
         self.refuse_twins("rule", parts.rules.iter().map(|rule| (rule.id.as_str(), rule.place)));
@@ -212,8 +214,19 @@ impl<'s> Merge<'s> {
         apply_profile(&parts.profiles, parts.profile.as_deref(), &mut parts.rules);
         self.apply(&parts.overrides, &mut parts.rules, &by_id);
         self.limit_searches(&parts.rules);
-        let (names, networks) = self.tables(&parts.rules);
         let egress_dns = parts.egress_dns();
+        let written = parts.rules.len();
+        let mut files = self.files.clone();
+        let egress_rules = match egress_rules {
+            true => {
+                let built_in = Place { file: files.len() as u32, line: 1, column: 1 };
+                let place = parts.egress_dns.first().map_or(built_in, |egress| egress.place);
+                files.push(egress::FILE.to_owned());
+                egress::add_rules(&egress_dns, place, &mut parts.rules)
+            }
+            false => EgressRules::default(),
+        };
+        let (names, networks) = self.tables(&parts.rules, written);
         let units = self.units(parts.units);
         let exemptions = self.exemptions(parts.exemptions, &by_id);
         Policy {
@@ -222,6 +235,7 @@ impl<'s> Merge<'s> {
             units,
             exemptions,
             egress_dns,
+            egress_rules,
             rules: parts.rules,
             instruments: parts.instruments,
             bans: parts.bans,
@@ -229,7 +243,7 @@ impl<'s> Merge<'s> {
             profile: parts.profile,
             digest: digest(&canonical),
             canonical,
-            files: self.files.clone(),
+            files,
         }
     }
 
@@ -368,7 +382,8 @@ impl<'s> Merge<'s> {
         }
     }
 
-    fn tables(&mut self, rules: &[Rule]) -> (NameTable, NetworkTable) {
+    /// The matchers. Of the rules the first so many are written in files; the others give way to any of those.
+    fn tables(&mut self, rules: &[Rule], written: usize) -> (NameTable, NetworkTable) {
         let values =
             |rule: &Rule| rule.hosts.len() + rule.domains.len() + rule.globs.len() + rule.patterns.len();
         let mut names = NameTable::with_capacity(rules.iter().map(values).sum());
@@ -379,10 +394,10 @@ impl<'s> Merge<'s> {
             // The last steps of precedence, and the id so that no order of files ever matters.
             let wins = |other: RuleIndex| {
                 let other = &rules[other.as_usize()];
-                (rule.action, &rule.id) < (other.action, &other.id)
+                i < written && (rule.action, &rule.id) < (other.action, &other.id)
             };
             let rival = |merge: &mut Self, found: Option<RuleIndex>, value: &dyn fmt::Display, place| {
-                if let Some(other) = found {
+                if let Some(other) = found.filter(|_| i < written) {
                     merge.rivals(rule, &rules[other.as_usize()], value, place);
                 }
             };
@@ -463,7 +478,7 @@ impl<'s> Merge<'s> {
         for run in runs.0 {
             let alone = run.alone.map(|document| {
                 let parts = Parts::gather(vec![document]);
-                Merge::new(self.sources, true, Problems::default()).policy(parts, Vec::new())
+                Merge::new(self.sources, true, Problems::default()).policy(parts, Vec::new(), false)
             });
             let policy = alone.as_ref().unwrap_or(merged);
             for test in &run.tests {
@@ -481,13 +496,6 @@ impl<'s> Merge<'s> {
         for exemption in policy.expired(at) {
             let message = format!("exemption \"{}\" ended at {}", exemption.id, exemption.expires);
             self.note(Code::Ended, exemption.place, message, "remove it, or have it approved again");
-        }
-    }
-
-    fn note_egress_dns(&mut self, place: Option<Place>) {
-        if let Some(place) = place {
-            let message = "egress_dns is read and kept, and not acted on yet".to_owned();
-            self.note(Code::NotYet, place, message, "close port 53 to other resolvers at the gateway");
         }
     }
 

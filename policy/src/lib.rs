@@ -41,12 +41,12 @@ mod values;
 
 pub use compile::{Compiled, Options, Source, compile, compile_with};
 pub use document::{FILE_LIMIT_BYTES, Instrument};
-pub use egress::{Egress, EgressDns, PlainEgress, Unjudged};
+pub use egress::{Egress, EgressDns, EgressRules, PlainEgress, Unjudged};
 pub use exempt::Exemption;
 pub use expectation::Ask;
 pub use glob::Glob;
 pub use name::{DomainName, Name, NameError};
-pub use names::NameForm;
+pub use names::{NameForm, Suffix};
 pub use networks::NetworkVerdicts;
 pub use pattern::Pattern;
 pub use policy::{AddressMatch, Judgement, NameMatch, Policy};

@@ -71,6 +71,19 @@ struct Entry {
     special: u32,
 }
 
+/// What a policy says about a name, and about the names below it.
+#[derive(Clone, Copy, Debug)]
+pub struct Suffix<'p> {
+    /// The name.
+    pub name: Name<'p>,
+    /// The rule that has it as a host.
+    pub host: Option<RuleIndex>,
+    /// The rule that has it as a domain.
+    pub domain: Option<RuleIndex>,
+    /// Whether globs or patterns have it as their fixed part, so that they may decide for names below it.
+    pub is_fixed_part: bool,
+}
+
 /// Globs and patterns of one fixed part, those that win first.
 #[derive(Clone, Debug, Default)]
 struct Special {
@@ -241,18 +254,31 @@ impl NameTable {
         entries.filter(|(_, host, domain)| host.is_some() || domain.is_some())
     }
 
-    /// The rule of the longest domain that this name is, or is below.
-    pub(crate) fn domain_of(&self, name: Name<'_>) -> Option<RuleIndex> {
-        self.entries_around(name).find_map(|(_, entry)| entry.domain.rule())
+    /// Every entry.
+    pub(crate) fn suffixes(&self) -> impl Iterator<Item = Suffix<'_>> {
+        self.entries.iter().map(|entry| Suffix {
+            name: entry.name.as_name(),
+            host: entry.host.rule(),
+            domain: entry.domain.rule(),
+            is_fixed_part: entry.special != 0,
+        })
+    }
+
+    /// The longest domain that this name is, or is below, with its rule.
+    pub(crate) fn domain_of<'n>(&self, name: Name<'n>) -> Option<(Name<'n>, RuleIndex)> {
+        let labels = name.labels().count();
+        let (of, rule) =
+            self.entries_around(name).find_map(|(of, entry)| entry.domain.rule().map(|rule| (of, rule)))?;
+        Some((name.suffixes().nth(labels - of)?, rule))
     }
 
     /// The rule of the longest domain that this name is below.
     pub(crate) fn domain_around(&self, name: Name<'_>) -> Option<RuleIndex> {
-        name.suffixes().nth(1).and_then(|parent| self.domain_of(parent))
+        name.suffixes().nth(1).and_then(|parent| self.domain_of(parent)).map(|(_, rule)| rule)
     }
 
     /// The entries of a name's suffixes, the longest first, each with its number of labels.
-    fn entries_around<'s>(&'s self, name: Name<'s>) -> impl Iterator<Item = (usize, &'s Entry)> {
+    fn entries_around<'s>(&'s self, name: Name<'_>) -> impl Iterator<Item = (usize, &'s Entry)> {
         name.suffixes().filter_map(|suffix| {
             let place = self.look_up(hash_of(self.seed, suffix), suffix.as_wire())?;
             Some((suffix.labels().count(), &self.entries[place]))

@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::document::{Ban, Instrument};
-use crate::egress::EgressDns;
+use crate::egress::{EgressDns, EgressRules};
 use crate::exempt::{Exemption, Exemptions};
 use crate::name::Name;
-use crate::names::{Found, NameForm, NameTable};
+use crate::names::{Found, NameForm, NameTable, Suffix};
 use crate::networks::{NetworkTable, NetworkVerdicts};
 use crate::print::{CanonicalFile, Digest};
 use crate::problem::Place;
@@ -31,6 +31,7 @@ pub struct Policy {
     pub(crate) profiles: Vec<Profile>,
     pub(crate) profile: Option<String>,
     pub(crate) egress_dns: EgressDns,
+    pub(crate) egress_rules: EgressRules,
     pub(crate) canonical: Vec<CanonicalFile>,
     pub(crate) digest: Digest,
     pub(crate) files: Vec<String>,
@@ -217,6 +218,21 @@ impl Policy {
     /// What is done about DNS that goes around this resolver.
     pub fn egress_dns(&self) -> &EgressDns {
         &self.egress_dns
+    }
+
+    /// The rules that it stands for, if it was compiled into rules.
+    pub fn egress_rules(&self) -> EgressRules {
+        self.egress_rules
+    }
+
+    /// Every name for which a host, a domain, a glob or a pattern is entered, in no order: the whole table of names.
+    pub fn suffixes(&self) -> impl Iterator<Item = Suffix<'_>> {
+        self.names.suffixes()
+    }
+
+    /// The longest domain that a name is or is below, with its rule.
+    pub fn domain_of<'n>(&self, name: Name<'n>) -> Option<(Name<'n>, RuleIndex)> {
+        self.names.domain_of(name)
     }
 
     /// What the files handed to [`compile`] were called, by [`Place::file`].

@@ -11,8 +11,32 @@ pub trait Memory {
     /// Writes the `N` bytes at `at`. What lies outside is not written.
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]);
 
+    /// The same number. In the kernel the verifier forgets what it knows of it: it follows each way through the program
+    /// for each thing it knows, and of a number that a loop came to it knows one thing for each round.
+    fn forget(number: usize) -> usize {
+        number
+    }
+
+    /// Does rounds until one says that it was the last, or there were so many.
+    ///
+    /// In the kernel this is a loop of which the verifier looks at one round, instead of all of them for each way that
+    /// leads there.
+    fn repeat<R: Round>(rounds: u32, work: &mut R) {
+        for _ in 0..rounds {
+            if !work.round() {
+                break;
+            }
+        }
+    }
+
     /// Writes bytes that are held as words in the machine's order, as [`Memory::set`] does each.
     fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]);
+}
+
+/// One round of a loop, with what it keeps from round to round.
+pub trait Round {
+    /// Does a round; `false` if it is the last.
+    fn round(&mut self) -> bool;
 }
 
 impl Memory for [u8] {

@@ -2,7 +2,7 @@
 //!
 //! Everything here works on [`Memory`] and holds nothing but numbers, so that the kernel program runs it too.
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Round};
 
 /// Bytes of a message's header.
 pub const HEADER_BYTES: usize = 12;
@@ -94,9 +94,10 @@ impl Question {
         if count(4) != 1 {
             return Err(Malformed::QuestionCount);
         }
-        let name_bytes = name_bytes(message, len)?;
+        let name_bytes = M::forget(name_bytes(message, len)?);
+        let len = M::forget(len);
         let end = HEADER_BYTES + name_bytes + 4;
-        if end > len {
+        if name_bytes > NAME_LIMIT_BYTES || end > len {
             return Err(Malformed::Name);
         }
         if count(6) != 0 || count(8) != 0 {
@@ -164,20 +165,37 @@ impl Edns {
 /// The length of the question's name, root included.
 #[inline(always)]
 fn name_bytes<M: Memory + ?Sized>(message: &M, len: usize) -> Result<usize, Malformed> {
-    let mut at = 0;
-    for _ in 0..=LABELS_LIMIT {
-        if HEADER_BYTES + at >= len {
-            return Err(Malformed::Name);
+    let mut walk = Walk { message, len, at: 0, has_ended: false };
+    M::repeat(LABELS_LIMIT as u32 + 1, &mut walk);
+    if walk.has_ended { Ok(walk.at + 1) } else { Err(Malformed::Name) }
+}
+
+/// The way through a name, label by label.
+struct Walk<'m, M: ?Sized> {
+    message: &'m M,
+    len: usize,
+    at: usize,
+    /// Whether the root was found.
+    has_ended: bool,
+}
+
+impl<M: Memory + ?Sized> Round for Walk<'_, M> {
+    #[inline(always)]
+    fn round(&mut self) -> bool {
+        if HEADER_BYTES + self.at >= self.len {
+            return false;
         }
-        let [label, _] = message.get(HEADER_BYTES + at);
+        let [label, _] = self.message.get(HEADER_BYTES + self.at);
         if label == 0 {
-            return Ok(at + 1);
+            self.has_ended = true;
+            return false;
         }
         // A label is at most 63 bytes; more means a compression pointer, and there is nothing to point at.
-        at += 1 + usize::from(label);
-        if label > LABEL_LIMIT_BYTES || at >= NAME_LIMIT_BYTES {
-            return Err(Malformed::Name);
+        let next = self.at + 1 + usize::from(label);
+        if label > LABEL_LIMIT_BYTES || next >= NAME_LIMIT_BYTES {
+            return false;
         }
+        self.at = next;
+        true
     }
-    Err(Malformed::Name)
 }

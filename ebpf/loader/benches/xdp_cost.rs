@@ -9,11 +9,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use interdict_ebpf_loader::{AtExit, Entry, Error, Mode, Options, PacketPlane, Probe};
+use interdict_ebpf_loader::{Entry, Error, Options, PacketPlane, Probe};
 use interdict_policy::{Policy, Source, compile};
 
 const SIZES: [u32; 3] = [100, 10_000, 1_000_000];
@@ -22,14 +21,7 @@ const REPEAT: u32 = 5_000;
 const ROUNDS: usize = 9;
 
 fn main() {
-    let options = Options {
-        interfaces: Vec::new(),
-        mode: Mode::Native,
-        safe: Vec::new(),
-        pin: PathBuf::new(),
-        at_exit: AtExit::Remove,
-    };
-    let mut plane = match PacketPlane::load(&options) {
+    let mut plane = match PacketPlane::load(&Options::new(Vec::new())) {
         Err(error @ Error::MissingCapability { .. }) => return eprintln!("not measured: {error}"),
         plane => plane.unwrap(),
     };

@@ -22,7 +22,7 @@ use interdict_ebpf_shared::{
 };
 use interdict_policy::RuleId;
 
-use crate::{control::Control, registry::Registry, system::boot_time_ns};
+use crate::{control::Control, registry::Registry, staging::address as key, system::boot_time_ns};
 
 /// Tells the kernel of addresses. Clones share what is told.
 #[derive(Clone)]
@@ -230,11 +230,4 @@ impl<K: Key> Table<K> {
 fn lock<K>(table: &Mutex<Table<K>>) -> MutexGuard<'_, Table<K>> {
     // Each change of a table is whole before the next begins: a panic elsewhere leaves it as it should be.
     table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn key(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => Address::from_v4(address.octets()),
-        IpAddr::V6(address) => Address::from_v6(address.octets()),
-    }
 }

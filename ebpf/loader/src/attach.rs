@@ -6,11 +6,13 @@ use aya::{
     Ebpf,
     pin::PinError,
     programs::{
-        ProgramError, XdpMode,
+        LinkOrder, ProgramError, TcAttachType, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
         loaded_programs,
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
+    util::KernelVersion,
 };
 
 use crate::{
@@ -38,6 +40,16 @@ pub(crate) struct Link {
     pub(crate) attached: Attached,
     /// Held for its file descriptor.
     _link: FdLink,
+    /// The program that diverts, held likewise.
+    _divert: Option<Divert>,
+}
+
+/// Keeps the program that diverts attached.
+enum Divert {
+    /// A link, of which nothing is left when its file descriptors and pins are gone.
+    Link(#[expect(dead_code, reason = "held for its file descriptor")] FdLink),
+    /// A filter of a queueing discipline, before Linux 6.6; removed when dropped.
+    Filter(#[expect(dead_code, reason = "held to be dropped")] SchedClassifierLink),
 }
 
 /// Attaches the programs to every interface in the options, or to none.
@@ -45,23 +57,61 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
     let mut links = Vec::new();
     for interface in &options.interfaces {
         let info = network::find(&interface.name)?;
+        // What is noted must find who reads the notes: so that one goes first.
+        let divert = match interface.role {
+            Role::Lan if options.answering.is_some() => Some(divert(object, options, pins, &info)?),
+            Role::Lan | Role::Wan => None,
+        };
         let link = match earlier_link(&options.pin, &info)? {
             Some(link) => take_over(object, options, interface, &info, link)?,
             None => attach_anew(object, options.mode, interface, &info)?,
         };
-        links.push((interface, link));
+        links.push((interface, link, divert));
     }
     // From here on nothing is new: what is attached is pinned, or no longer pinned, as the options say.
-    let links = links.into_iter().map(|(interface, link)| {
+    let links = links.into_iter().map(|(interface, link, divert)| {
         let link = match pins {
             Pins::Kept(folder) => pin(folder, &interface.name, link)?,
             Pins::Unused | Pins::Unavailable(_) => link,
         };
-        Ok(Link { attached: in_force(interface)?, _link: link })
+        Ok(Link { attached: in_force(interface)?, _link: link, _divert: divert })
     });
     let links = links.collect::<Result<Vec<_>, Error>>()?;
     remove_stale_pins(options, pins)?;
     Ok(links)
+}
+
+/// Attaches the program that diverts, in the place of the one that an earlier agent left.
+fn divert(object: &mut Ebpf, options: &Options, pins: &Pins, info: &InterfaceInfo) -> Result<Divert, Error> {
+    let interface = info.name.as_str();
+    let refused = |source| Error::AttachDivert { interface: interface.to_owned(), source };
+    let path = pins::divert_path(&options.pin, interface);
+    let program = object::divert_mut(object);
+    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
+        // It is there already where another program is attached in this way.
+        let _ = tc::qdisc_add_clsact(interface);
+        let filter = TcAttachOptions::Netlink(NlOptions::default());
+        let link = program.attach_with_options(interface, TcAttachType::Ingress, filter).map_err(refused)?;
+        return program.take_link(link).map(Divert::Filter).map_err(refused);
+    }
+    if let Ok(link) = PinnedLink::from_pin(&path)
+        && let Ok(link) = SchedClassifierLink::try_from(FdLink::from(link))
+        && let Ok(link) = program.attach_to_link(link)
+    {
+        let link = program.take_link(link).map_err(refused)?;
+        let link = FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.to_owned() })?;
+        return Ok(Divert::Link(link));
+    }
+    // Of an interface that went and came again, the pin is of no use.
+    let _ = std::fs::remove_file(&path);
+    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let link = program.attach_with_options(interface, TcAttachType::Ingress, first).map_err(refused)?;
+    let link = program.take_link(link).map_err(refused)?;
+    let link = FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.to_owned() })?;
+    Ok(Divert::Link(match pins {
+        Pins::Kept(_) => pin_at(&path, link)?,
+        Pins::Unused | Pins::Unavailable(_) => link,
+    }))
 }
 
 /// The link that an earlier agent left on this interface.
@@ -158,16 +208,20 @@ fn pin(folder: &Path, interface: &str, link: FdLink) -> Result<FdLink, Error> {
     if path.exists() {
         return Ok(link);
     }
-    let pinned = link.pin(&path).map_err(|error| match error {
-        PinError::SyscallError(error) => pins::failed("pin", &path)(error.io_error),
-        other => pins::failed("pin", &path)(io::Error::other(other)),
+    pin_at(&path, link)
+}
+
+fn pin_at(path: &Path, link: FdLink) -> Result<FdLink, Error> {
+    let pinned = link.pin(path).map_err(|error| match error {
+        PinError::SyscallError(error) => pins::failed("pin", path)(error.io_error),
+        other => pins::failed("pin", path)(io::Error::other(other)),
     })?;
     Ok(FdLink::from(pinned))
 }
 
 /// The interface as the kernel now reports it.
 fn in_force(interface: &Interface) -> Result<Attached, Error> {
-    let InterfaceInfo { name, index, xdp } = network::find(&interface.name)?;
+    let InterfaceInfo { name, index, xdp, .. } = network::find(&interface.name)?;
     let xdp = xdp.ok_or_else(|| Error::NoLink { interface: name.clone() })?;
     Ok(Attached { name, index, role: interface.role, mode: xdp.mode })
 }

@@ -49,6 +49,17 @@ pub enum Error {
         /// What the kernel said.
         source: aya::maps::MapError,
     },
+    /// The options do not ask for DNS questions to be answered.
+    #[error("the packet plane was not set up to answer DNS questions")]
+    NotAnswering,
+    /// The program that takes diverted packets to the agent could not be attached.
+    #[error("cannot attach the program that diverts DNS to {interface}")]
+    AttachDivert {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: aya::programs::ProgramError,
+    },
     /// A policy, or the options, hold more than the kernel side has room for.
     #[error("{count} {what} are more than the packet plane holds: {limit}")]
     TooMany {

@@ -3,17 +3,22 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use aya::maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf};
+use aya::{
+    Pod,
+    maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
+};
 use interdict_ebpf_shared::{
     Address,
     contact::{ContactCounts, ContactKey, Event, FLAG_FRAGMENT, FLAG_PORTS_UNKNOWN, Hook, Remote},
+    limits::MAX_CONTACTS,
     maps,
     policy::Verdict,
+    query::QueryEvent,
 };
 use interdict_policy::{Digest, RuleId};
 
@@ -56,6 +61,8 @@ pub struct Contact {
     pub port: Option<u16>,
     /// The IP protocol number.
     pub protocol: u8,
+    /// What was asked, if it is a question that was answered. With a count above 1 it is one of perhaps several.
+    pub question: Option<Question>,
     /// Whether the packet was part of a fragmented one. `false` with a count above 1.
     pub fragment: bool,
     /// How many packets.
@@ -64,14 +71,25 @@ pub struct Contact {
     pub bytes: u64,
 }
 
+/// A question that was answered in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The name, in wire form and lower case.
+    pub name: Vec<u8>,
+    /// QTYPE.
+    pub qtype: u16,
+}
+
 /// Reads what was recorded. There is one reader for each packet plane.
 ///
-/// Its file descriptor is readable while events wait: use it with tokio's `AsyncFd`, and [`EventReader::drain`] until
-/// it returns. Call [`EventReader::sweep`] once a second.
+/// Wait for [`EventReader::waiting`], and [`EventReader::drain`]. Call [`EventReader::sweep`] once a second.
 pub struct EventReader {
     ring: RingBuf<MapData>,
+    queries: RingBuf<MapData>,
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     reported: HashMap<ContactKey, Reported>,
+    /// The last question of a contact that had an event of its own, as a sample for those that have none.
+    asked: HashMap<ContactKey, Question>,
     registry: Arc<RwLock<Registry>>,
     control: Arc<Control>,
     interfaces: HashMap<u32, String>,
@@ -88,13 +106,14 @@ struct Reported {
 
 impl EventReader {
     pub(crate) fn new(
-        ring: RingBuf<MapData>,
+        (ring, queries): (RingBuf<MapData>, RingBuf<MapData>),
         contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
         registry: Arc<RwLock<Registry>>,
         control: Arc<Control>,
         interfaces: HashMap<u32, String>,
     ) -> Self {
-        Self { ring, contacts, reported: HashMap::new(), registry, control, interfaces, idle: IDLE }
+        let (reported, asked) = (HashMap::new(), HashMap::new());
+        Self { ring, queries, contacts, reported, asked, registry, control, interfaces, idle: IDLE }
     }
 
     /// Forgets a contact after this long without a packet, instead of a minute: for tables that are often full.
@@ -118,12 +137,19 @@ impl EventReader {
         let names = Names { registry: &registry, interfaces: &self.interfaces };
         let mut count = 0;
         while let Some(bytes) = self.ring.next() {
-            let Some(event) = read_event(&bytes) else { continue };
-            let moment = clock.moment(event.time_ns);
-            let packets = Packets { first: moment, last: moment, count: 1, bytes: event.length.into() };
-            let Some(mut contact) = names.contact(&event.contact, &event.remote, packets) else { continue };
-            contact.fragment = event.flags & FLAG_FRAGMENT != 0;
-            contact.port = contact.port.filter(|_| event.flags & FLAG_PORTS_UNKNOWN == 0);
+            let Some(event) = read_pod::<Event>(&bytes) else { continue };
+            let Some(contact) = names.one(&event, &clock) else { continue };
+            each(contact);
+            count += 1;
+        }
+        while let Some(bytes) = self.queries.next() {
+            let Some(query) = read_pod::<QueryEvent>(&bytes) else { continue };
+            let Some(mut contact) = names.one(&query.event, &clock) else { continue };
+            let question = question(&query);
+            if self.asked.len() < MAX_CONTACTS as usize || self.asked.contains_key(&query.event.contact) {
+                self.asked.insert(query.event.contact, question.clone());
+            }
+            contact.question = Some(question);
             each(contact);
             count += 1;
         }
@@ -148,6 +174,7 @@ impl EventReader {
                 // Only a reader removes entries, and there is one.
                 let _ = self.contacts.remove(&key);
                 self.reported.remove(&key);
+                self.asked.remove(&key);
             }
         }
         Ok(packets)
@@ -183,7 +210,8 @@ impl EventReader {
         };
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         let names = Names { registry: &registry, interfaces: &self.interfaces };
-        let Some(contact) = names.contact(key, &counts.sample, packets) else { return 0 };
+        let Some(mut contact) = names.contact(key, &counts.sample, packets) else { return 0 };
+        contact.question = self.asked.get(key).cloned();
         each(contact);
         *reported = Reported {
             packets: counts.unsampled_packets,
@@ -215,15 +243,10 @@ impl EventReader {
     }
 }
 
-impl AsFd for EventReader {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
-    }
-}
-
-impl AsRawFd for EventReader {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+impl EventReader {
+    /// The file descriptors that are readable while events wait.
+    pub fn waiting(&self) -> [BorrowedFd<'_>; 2] {
+        [self.ring.as_fd(), self.queries.as_fd()]
     }
 }
 
@@ -242,6 +265,16 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
+    /// The record of one packet in words.
+    fn one(&self, event: &Event, clock: &Clock) -> Option<Contact> {
+        let moment = clock.moment(event.time_ns);
+        let packets = Packets { first: moment, last: moment, count: 1, bytes: event.length.into() };
+        let mut contact = self.contact(&event.contact, &event.remote, packets)?;
+        contact.fragment = event.flags & FLAG_FRAGMENT != 0;
+        contact.port = contact.port.filter(|_| event.flags & FLAG_PORTS_UNKNOWN == 0);
+        Some(contact)
+    }
+
     /// The record in words; `None` if a number in it means nothing, which only a foreign writer could bring about.
     fn contact(&self, key: &ContactKey, remote: &Remote, packets: Packets) -> Option<Contact> {
         let interface = self.interfaces.get(&remote.interface).cloned();
@@ -257,6 +290,7 @@ impl Names<'_> {
             remote: ip(remote.address),
             port: Some(u16::from_be_bytes(remote.port)).filter(|&port| port != 0),
             protocol: remote.protocol,
+            question: None,
             fragment: false,
             count: packets.count,
             bytes: packets.bytes,
@@ -268,10 +302,15 @@ fn ip(address: Address) -> IpAddr {
     Ipv6Addr::from(address.bytes()).to_canonical()
 }
 
-fn read_event(bytes: &[u8]) -> Option<Event> {
-    if bytes.len() != size_of::<Event>() {
+fn question(query: &QueryEvent) -> Question {
+    let bytes = usize::from(query.name_bytes).min(query.name.len());
+    Question { name: query.name[..bytes].to_ascii_lowercase(), qtype: query.qtype }
+}
+
+fn read_pod<T: Pod>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() != size_of::<T>() {
         return None;
     }
-    // SAFETY: there are as many bytes as an event has, and every pattern of them is one, since it is `Pod`.
-    Some(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
+    // SAFETY: there are as many bytes as the type has, and every pattern of them is a value of it, since it is `Pod`.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

@@ -20,8 +20,10 @@ mod capability;
 mod clock;
 mod control;
 mod counters;
+mod divert;
 mod error;
 mod events;
+mod names;
 mod network;
 mod object;
 mod options;
@@ -29,6 +31,7 @@ mod pins;
 mod plane;
 mod prober;
 mod registry;
+mod resolver;
 mod selftest;
 mod staging;
 mod system;
@@ -38,15 +41,17 @@ pub use attach::Attached;
 pub use clock::Moment;
 pub use counters::{Counters, RuleCount};
 pub use error::Error;
-pub use events::{Contact, EventReader};
+pub use events::{Contact, EventReader, Question};
 pub use interdict_ebpf_shared::{
     contact::Hook,
     count::{Count, Exit, Loss},
     limits,
+    query::OWN_MARK,
 };
 pub use network::{InterfaceInfo, Xdp, default_gateways, interface_networks, interfaces};
-pub use options::{AtExit, DEFAULT_PIN, Interface, Mode, Options, Role};
+pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Options, Role};
 pub use pins::{Pins, unload};
 pub use plane::{Flipped, PacketPlane};
 pub use prober::{Answer, Entry, Probe, Prober, Run};
+pub use resolver::{Answers as AnswersOn, DivertSockets};
 pub use staging::Staged;

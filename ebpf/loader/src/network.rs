@@ -3,16 +3,18 @@
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::{Error, Mode};
+use crate::{Error, Mode, system};
 
 /// An interface of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,16 @@ pub struct InterfaceInfo {
     pub index: u32,
     /// The program on its XDP hook.
     pub xdp: Option<Xdp>,
+    /// Its Ethernet address; zero where it has none.
+    pub mac: [u8; 6],
+    /// Whether it is one end of a veth pair.
+    pub is_veth: bool,
+    /// Whether it is a VLAN of another.
+    is_vlan: bool,
+    /// The interface that it stands on, or the other end of a pair.
+    link: Option<u32>,
+    /// The network namespace of that one, by the number that ours has for it; `None` where it is ours.
+    link_namespace: Option<i32>,
 }
 
 /// A program on an XDP hook.
@@ -106,18 +118,81 @@ pub(crate) fn find(name: &str) -> Result<InterfaceInfo, Error> {
 }
 
 fn interface(link: LinkMessage) -> Option<InterfaceInfo> {
-    let index = link.header.index;
-    let mut name = None;
-    let mut xdp = None;
+    let mut info = InterfaceInfo {
+        name: String::new(),
+        index: link.header.index,
+        xdp: None,
+        mac: [0; 6],
+        is_veth: false,
+        is_vlan: false,
+        link: None,
+        link_namespace: None,
+    };
     for attribute in link.attributes {
         match attribute {
-            LinkAttribute::IfName(value) => name = Some(value),
-            LinkAttribute::Xdp(values) => xdp = program(&values),
+            LinkAttribute::IfName(value) => info.name = value,
+            LinkAttribute::Xdp(values) => info.xdp = program(&values),
+            LinkAttribute::Address(value) => info.mac = value.try_into().unwrap_or_default(),
+            LinkAttribute::Link(index) => info.link = Some(index),
+            LinkAttribute::LinkNetNsId(id) => info.link_namespace = Some(id),
+            LinkAttribute::LinkInfo(about) => {
+                info.is_veth = about.contains(&LinkInfo::Kind(InfoKind::Veth));
+                info.is_vlan = about.contains(&LinkInfo::Kind(InfoKind::Vlan));
+            }
             _ => {}
         }
     }
-    name.map(|name| InterfaceInfo { name, index, xdp })
+    (!info.name.is_empty()).then_some(info)
 }
+
+/// The addresses of this machine, each with its network's prefix.
+pub(crate) fn addresses() -> Result<Vec<IpNet>, Error> {
+    let answers = dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let addresses = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewAddress(address) => own_address(&address),
+        _ => None,
+    });
+    Ok(addresses.collect())
+}
+
+/// Whether other interfaces are VLANs of this one.
+pub(crate) fn has_vlans(index: u32) -> Result<bool, Error> {
+    Ok(interfaces()?.iter().any(|interface| interface.is_vlan && interface.link == Some(index)))
+}
+
+/// Whether the interface takes the VLAN tags off what it receives, before an XDP program sees it.
+pub(crate) fn hides_tags(name: &str) -> Result<bool, Error> {
+    /// In `enum ethtool_flags` of the kernel's `ethtool.h`.
+    const RX_VLAN: u32 = 1 << 8;
+    let flags = system::ethtool_flags(name);
+    Ok(flags.map_err(|source| Error::Netlink { what: "an interface's features", source })? & RX_VLAN != 0)
+}
+
+/// Whether what an XDP program sends back from an interface arrives. The other end of a veth pair takes it only while it
+/// has an XDP program of its own; where that cannot be seen, it does not.
+pub(crate) fn can_send_back(interface: &InterfaceInfo) -> Result<bool, Error> {
+    if !interface.is_veth || interface.xdp.is_some_and(|xdp| xdp.mode == Mode::Generic) {
+        return Ok(true);
+    }
+    let Some(peer) = interface.link else { return Ok(false) };
+    let mut question = LinkMessage::default();
+    question.header.index = peer;
+    if let Some(namespace) = interface.link_namespace {
+        let target = DefaultNla::new(IFLA_TARGET_NETNSID, namespace.to_ne_bytes().to_vec());
+        question.attributes.push(LinkAttribute::Other(target));
+    }
+    // An error says that the other end is gone, or in a namespace that is not ours to look into.
+    let answers = exchange(RouteNetlinkMessage::GetLink(question), NLM_F_REQUEST).unwrap_or_default();
+    Ok(answers.into_iter().any(|answer| match answer {
+        RouteNetlinkMessage::NewLink(link) => {
+            self::interface(link).is_some_and(|info| info.xdp.is_some_and(|xdp| xdp.mode == Mode::Native))
+        }
+        _ => false,
+    }))
+}
+
+/// In the kernel's `if_link.h`: the namespace that a question is about.
+const IFLA_TARGET_NETNSID: u16 = 46;
 
 fn program(attributes: &[LinkXdp]) -> Option<Xdp> {
     let mode = attributes.iter().find_map(|attribute| match attribute {
@@ -135,6 +210,11 @@ fn program(attributes: &[LinkXdp]) -> Option<Xdp> {
 }
 
 fn network(message: &AddressMessage) -> Option<IpNet> {
+    own_address(message).map(|network| network.trunc())
+}
+
+/// The address with its prefix.
+fn own_address(message: &AddressMessage) -> Option<IpNet> {
     // On a point-to-point link `Address` is the far end and `Local` ours.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -144,7 +224,7 @@ fn network(message: &AddressMessage) -> Option<IpNet> {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    IpNet::new(local.or(any)?, message.header.prefix_len).ok().map(|network| network.trunc())
+    IpNet::new(local.or(any)?, message.header.prefix_len).ok()
 }
 
 const fn is_link_local(address: IpAddr) -> bool {
@@ -172,12 +252,13 @@ fn next_hops(attributes: &[RouteAttribute]) -> Vec<IpAddr> {
 
 /// Asks for all of something, and collects the answers.
 fn dump(what: &'static str, question: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
-    exchange(question).map_err(|source| Error::Netlink { what, source })
+    exchange(question, NLM_F_REQUEST | NLM_F_DUMP).map_err(|source| Error::Netlink { what, source })
 }
 
-fn exchange(question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+/// Says something to the kernel with these flags, and collects what it says to that.
+pub(crate) fn exchange(question: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    header.flags = flags;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(question));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -201,9 +282,15 @@ fn exchange(question: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage
             match message.payload {
                 NetlinkPayload::InnerMessage(answer) => answers.push(answer),
                 NetlinkPayload::Done(_) => return Ok(answers),
+                // Without a code it acknowledges.
+                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 _ => {}
             }
+        }
+        // Only a dump says where it ends.
+        if flags & NLM_F_DUMP != NLM_F_DUMP && !answers.is_empty() {
+            return Ok(answers);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError},
-    programs::{ProgramError, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use interdict_ebpf_shared::maps;
 
@@ -19,8 +19,11 @@ pub(crate) fn load() -> Result<Ebpf, Error> {
     let mut object = EbpfLoader::new().load(OBJECT).map_err(Error::Object)?;
     for entry in Entry::ALL {
         let name = entry.program_name();
-        load_program(program_mut(&mut object, entry)).map_err(|source| Error::Program { name, source })?;
+        let program = program_mut(&mut object, entry);
+        load_program(|| program.load()).map_err(|source| Error::Program { name, source })?;
     }
+    let program = divert_mut(&mut object);
+    load_program(|| program.load()).map_err(|source| Error::Program { name: DIVERT, source })?;
     Ok(object)
 }
 
@@ -29,14 +32,23 @@ const LOAD_ATTEMPTS: u32 = 5;
 
 /// Loads a program. The verifier gives up with `EAGAIN` when a signal comes while it is at work, which takes it a good
 /// part of a second.
-fn load_program(program: &mut Xdp) -> Result<(), ProgramError> {
+fn load_program(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     for _ in 1..LOAD_ATTEMPTS {
-        match program.load() {
+        match load() {
             Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {}
             outcome => return outcome,
         }
     }
-    program.load()
+    load()
+}
+
+/// The program that takes what XDP noted to the agent.
+const DIVERT: &str = "interdict_divert";
+
+/// The program that diverts.
+pub(crate) fn divert_mut(object: &mut Ebpf) -> &mut SchedClassifier {
+    let program = object.program_mut(DIVERT).expect("the object has the program");
+    program.try_into().expect("it is a classifier")
 }
 
 /// A program of the object.

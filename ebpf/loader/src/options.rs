@@ -1,13 +1,14 @@
 //! What the operator chooses.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
+use interdict_ebpf_shared::limits::MAX_NAMES;
 use ipnet::IpNet;
 
 /// Where the links of a plane that stays are pinned, unless the operator names another folder.
 ///
 /// It ends in the version of [`interdict_ebpf_shared::SCHEMA`].
-pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v1";
+pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v2";
 
 /// How a packet plane is set up.
 #[derive(Clone, Debug)]
@@ -22,13 +23,42 @@ pub struct Options {
     pub pin: PathBuf,
     /// What becomes of the programs when the agent ends.
     pub at_exit: AtExit,
+    /// Names that a policy may have in the kernel.
+    pub max_names: u32,
+    /// How DNS questions are answered; `None` leaves them alone.
+    pub answering: Option<Answering>,
+}
+
+/// How DNS questions are answered on interfaces towards clients.
+#[derive(Clone, Debug)]
+pub struct Answering {
+    /// Whose questions.
+    pub clients: Vec<IpNet>,
+    /// How many of one client in a second; more are dropped.
+    pub client_qps: u32,
+    /// The addresses of our listeners: what is sent there is not on its way to another resolver.
+    pub listen: Vec<IpAddr>,
+    /// On which interfaces.
+    pub in_kernel: InKernel,
+}
+
+/// Where questions are answered in the kernel, and where they go up to the agent, which answers them alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InKernel {
+    /// Where answers get out.
+    Auto,
+    /// On every interface, even where it looks as if answers did not get out.
+    Always,
+    /// Nowhere.
+    Never,
 }
 
 impl Options {
     /// Native mode, no safe addresses, and nothing that stays when the agent ends.
     pub fn new(interfaces: Vec<Interface>) -> Self {
         let (mode, at_exit) = (Mode::Native, AtExit::Remove);
-        Self { interfaces, mode, safe: Vec::new(), pin: PathBuf::from(DEFAULT_PIN), at_exit }
+        let (pin, max_names) = (PathBuf::from(DEFAULT_PIN), MAX_NAMES);
+        Self { interfaces, mode, safe: Vec::new(), pin, at_exit, max_names, answering: None }
     }
 }
 

@@ -5,10 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, system};
+use crate::{Error, divert::DivertRoute, system};
 
 /// The names of pinned links begin with this, and end with the interface's name.
 const LINK: &str = "link-";
+/// The same, for the links of the programs that divert.
+const DIVERT: &str = "divert-";
 
 /// Whether the programs stay attached when the agent ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +41,14 @@ pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
     }
     let interfaces = pinned_interfaces(pin)?;
     for interface in &interfaces {
-        let path = path(pin, interface);
-        system::detach_pinned_link(&path).map_err(failed("detach", &path))?;
+        for path in [path(pin, interface), divert_path(pin, interface)] {
+            if path.exists() {
+                system::detach_pinned_link(&path).map_err(failed("detach", &path))?;
+            }
+        }
         remove(pin, interface)?;
     }
+    DivertRoute::remove();
     // Others may keep something in the folder; then it stays.
     let _ = fs::remove_dir(pin);
     Ok(interfaces)
@@ -62,6 +68,11 @@ pub(crate) fn path(pin: &Path, interface: &str) -> PathBuf {
     pin.join(format!("{LINK}{interface}"))
 }
 
+/// The pin of the link of the program that diverts on an interface.
+pub(crate) fn divert_path(pin: &Path, interface: &str) -> PathBuf {
+    pin.join(format!("{DIVERT}{interface}"))
+}
+
 /// The interfaces whose links are pinned in a folder, which need not be there.
 pub(crate) fn pinned_interfaces(pin: &Path) -> Result<Vec<String>, Error> {
     if unusable(pin).is_some() || !pin.exists() {
@@ -76,9 +87,13 @@ pub(crate) fn pinned_interfaces(pin: &Path) -> Result<Vec<String>, Error> {
     Ok(interfaces)
 }
 
-/// Removes the pin of an interface's link. The program goes with it unless somebody else holds the link, though only
+/// Removes the pins of an interface's links. The program goes with it unless somebody else holds the link, though only
 /// some time later.
 pub(crate) fn remove(pin: &Path, interface: &str) -> Result<(), Error> {
+    let divert = divert_path(pin, interface);
+    if divert.exists() {
+        fs::remove_file(&divert).map_err(failed("remove", &divert))?;
+    }
     let path = path(pin, interface);
     fs::remove_file(&path).map_err(failed("remove", &path))
 }

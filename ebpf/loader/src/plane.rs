@@ -17,17 +17,21 @@ use interdict_ebpf_shared::{
     limits::MAX_SAFE,
     maps,
 };
-use interdict_policy::{Action, Policy, RuleId};
+use interdict_policy::Policy;
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, Counters, Error, EventReader, Options, Pins, Prober, answers,
+    Answers, AtExit, Attached, Counters, DivertSockets, Error, EventReader, Options, Pins, Prober, answers,
     attach::{self, Link},
     capability,
     control::Control,
     counters::CounterMaps,
-    network, object, pins,
+    divert::DivertRoute,
+    network, object,
+    options::Role,
+    pins,
     registry::Registry,
+    resolver::{self, Resolver},
     selftest,
     staging::{InnerMaps, OuterMaps, Staged, Tables, named, word, words},
 };
@@ -45,13 +49,22 @@ pub struct PacketPlane {
     control: Arc<Control>,
     registry: Arc<RwLock<Registry>>,
     answers: Answers,
-    events: Option<(RingBuf<MapData>, BpfHashMap<MapData, ContactKey, ContactCounts>)>,
+    events: Option<Events>,
+    /// The answering of questions; `None` where they are left alone.
+    resolver: Option<Resolver>,
+    route: Option<DivertRoute>,
     live: Option<InnerMaps>,
     /// How often a policy was staged.
     stagings: u64,
     /// Whether no packet can still be judged by the generation before the one in force.
     settled: bool,
     links: Vec<Link>,
+}
+
+/// What records are read from.
+struct Events {
+    rings: (RingBuf<MapData>, RingBuf<MapData>),
+    contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
 }
 
 /// A change of policy that has happened.
@@ -97,6 +110,10 @@ impl PacketPlane {
                 services: object::take(&mut object, maps::SERVICES)?,
                 rules: object::take(&mut object, maps::RULES)?,
                 exemptions: object::take(&mut object, maps::EXEMPTIONS)?,
+                names: object::take(&mut object, maps::NAMES)?,
+                answers: object::take(&mut object, maps::ANSWERS)?,
+                egress: object::take(&mut object, maps::EGRESS)?,
+                resolvers: object::take(&mut object, maps::RESOLVERS)?,
             },
             counters: CounterMaps {
                 exits: object::take(&mut object, maps::EXITS)?,
@@ -104,10 +121,12 @@ impl PacketPlane {
                 rules: object::take(&mut object, maps::RULE_COUNTS)?,
                 rules_added: 0,
             },
-            events: Some((
-                object::take(&mut object, maps::EVENTS)?,
-                object::take(&mut object, maps::CONTACTS)?,
-            )),
+            events: Some(Events {
+                rings: (object::take(&mut object, maps::EVENTS)?, object::take(&mut object, maps::QUERIES)?),
+                contacts: object::take(&mut object, maps::CONTACTS)?,
+            }),
+            resolver: resolver(&mut object, options, &control)?,
+            route: None,
             answers: Answers::new(told, Arc::clone(&registry), Arc::clone(&control)),
             object: Arc::new(RwLock::new(object)),
             control,
@@ -129,7 +148,7 @@ impl PacketPlane {
         // The spare slot is the one in force before the last flip; a packet may still be in it.
         self.settle()?;
         let slots = self.slots(policy)?;
-        let tables = Tables::of(policy, &slots)?;
+        let tables = Tables::of(policy, &slots, self.options.max_names)?;
         let inner = tables.write()?;
         let generation = self.control.live() + 1;
         self.policies.set(generation, &inner)?;
@@ -190,6 +209,42 @@ impl PacketPlane {
         Ok(())
     }
 
+    /// Has the programs judge DNS questions, and gives them the sockets that take what only the agent can judge. What is
+    /// diverted is delivered to this machine from now on.
+    ///
+    /// # Errors
+    ///
+    /// The options do not ask for it, or the kernel refused a socket or a route.
+    pub fn judge_queries(&mut self, sockets: Option<DivertSockets<'_>>) -> Result<(), Error> {
+        let Some(resolver) = &mut self.resolver else { return Err(Error::NotAnswering) };
+        if let Some(sockets) = sockets {
+            resolver.divert_to(sockets)?;
+            self.route = Some(DivertRoute::add()?);
+        }
+        resolver.begin();
+        self.follow().map(drop)
+    }
+
+    /// Says that the agent lives, and follows this machine's addresses and interfaces: call it every second. Returns how
+    /// each interface towards clients takes part in answering.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell, or has no room for more addresses.
+    pub fn follow(&mut self) -> Result<Vec<(String, resolver::Answers)>, Error> {
+        let Some(resolver) = &mut self.resolver else { return Ok(Vec::new()) };
+        resolver.beat();
+        let lan: Vec<&str> = self
+            .links
+            .iter()
+            .filter(|link| link.attached.role == Role::Lan)
+            .map(|link| link.attached.name.as_str())
+            .collect();
+        let mut interfaces = network::interfaces()?;
+        interfaces.retain(|interface| lan.contains(&interface.name.as_str()));
+        resolver.follow(&interfaces)
+    }
+
     /// The safe network that holds an address, the longest one.
     pub fn safe_network(&self, address: IpAddr) -> Option<IpNet> {
         let holding = self.options.safe.iter().filter(|network| network.contains(&address));
@@ -237,9 +292,9 @@ impl PacketPlane {
         let interfaces =
             network::interfaces()?.into_iter().map(|interface| (interface.index, interface.name));
         let interfaces: HashMap<_, _> = interfaces.collect();
-        let (ring, contacts) = self.events.take().ok_or(Error::EventsTaken)?;
+        let Events { rings, contacts } = self.events.take().ok_or(Error::EventsTaken)?;
         Ok(EventReader::new(
-            ring,
+            rings,
             contacts,
             Arc::clone(&self.registry),
             Arc::clone(&self.control),
@@ -247,25 +302,35 @@ impl PacketPlane {
         ))
     }
 
-    /// The slots of a policy's rules, by position; none for rules by which no packet can be judged.
-    fn slots(&mut self, policy: &Policy) -> Result<Vec<Option<u32>>, Error> {
-        let exempted: HashSet<&RuleId> = policy
-            .exemptions()
-            .iter()
-            .flat_map(|exemption| &exemption.rules)
-            .map(|rule| &rule.value)
-            .collect();
+    /// The slots of a policy's rules, by position.
+    fn slots(&mut self, policy: &Policy) -> Result<Vec<u32>, Error> {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
-        let slots = policy.rules().iter().map(|rule| {
-            let lets_through = matches!(rule.action, Action::Allow | Action::Log);
-            let needs_one =
-                !rule.networks.is_empty() || lets_through || rule.learn || exempted.contains(&rule.id);
-            needs_one.then(|| registry.slot_for(&rule.id)).transpose()
-        });
+        let slots = policy.rules().iter().map(|rule| registry.slot_for(&rule.id));
         let slots = slots.collect::<Result<_, _>>()?;
         self.counters.add_rules(registry.rules().len())?;
         Ok(slots)
     }
+}
+
+impl Drop for PacketPlane {
+    fn drop(&mut self) {
+        // Programs that stay divert nothing once the agent is dead, so the route is only kept for the next one.
+        if let (Some(route), Pins::Kept(_)) = (&mut self.route, &self.pins) {
+            route.keep = true;
+        }
+    }
+}
+
+/// The answering of questions, if the options ask for it.
+fn resolver(object: &mut Ebpf, options: &Options, control: &Arc<Control>) -> Result<Option<Resolver>, Error> {
+    let Some(answering) = &options.answering else { return Ok(None) };
+    let maps = resolver::Maps {
+        clients: object::take(object, maps::CLIENTS)?,
+        ours: object::take(object, maps::OURS)?,
+        interfaces: object::take(object, maps::INTERFACES)?,
+        divert: object::take(object, maps::DIVERT)?,
+    };
+    Resolver::start(maps, Arc::clone(control), answering.clone()).map(Some)
 }
 
 fn check_interfaces(options: &Options) -> Result<(), Error> {

@@ -6,16 +6,21 @@ use std::{
 };
 
 use aya::maps::{Array, ArrayOfMaps, HashMap as BpfHashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
+use interdict_dns_wire::Template;
 use interdict_ebpf_shared::{
     Address, control,
-    limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_SERVICES},
+    limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_RESOLVERS, MAX_SERVICES},
     maps,
+    name::{NameEntry, NameKey},
     policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
+    query::{Answer, Egress},
 };
-use interdict_policy::{Action, Digest, NetworkVerdicts, Policy, Rule, RuleIndex, Service, Timestamp};
+use interdict_policy::{
+    Action, Digest, NetworkVerdicts, PlainEgress, Policy, Rule, RuleIndex, Service, Timestamp,
+};
 use ipnet::IpNet;
 
-use crate::{Error, registry::verdict_of, system::boot_time_ns};
+use crate::{Error, names, registry::verdict_of, system::boot_time_ns};
 
 /// Each needs the flag, or the kernel refuses it (`BPF_F_NO_PREALLOC`).
 const TRIE_FLAGS: u32 = 1;
@@ -29,6 +34,10 @@ pub(crate) type Networks6 = LpmTrie<MapData, [u32; 4], NetworkEntry>;
 type Services = BpfHashMap<MapData, ServiceKey, Decision>;
 type Rules = Array<MapData, State>;
 type Exemptions = LpmTrie<MapData, ExemptionKey, u64>;
+type Names = LpmTrie<MapData, NameKey, NameEntry>;
+type Answers = Array<MapData, Answer>;
+type Egresses = Array<MapData, Egress>;
+type Resolvers = BpfHashMap<MapData, Address, u32>;
 
 /// A policy that lies in the kernel, ready to be put in force by [`crate::PacketPlane::flip`].
 pub struct Staged {
@@ -59,6 +68,10 @@ pub(crate) struct InnerMaps {
     services: Services,
     rules: Rules,
     exemptions: Exemptions,
+    names: Names,
+    answers: Answers,
+    egress: Egresses,
+    resolvers: Resolvers,
 }
 
 /// The maps that hold the two slots of generations.
@@ -68,6 +81,10 @@ pub(crate) struct OuterMaps {
     pub(crate) services: ArrayOfMaps<MapData, Services>,
     pub(crate) rules: ArrayOfMaps<MapData, Rules>,
     pub(crate) exemptions: ArrayOfMaps<MapData, Exemptions>,
+    pub(crate) names: ArrayOfMaps<MapData, Names>,
+    pub(crate) answers: ArrayOfMaps<MapData, Answers>,
+    pub(crate) egress: ArrayOfMaps<MapData, Egresses>,
+    pub(crate) resolvers: ArrayOfMaps<MapData, Resolvers>,
 }
 
 impl OuterMaps {
@@ -78,6 +95,10 @@ impl OuterMaps {
         self.networks6.set(slot, &inner.networks6, 0).map_err(named(maps::NETWORKS6))?;
         self.services.set(slot, &inner.services, 0).map_err(named(maps::SERVICES))?;
         self.exemptions.set(slot, &inner.exemptions, 0).map_err(named(maps::EXEMPTIONS))?;
+        self.names.set(slot, &inner.names, 0).map_err(named(maps::NAMES))?;
+        self.answers.set(slot, &inner.answers, 0).map_err(named(maps::ANSWERS))?;
+        self.egress.set(slot, &inner.egress, 0).map_err(named(maps::EGRESS))?;
+        self.resolvers.set(slot, &inner.resolvers, 0).map_err(named(maps::RESOLVERS))?;
         self.rules.set(slot, &inner.rules, 0).map_err(named(maps::RULES))
     }
 
@@ -102,18 +123,33 @@ pub(crate) struct Tables {
     networks6: Vec<(Key<[u32; 4]>, NetworkEntry)>,
     services: Vec<(ServiceKey, Decision)>,
     exemptions: Vec<(Key<ExemptionKey>, u64)>,
+    names: Vec<(Key<NameKey>, NameEntry)>,
+    /// By slot, what the rules answer.
+    answers: Vec<Answer>,
+    egress: Egress,
+    resolvers: Vec<Address>,
     /// By slot, what the rules do.
     pub(crate) states: Vec<State>,
 }
 
 impl Tables {
     /// Translates a policy, whose rules have these slots. Fails if it is too large, before anything is written.
-    pub(crate) fn of(policy: &Policy, slots: &[Option<u32>]) -> Result<Self, Error> {
+    pub(crate) fn of(policy: &Policy, slots: &[u32], max_names: u32) -> Result<Self, Error> {
         let exemptions = exemptions(policy, slots);
         let exempted = exemptions.iter().map(|(key, _)| key.data().rule).collect();
         let rules = RuleSlots { policy, slots, exempted };
         let states = rules.states();
-        let mut tables = Self { networks4: vec![], networks6: vec![], services: vec![], exemptions, states };
+        let mut tables = Self {
+            networks4: vec![],
+            networks6: vec![],
+            services: vec![],
+            exemptions,
+            names: names::entries(policy, |rule| rules.decision(rule)),
+            answers: rules.answers(),
+            egress: rules.egress(),
+            resolvers: policy.egress_dns().resolvers.iter().map(|at| address(at.value)).collect(),
+            states,
+        };
         let mut port_sets = HashMap::new();
         for (network, verdicts) in policy.networks() {
             tables.add(network, verdicts, &rules, &mut port_sets);
@@ -123,6 +159,12 @@ impl Tables {
             ("IPv6 networks", tables.networks6.len(), MAX_NETWORKS),
             ("ports of networks", tables.services.len(), MAX_SERVICES),
             ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
+            (
+                "names ([packet] max_names; a name takes 2 KB while it is staged)",
+                tables.names.len(),
+                max_names,
+            ),
+            ("resolvers in [egress_dns]", tables.resolvers.len(), MAX_RESOLVERS),
         ] {
             if count > limit as usize {
                 return Err(Error::TooMany { what, count, limit });
@@ -140,7 +182,7 @@ impl Tables {
     ) {
         let otherwise = verdicts.otherwise.map_or(Decision::NONE, |rule| rules.decision(rule));
         let port_set = match verdicts.ports.as_ref() {
-            [] => 0,
+            ports if ports.iter().all(|(_, rule)| rules.is_everywhere(*rule)) => 0,
             ports => {
                 // Sets are numbered from 1: 0 says that there is none.
                 let new = port_sets.len() as u32 + 1;
@@ -152,6 +194,9 @@ impl Tables {
             }
         };
         let entry = NetworkEntry { otherwise, port_set };
+        if entry.is_none() {
+            return;
+        }
         let bits = u32::from(network.prefix_len());
         match network.network() {
             IpAddr::V4(address) => self.networks4.push((Key::new(bits, word(address.octets())), entry)),
@@ -160,7 +205,7 @@ impl Tables {
     }
 
     fn add_port_set(&mut self, port_set: u32, ports: &[(Service, RuleIndex)], rules: &RuleSlots<'_>) {
-        for &(service, rule) in ports {
+        for &(service, rule) in ports.iter().filter(|(_, rule)| !rules.is_everywhere(*rule)) {
             let (port, protocol) = (service.port.to_be_bytes(), service.protocol.number());
             let key = ServiceKey { port_set, port, protocol, zero: 0 };
             self.services.push((key, rules.decision(rule)));
@@ -189,24 +234,50 @@ impl Tables {
             self.exemptions.iter().try_for_each(|(key, end_ns)| exemptions.insert(key, end_ns, 0))?;
             Ok(exemptions)
         };
+        let write_names = || {
+            let mut names = Names::create(size(self.names.len()), TRIE_FLAGS)?;
+            self.names.iter().try_for_each(|(key, entry)| names.insert(key, entry, 0))?;
+            Ok(names)
+        };
+        let write_answers = || {
+            let mut answers = Answers::create(size(self.answers.len()), INNER_ARRAY_FLAGS)?;
+            for (slot, answer) in self.answers.iter().enumerate() {
+                answers.set(slot as u32, answer, 0)?;
+            }
+            Ok(answers)
+        };
+        let write_egress = || {
+            let mut egress = Egresses::create(1, 0)?;
+            egress.set(0, self.egress, 0)?;
+            Ok(egress)
+        };
+        let write_resolvers = || {
+            let mut resolvers = Resolvers::create(size(self.resolvers.len()), 0)?;
+            self.resolvers.iter().try_for_each(|resolver| resolvers.insert(resolver, 1, 0))?;
+            Ok(resolvers)
+        };
+        let names = write_names().map_err(named(maps::NAMES))?;
+        let answers = write_answers().map_err(named(maps::ANSWERS))?;
+        let egress = write_egress().map_err(named(maps::EGRESS))?;
+        let resolvers = write_resolvers().map_err(named(maps::RESOLVERS))?;
         let services = write_services().map_err(named(maps::SERVICES))?;
         let rules = write_rules().map_err(named(maps::RULES))?;
         let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
-        Ok(InnerMaps { networks4, networks6, services, rules, exemptions })
+        Ok(InnerMaps { networks4, networks6, services, rules, exemptions, names, answers, egress, resolvers })
     }
 }
 
 /// The register as the kernel has it: for each rule and network of clients, when the last exemption ends that holds it.
 ///
 /// The kernel sees the longest network alone, so each has the end of those around it too.
-fn exemptions(policy: &Policy, slots: &[Option<u32>]) -> Vec<(Key<ExemptionKey>, u64)> {
+fn exemptions(policy: &Policy, slots: &[u32]) -> Vec<(Key<ExemptionKey>, u64)> {
     let now = Timestamp::now();
     let mut ends: HashMap<(u32, IpNet), Timestamp> = HashMap::new();
     for exemption in policy.exemptions().iter().filter(|exemption| exemption.stands(now)) {
         for rule in &exemption.rules {
-            let slot = policy.find_rule(rule.value.as_str()).and_then(|rule| slots[rule.as_usize()]);
-            for clients in slot.iter().flat_map(|_| &exemption.clients) {
-                let end = ends.entry((slot.unwrap_or_default(), clients.value)).or_insert(exemption.expires);
+            let Some(rule) = policy.find_rule(rule.value.as_str()) else { continue };
+            for clients in &exemption.clients {
+                let end = ends.entry((slots[rule.as_usize()], clients.value)).or_insert(exemption.expires);
                 *end = exemption.expires.max(*end);
             }
         }
@@ -233,27 +304,52 @@ fn exemptions(policy: &Policy, slots: &[Option<u32>]) -> Vec<(Key<ExemptionKey>,
 /// The slots of the rules of one policy, by position in it.
 struct RuleSlots<'a> {
     policy: &'a Policy,
-    slots: &'a [Option<u32>],
+    slots: &'a [u32],
     /// The slots of rules that the register of exemptions names.
     exempted: HashSet<u32>,
 }
 
 impl RuleSlots<'_> {
     fn decision(&self, index: RuleIndex) -> Decision {
-        let rule =
-            self.slots[index.as_usize()].expect("a rule that a network names has networks, and so a slot");
+        let rule = self.slots[index.as_usize()];
         Decision { rule, state: self.state(self.policy.rule(index), rule) }
     }
 
     fn states(&self) -> Vec<State> {
-        let used = self.slots.iter().flatten().max().map_or(0, |&last| last as usize + 1);
-        let mut states = vec![State::NONE; used];
-        for (rule, slot) in self.policy.rules().iter().zip(self.slots) {
-            if let Some(slot) = slot {
-                states[*slot as usize] = self.state(rule, *slot);
-            }
+        self.by_slot(State::NONE, |rule, slot| self.state(rule, slot))
+    }
+
+    fn answers(&self) -> Vec<Answer> {
+        self.by_slot(Answer(Template::SILENT), |rule, _| Answer(Template::of(rule)))
+    }
+
+    /// Something of each rule, at the place of its slot; slots of other policies' rules have nothing.
+    fn by_slot<T: Clone>(&self, nothing: T, something: impl Fn(&Rule, u32) -> T) -> Vec<T> {
+        let used = self.slots.iter().max().map_or(0, |&last| last as usize + 1);
+        let mut by_slot = vec![nothing; used];
+        for (rule, &slot) in self.policy.rules().iter().zip(self.slots) {
+            by_slot[slot as usize] = something(rule, slot);
         }
-        states
+        by_slot
+    }
+
+    fn egress(&self) -> Egress {
+        let rules = self.policy.egress_rules();
+        let decision = |rule: Option<RuleIndex>| rule.map_or(Decision::NONE, |rule| self.decision(rule));
+        Egress {
+            plain: decision(rules.plain),
+            redirect: u32::from(self.policy.egress_dns().plain == PlainEgress::Redirect),
+            encrypted: decision(rules.dot),
+            unjudged: decision(rules.unjudged),
+            zero: 0,
+        }
+    }
+
+    /// Whether a rule is about a port of every address. The programs look at those ports where nothing else decides, so
+    /// that not every packet finds a network.
+    fn is_everywhere(&self, rule: RuleIndex) -> bool {
+        let egress = self.policy.egress_rules();
+        egress.plain == Some(rule) || egress.dot == Some(rule)
     }
 
     fn state(&self, rule: &Rule, slot: u32) -> State {
@@ -274,6 +370,14 @@ fn trie<K: aya::Pod>(
 /// The size of a map for so many entries: the kernel has no empty ones.
 fn size(entries: usize) -> u32 {
     entries.max(1) as u32
+}
+
+/// An address as maps hold it.
+pub(crate) fn address(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => Address::from_v4(address.octets()),
+        IpAddr::V6(address) => Address::from_v6(address.octets()),
+    }
 }
 
 /// The word of an IPv4 address, its bytes in network order.

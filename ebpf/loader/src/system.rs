@@ -65,6 +65,36 @@ pub(crate) fn boot_time_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// The features of an interface that `ETHTOOL_GFLAGS` tells (`enum ethtool_flags` of the kernel's `ethtool.h`).
+pub(crate) fn ethtool_flags(interface: &str) -> io::Result<u32> {
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    /// `struct ethtool_value`.
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    // SAFETY: the call makes a descriptor and touches no memory.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let mut value = Value { command: ETHTOOL_GFLAGS, data: 0 };
+    // SAFETY: all zeroes are a request.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let name = request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1);
+    name.zip(interface.bytes()).for_each(|(to, byte)| *to = byte as libc::c_char);
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: the request and the value that it points to are ours and outlive the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) } {
+        0 => Ok(value.data),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether a path, which must exist, lies on a BPF file system.
 pub(crate) fn is_on_bpffs(path: &Path) -> io::Result<bool> {
     let path = CString::new(path.as_os_str().as_bytes())?;

@@ -42,6 +42,6 @@ const MAX_OFFSET: usize = 0x7fff;
 /// headers may have added to it knows thousands, and the way behind them is long: 400 000 instructions, where a
 /// million are allowed. It does not look through a byte swap.
 #[inline(always)]
-pub(crate) fn opaque(offset: usize) -> usize {
+pub fn opaque(offset: usize) -> usize {
     usize::from(black_box((offset as u16).swap_bytes()).swap_bytes()) & MAX_OFFSET
 }

@@ -6,11 +6,18 @@ use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_boot_ns};
 use interdict_ebpf_program::{ip::Version, verdict::Policy};
 use interdict_ebpf_shared::{
     Address, control,
+    limits::HEARTBEAT_NS,
+    name::{KeyLength, NameEntry},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
+    query::{Answer, Egress},
 };
 
-use crate::maps::{
-    CONTROL, EXEMPTIONS, LEARNED, NETWORKS4, NETWORKS6, OPENED, OPENED_TO, RULES, SAFE4, SAFE6, SERVICES,
+use crate::{
+    maps::{
+        ANSWERS, CONTROL, EGRESS, EXEMPTIONS, LEARNED, NAMES, NETWORKS4, NETWORKS6, OPENED, OPENED_TO,
+        RESOLVERS, RULES, SAFE4, SAFE6, SERVICES,
+    },
+    scratch::Place,
 };
 
 /// The generation that one packet is judged by.
@@ -19,9 +26,11 @@ use crate::maps::{
 /// a packet sees one policy from start to end.
 pub(crate) struct Generation {
     number: u64,
-    any_open: bool,
-    any_open_to_clients: bool,
-    any_learned: bool,
+    /// How many addresses are open, and so on. They are kept as numbers until they are asked for: of a `bool` the
+    /// verifier knows its value, and would verify all that follows for each of them.
+    open: u64,
+    open_to_clients: u64,
+    learned: u64,
 }
 
 impl Generation {
@@ -29,12 +38,12 @@ impl Generation {
     #[inline(always)]
     pub(crate) fn live() -> Option<Self> {
         let number = control_word(control::LIVE)?;
-        let any = |word| control_word(word).is_some_and(|count| count != 0);
+        let count = |word| control_word(word).unwrap_or(0);
         (number != 0).then(|| Self {
             number,
-            any_open: any(control::OPEN_ADDRESSES),
-            any_open_to_clients: any(control::CLIENT_OPENINGS),
-            any_learned: any(control::LEARNED_ADDRESSES),
+            open: count(control::OPEN_ADDRESSES),
+            open_to_clients: count(control::CLIENT_OPENINGS),
+            learned: count(control::LEARNED_ADDRESSES),
         })
     }
 
@@ -42,12 +51,40 @@ impl Generation {
     #[inline(always)]
     pub(crate) fn staged() -> Option<Self> {
         let number = control_word(control::STAGED)?;
-        (number != 0).then_some(Self {
-            number,
-            any_open: false,
-            any_open_to_clients: false,
-            any_learned: false,
-        })
+        (number != 0).then_some(Self { number, open: 0, open_to_clients: 0, learned: 0 })
+    }
+
+    /// Its number.
+    #[inline(always)]
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What the longest entry says of the name whose key is in the scratch memory.
+    #[inline(always)]
+    pub(crate) fn name(&self, place: Place, length: KeyLength) -> NameEntry {
+        let key = place.name_key(length.host_bits());
+        let entry = NAMES.get(self.slot()).and_then(|trie| trie.get(key));
+        entry.copied().unwrap_or(NameEntry::NONE)
+    }
+
+    /// What a rule answers.
+    #[inline(always)]
+    pub(crate) fn answer(&self, rule: u32) -> Option<&Answer> {
+        ANSWERS.get(self.slot()).and_then(|answers| answers.get(rule))
+    }
+
+    /// What the policy says of DNS that is on its way to another resolver.
+    #[inline(always)]
+    pub(crate) fn egress(&self) -> Egress {
+        EGRESS.get(self.slot()).and_then(|egress| egress.get(0)).copied().unwrap_or(Egress::NONE)
+    }
+
+    /// Whether the policy calls an address a resolver of ours.
+    #[inline(always)]
+    pub(crate) fn is_resolver(&self, address: Address) -> bool {
+        // SAFETY: the value is only looked for, not read.
+        RESOLVERS.get(self.slot()).is_some_and(|resolvers| unsafe { resolvers.get(address) }.is_some())
     }
 
     /// What the rule of an answer does in this generation, while the answer holds.
@@ -95,7 +132,7 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn opened(&self, address: Address) -> Decision {
-        if !self.any_open {
+        if self.open == 0 {
             return Decision::NONE;
         }
         // SAFETY: an entry that the loader replaces meanwhile is read as either of the two; both are openings of
@@ -112,7 +149,7 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn opened_to(&self, client: Address, address: Address) -> Decision {
-        if !self.any_open_to_clients {
+        if self.open_to_clients == 0 {
             return Decision::NONE;
         }
         // SAFETY: as in `opened`.
@@ -129,7 +166,7 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn learned(&self, address: Address) -> Decision {
-        if !self.any_learned {
+        if self.learned == 0 {
             return Decision::NONE;
         }
         // SAFETY: as in `opened`.
@@ -154,6 +191,26 @@ impl Policy for Generation {
             Version::V6 => SAFE6.get(&Key::new(128, address.words())).is_some(),
         }
     }
+}
+
+/// Whether DNS questions are judged.
+#[inline(always)]
+pub(crate) fn judges_queries() -> bool {
+    control_word(control::JUDGE_QUERIES).is_some_and(|word| word != 0)
+}
+
+/// How many questions of one client are answered in a second.
+#[inline(always)]
+pub(crate) fn client_qps() -> u64 {
+    control_word(control::CLIENT_QPS).unwrap_or(0)
+}
+
+/// Whether the agent has said lately that it lives.
+#[inline(always)]
+pub(crate) fn agent_lives() -> bool {
+    // SAFETY: the helper has no precondition.
+    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    control_word(control::HEARTBEAT).is_some_and(|beat_ns| now_ns.saturating_sub(beat_ns) < HEARTBEAT_NS)
 }
 
 #[inline(always)]

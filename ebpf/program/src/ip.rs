@@ -7,8 +7,10 @@ use crate::{
     frame::Frame,
 };
 
-const IPV4_HEADER_BYTES: usize = 20;
-const IPV6_HEADER_BYTES: usize = 40;
+/// Bytes of an IPv4 header without options.
+pub const IPV4_HEADER_BYTES: usize = 20;
+/// Bytes of an IPv6 header without extensions.
+pub const IPV6_HEADER_BYTES: usize = 40;
 
 /// The bits of the second word of an IPv4 header that say "more fragments" and "not the first fragment" (RFC 791, §3.1).
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
@@ -77,6 +79,14 @@ impl Ip {
         match self.0 {
             Network::Ipv4(_) => Version::V4,
             Network::Ipv6(_) => Version::V6,
+        }
+    }
+
+    /// Where it begins in its frame.
+    #[inline(always)]
+    pub const fn offset(&self) -> usize {
+        match self.0 {
+            Network::Ipv4(at) | Network::Ipv6(at) => at,
         }
     }
 

@@ -10,7 +10,8 @@
 //! 2. [`ip`]: the two addresses,
 //! 3. [`verdict`]: safe, opened, the longest network,
 //! 4. [`transport`]: fragments, IPv6 header chains, ports; after the address verdict, so that none of them hides an address,
-//! 5. [`lan`] and [`wan`]: which side is judged, and which packets at all.
+//! 5. [`query`]: the name that a DNS question asks for,
+//! 6. [`lan`] and [`wan`]: which side is judged, and which packets at all.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod ethernet;
 pub mod frame;
 pub mod ip;
 pub mod lan;
+pub mod query;
 pub mod transport;
 pub mod verdict;
 pub mod wan;

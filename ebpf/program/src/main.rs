@@ -12,6 +12,8 @@
 #[cfg(any(target_arch = "bpf", clippy))]
 mod atomic;
 #[cfg(any(target_arch = "bpf", clippy))]
+mod divert;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod generation;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod maps;
@@ -21,6 +23,10 @@ mod packet;
 mod programs;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod record;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod resolver;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod scratch;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod unaligned;
 

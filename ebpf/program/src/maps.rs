@@ -5,7 +5,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SockMap,
+    },
     macros::btf_map,
 };
 use interdict_ebpf_shared::{
@@ -13,9 +15,16 @@ use interdict_ebpf_shared::{
     contact::{ContactCounts, ContactKey, Event},
     control,
     count::{Exit, Loss, RuleCounts},
-    limits::{MAX_CLIENT_OPENINGS, MAX_CONTACTS, MAX_LEARNED, MAX_OPENED, MAX_RULES, MAX_SAFE, RING_BYTES},
+    limits::{
+        MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_INTERFACES, MAX_LEARNED, MAX_OPENED, MAX_OURS,
+        MAX_RATES, MAX_RULES, MAX_SAFE, QUERY_RING_BYTES, RING_BYTES,
+    },
+    name::{NameEntry, NameKey},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State},
+    query::{Answer, DivertSocket, Egress, Interface, QueryEvent, Rate},
 };
+
+use crate::scratch::Scratch;
 
 const SLOTS: usize = 2;
 
@@ -25,6 +34,10 @@ pub(crate) type Services = HashMap<ServiceKey, Decision, 1>;
 // The flag lets each inner array have a size of its own.
 pub(crate) type Rules = Array<State, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
+pub(crate) type Names = LpmTrie<NameKey, NameEntry, 1>;
+pub(crate) type Answers = Array<Answer, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type Egresses = Array<Egress, 1>;
+pub(crate) type Resolvers = HashMap<Address, u32, 1>;
 
 #[btf_map]
 pub(crate) static CONTROL: Array<u64, { control::WORDS as usize }, { BPF_F_MMAPABLE as usize }> =
@@ -81,3 +94,36 @@ pub(crate) static CONTACTS: HashMap<ContactKey, ContactCounts, { MAX_CONTACTS as
 
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
+
+#[btf_map]
+pub(crate) static NAMES: ArrayOfMaps<Names, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static ANSWERS: ArrayOfMaps<Answers, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static EGRESS: ArrayOfMaps<Egresses, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static RESOLVERS: ArrayOfMaps<Resolvers, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static CLIENTS: LpmTrie<[u32; 4], u32, { MAX_CLIENTS as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub(crate) static OURS: HashMap<Address, u32, { MAX_OURS as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, Interface, { MAX_INTERFACES as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static RATES: LruHashMap<Address, Rate, { MAX_RATES as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static QUERIES: RingBuf<QueryEvent, { QUERY_RING_BYTES as usize }> = RingBuf::new();
+
+#[btf_map]
+pub(crate) static DIVERT: SockMap<{ DivertSocket::COUNT }> = SockMap::new();
+
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

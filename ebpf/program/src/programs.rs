@@ -1,25 +1,196 @@
 //! The entry points.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
-    macros::xdp,
-    programs::XdpContext,
+    bindings::{
+        tcx_action_base::{TCX_DROP, TCX_NEXT},
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    },
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
-use interdict_ebpf_program::{lan, verdict::Judgement, wan};
-use interdict_ebpf_shared::{count::Exit, policy::Verdict};
+use interdict_ebpf_program::{
+    frame::{Frame as _, opaque},
+    lan::{self, Outbound},
+    query::{self, Aim},
+    transport::{TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN},
+    verdict::{self, Judgement},
+    wan,
+};
+use interdict_ebpf_shared::{
+    contact::Hook,
+    count::Exit,
+    policy::{Decision, Verdict},
+    query::{DIVERT_OR_DROP, DIVERT_OR_PASS},
+};
 
-use crate::{generation::Generation, packet::Packet, record};
+use crate::{
+    divert::{self, Diversion, OPENS, STREAM},
+    generation::{Generation, agent_lives, judges_queries},
+    maps::OURS,
+    packet::Packet,
+    record,
+    resolver::{self, Step},
+    scratch::Place,
+};
 
 /// On an interface towards our clients.
 #[xdp(frags)]
 fn interdict_lan(ctx: XdpContext) -> u32 {
-    let packet = Packet::new(&ctx);
-    let Some(generation) = Generation::live() else {
+    let (Some(generation), Some(place)) = (Generation::live(), Place::here()) else {
         return pass(Exit::NoPolicy);
     };
-    match lan::judge(&packet, &generation) {
-        Ok(judgement) => act(judgement),
-        Err(exit) => pass(exit),
+    let outbound = match read(&ctx, place) {
+        Ok(outbound) => outbound,
+        Err(exit) => return pass(exit),
+    };
+    let aim = if judges_queries() { query::aim(&outbound.transport) } else { Aim::Other };
+    let step = match aim {
+        Aim::Plain => resolver::answer(&ctx, &generation, outbound, place),
+        Aim::Stream => Step::Agent,
+        Aim::Encrypted | Aim::Other => Step::Nothing,
+    };
+    match step {
+        Step::Answered => return leave(Exit::QueryAnswered, XDP_TX),
+        Step::Dropped(exit) => return leave(exit, XDP_DROP),
+        _ => {}
+    }
+    let exit = match judge_address(&ctx, &generation, outbound) {
+        Ok(exit) => exit,
+        Err(exit) => return leave(exit, XDP_DROP),
+    };
+    match aim {
+        Aim::Other => pass(exit),
+        _ => resolve(&ctx, &generation, outbound, &Resolving { aim, step, exit }),
+    }
+}
+
+/// Judges the address that a packet is sent to, and records it if a rule matches: the exit by which it passes, or by
+/// which it is dropped.
+///
+/// Not inlined, as all that is below: each has a part of the stack while it runs, and the others have it after.
+#[inline(never)]
+fn judge_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound) -> Result<Exit, Exit> {
+    match lan::judge(&Packet::new(ctx), generation, outbound) {
+        Ok(mut judgement) => {
+            record::record(&mut judgement.event);
+            match judgement.verdict {
+                Verdict::Block => Err(judgement.exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Ok(judgement.exit),
+            }
+        }
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// A packet for a resolver that its address does not stop.
+struct Resolving {
+    aim: Aim,
+    step: Step,
+    /// The exit by which it would leave without us.
+    exit: Exit,
+}
+
+/// What becomes of a packet for a resolver.
+#[inline(never)]
+fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resolving: &Resolving) -> u32 {
+    let Resolving { aim, step, exit } = *resolving;
+    // SAFETY: the value is only looked for, not read.
+    let is_ours = unsafe { OURS.get(outbound.remote) }.is_some()
+        || generation.is_resolver(outbound.remote)
+        || generation.is_resolver(outbound.client);
+    if is_ours {
+        return match step {
+            Step::Agent | Step::AgentOrDrop if aim == Aim::Plain => hand_up(step),
+            _ => pass(exit),
+        };
+    }
+    // Of a later fragment not even the port is known; a first one is enough to stop the whole.
+    if outbound.transport.fragment {
+        return leave(Exit::QueryFragment, XDP_DROP);
+    }
+    let egress = generation.egress();
+    match (aim, step) {
+        (Aim::Encrypted, _) => egress_verdict(ctx, generation, outbound, egress.encrypted, exit),
+        (_, Step::Opcode) => pass(Exit::QueryOpcode),
+        (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, Step::Agent),
+        (_, Step::Unlisted) => egress_verdict(ctx, generation, outbound, egress.plain, exit),
+        (Aim::Plain, Step::Agent | Step::AgentOrDrop) => divert_query(ctx, step),
+        (Aim::Stream, _) => divert_stream(ctx, outbound),
+        _ => pass(exit),
+    }
+}
+
+/// A question to us that is left to the agent.
+#[inline(always)]
+fn hand_up(step: Step) -> u32 {
+    match (agent_lives(), step) {
+        (true, _) => pass(Exit::QueryHandedUp),
+        (false, Step::AgentOrDrop) => leave(Exit::AgentDeadDropped, XDP_DROP),
+        (false, _) => pass(Exit::AgentDeadPassed),
+    }
+}
+
+/// A question to another resolver that is left to the agent.
+#[inline(always)]
+fn divert_query(ctx: &XdpContext, step: Step) -> u32 {
+    let or_drop = step == Step::AgentOrDrop;
+    match (agent_lives(), or_drop) {
+        (true, _) => {
+            let kind = if or_drop { DIVERT_OR_DROP } else { DIVERT_OR_PASS };
+            divert(ctx, kind, Exit::QueryDiverted)
+        }
+        (false, true) => leave(Exit::AgentDeadDropped, XDP_DROP),
+        (false, false) => pass(Exit::AgentDeadPassed),
+    }
+}
+
+/// A packet of a TCP connection to another resolver, which the agent takes over if it is new.
+#[inline(always)]
+fn divert_stream(ctx: &XdpContext, outbound: &Outbound) -> u32 {
+    if !agent_lives() {
+        return pass(Exit::AgentDeadPassed);
+    }
+    let Some([_, flags]) = Packet::new(ctx).read(opaque(outbound.transport.at) + TCP_FLAGS_OFFSET) else {
+        return leave(Exit::QueryFragment, XDP_DROP);
+    };
+    let opens = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN { OPENS } else { 0 };
+    divert(ctx, DIVERT_OR_PASS | STREAM | opens, Exit::StreamDiverted)
+}
+
+#[inline(always)]
+fn divert(ctx: &XdpContext, kind: u32, exit: Exit) -> u32 {
+    if divert::note(ctx, kind) { pass(exit) } else { leave(Exit::QueryNoRoom, XDP_DROP) }
+}
+
+/// What `[egress_dns]` makes of a packet.
+#[inline(always)]
+fn egress_verdict(
+    ctx: &XdpContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    decision: Decision,
+    exit: Exit,
+) -> u32 {
+    let Some(verdict) = decision.state.verdict() else {
+        return pass(exit);
+    };
+    let mut event = verdict::event(
+        &Packet::new(ctx),
+        generation,
+        &verdict::Packet {
+            hook: Hook::Lan,
+            client: Some(outbound.client),
+            remote: outbound.remote,
+            port: outbound.transport.destination,
+            transport: outbound.transport,
+        },
+        decision.rule,
+        verdict,
+    );
+    record::record(&mut event);
+    match verdict {
+        Verdict::Block => leave(Exit::EgressBlocked, XDP_DROP),
+        _ => pass(Exit::EgressLogged),
     }
 }
 
@@ -36,47 +207,65 @@ fn interdict_wan(ctx: XdpContext) -> u32 {
     }
 }
 
+/// Behind the XDP program on an interface towards our clients: takes the packets that it noted to the agent.
+#[classifier]
+fn interdict_divert(ctx: TcContext) -> i32 {
+    match divert::follow(&ctx) {
+        Diversion::Next => TCX_NEXT,
+        Diversion::Drop => TCX_DROP,
+    }
+}
+
 /// Tells what the staged policy would do with a packet, and does nothing else.
 ///
 /// The loader runs it through `BPF_PROG_TEST_RUN`, which hands the packet back: its first bytes are then the answer.
 #[xdp(frags)]
 fn interdict_selftest(ctx: XdpContext) -> u32 {
-    let packet = Packet::new(&ctx);
-    let answer = match Generation::staged() {
-        Some(generation) => lan::judge(&packet, &generation),
-        None => Err(Exit::NoPolicy),
+    let answer = match (Generation::staged(), Place::here()) {
+        (Some(generation), Some(place)) => match read(&ctx, place) {
+            Ok(outbound) => match query::aim(&outbound.transport) {
+                Aim::Plain => resolver::try_staged(&ctx, &generation, outbound, place),
+                _ => try_address(&ctx, &generation, outbound),
+            },
+            Err(exit) => [exit as u32, 0, 0],
+        },
+        _ => [Exit::NoPolicy as u32, 0, 0],
     };
-    match answer {
-        Ok(judgement) => {
-            let Judgement { exit, verdict, event } = judgement;
-            packet.answer([exit as u32, verdict.code(), event.contact.rule]);
-            action(verdict)
-        }
-        Err(exit) => {
-            packet.answer([exit as u32, 0, 0]);
-            XDP_PASS
-        }
+    Packet::new(&ctx).answer(answer);
+    XDP_PASS
+}
+
+/// Reads the headers of a packet into the scratch memory.
+#[inline(never)]
+fn read<'p>(ctx: &XdpContext, place: Place) -> Result<&'p Outbound, Exit> {
+    lan::read(&Packet::new(ctx)).map(|outbound| place.keep(outbound))
+}
+
+#[inline(never)]
+fn try_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound) -> [u32; 3] {
+    match lan::judge(&Packet::new(ctx), generation, outbound) {
+        Ok(Judgement { exit, verdict, event }) => [exit as u32, verdict.code(), event.contact.rule],
+        Err(exit) => [exit as u32, 0, 0],
     }
 }
 
 #[inline(always)]
 fn pass(exit: Exit) -> u32 {
-    record::count_exit(exit);
-    XDP_PASS
+    leave(exit, XDP_PASS)
 }
 
 #[inline(always)]
-fn act(mut judgement: Judgement) -> u32 {
-    let action = action(judgement.verdict);
-    record::count_exit(judgement.exit);
-    record::record(&mut judgement.event);
+fn leave(exit: Exit, action: u32) -> u32 {
+    record::count_exit(exit);
     action
 }
 
 #[inline(always)]
-const fn action(verdict: Verdict) -> u32 {
-    match verdict {
+fn act(mut judgement: Judgement) -> u32 {
+    let action = match judgement.verdict {
         Verdict::Block => XDP_DROP,
         Verdict::Log | Verdict::Allow | Verdict::Exempt => XDP_PASS,
-    }
+    };
+    record::record(&mut judgement.event);
+    leave(judgement.exit, action)
 }

@@ -1,6 +1,7 @@
 //! Counting and recording. Nothing here can fail a packet: what does not fit is counted.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray, helpers::bpf_ktime_get_boot_ns};
+use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
 use interdict_ebpf_shared::{
     Address,
     contact::{ContactCounts, Event, Remote},
@@ -10,7 +11,9 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
-    maps::{CONTACTS, EVENTS, EXITS, LOSSES, RULE_COUNTS},
+    maps::{CONTACTS, EVENTS, EXITS, LOSSES, QUERIES, RULE_COUNTS},
+    scratch::Message,
+    unaligned::{load8, store8},
 };
 
 /// Counts the reason for which a packet leaves.
@@ -27,8 +30,18 @@ pub(crate) fn count_exit(exit: Exit) {
 pub(crate) fn record(event: &mut Event) {
     // SAFETY: the helper has no precondition.
     event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
-    count_rule(event);
+    record_by(event, send);
+}
 
+/// Records a question that was answered, whose message is in the scratch memory, likewise. The event has its time.
+#[inline(always)]
+pub(crate) fn record_query(event: &Event, question: &Question, message: Message) {
+    record_by(event, |event| send_query(event, question, message));
+}
+
+#[inline(always)]
+fn record_by(event: &Event, send: impl Fn(&Event) -> bool) {
+    count_rule(event);
     let Some(counts) = contact_counts(event) else {
         increment(&LOSSES, Loss::ContactsFull as u32);
         if !send(event) {
@@ -160,6 +173,29 @@ fn send(event: &Event) -> bool {
         return false;
     };
     entry.write(*event);
+    entry.submit(0);
+    true
+}
+
+/// Sends the event of an answered question, with its name.
+#[inline(always)]
+fn send_query(event: &Event, question: &Question, message: Message) -> bool {
+    let Some(mut entry) = QUERIES.reserve(0) else {
+        return false;
+    };
+    let to = entry.as_mut_ptr();
+    // SAFETY: the entry has room for an event, and each of its fields is written through a pointer to it. The name is
+    // copied with what stands behind it in the scratch memory, which is longer than a name; its length says what counts.
+    unsafe {
+        (&raw mut (*to).event).write(*event);
+        (&raw mut (*to).qtype).write(question.qtype);
+        (&raw mut (*to).name_bytes).write(question.name_bytes as u16);
+        (&raw mut (*to).zero).write([0; 4]);
+        let name: *mut u8 = (&raw mut (*to).name).cast();
+        for at in (0..NAME_LIMIT_BYTES + 1).step_by(8) {
+            store8(name as usize + at, load8(message.name() as usize + at));
+        }
+    }
     entry.submit(0);
     true
 }

@@ -17,6 +17,13 @@ pub const TCP: u8 = 6;
 /// The protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// Where in a TCP header its own length stands, and behind it the flags.
+pub const TCP_FLAGS_OFFSET: usize = 12;
+/// The flag of a segment that opens a connection, or answers one that does.
+pub const TCP_SYN: u8 = 0x02;
+/// The flag of a segment that acknowledges another.
+pub const TCP_ACK: u8 = 0x10;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

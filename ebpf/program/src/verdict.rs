@@ -129,10 +129,23 @@ pub fn decide<F: Frame + ?Sized, P: Policy>(
         Verdict::Log => Exit::Logged,
         Verdict::Allow => Exit::Allowed,
     };
+    let event = event(frame, policy, packet, decision.rule, verdict);
+    Ok(Judgement { exit, verdict, event })
+}
+
+/// The record of a packet that a rule matched, with the time still to be filled in.
+#[inline(always)]
+pub fn event<F: Frame + ?Sized, P: Policy>(
+    frame: &F,
+    policy: &P,
+    packet: &Packet,
+    rule: u32,
+    verdict: Verdict,
+) -> Event {
     let contact = ContactKey {
         client: packet.client.unwrap_or(Address::NONE),
         generation: policy.generation(),
-        rule: decision.rule,
+        rule,
         verdict: verdict.code() as u8,
         hook: packet.hook as u8,
         zero: [0; 2],
@@ -145,8 +158,7 @@ pub fn decide<F: Frame + ?Sized, P: Policy>(
         zero: 0,
     };
     let flags = flags(&packet.transport);
-    let event = Event { contact, remote, time_ns: 0, length: frame.length(), flags, zero: [0; 3] };
-    Ok(Judgement { exit, verdict, event })
+    Event { contact, remote, time_ns: 0, length: frame.length(), flags, zero: [0; 3] }
 }
 
 /// The decision of a network: of the rule for this port if there is one, else of the network's own rule; then of the rule

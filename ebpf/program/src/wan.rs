@@ -8,14 +8,9 @@ use interdict_ebpf_shared::{contact::Hook, count::Exit};
 use crate::{
     frame::Frame,
     ip,
-    transport::{self, TCP, Transport},
+    transport::{self, TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, Transport},
     verdict::{self, Judgement, Packet, Policy},
 };
-
-/// The header's length, and then its flags.
-const TCP_FLAGS_OFFSET: usize = 12;
-const TCP_SYN: u8 = 0x02;
-const TCP_ACK: u8 = 0x10;
 
 /// Judges a packet on its way in.
 ///

@@ -10,7 +10,7 @@ use interdict_ebpf_program::{
     frame::Frame,
     ip::{self, Version},
     lan, transport,
-    verdict::Policy,
+    verdict::{Judgement, Policy},
     wan,
 };
 use interdict_ebpf_shared::{
@@ -68,6 +68,10 @@ impl Policy for Same {
     }
 }
 
+fn judge_lan(frame: &[u8], policy: &Same) -> Result<Judgement, Exit> {
+    lan::judge(frame, policy, &lan::read(frame)?)
+}
+
 const fn by(rule: u32, verdict: Verdict) -> Decision {
     Decision { rule, state: State::new(verdict) }
 }
@@ -104,7 +108,7 @@ fn safe_then_opened_then_the_network() {
         (false, NONE, entry(NONE, 5), NONE, Err(Exit::NoMatchingPort)),
     ] {
         let policy = Same { safe, opened, network, service, ..Same::default() };
-        for judged in [lan::judge(&syn()[..], &policy), wan::judge(&syn()[..], &policy)] {
+        for judged in [judge_lan(&syn()[..], &policy), wan::judge(&syn()[..], &policy)] {
             let judged = judged.map(|judged| (judged.exit, judged.verdict, judged.event.contact.rule));
             assert_eq!(judged, expect, "safe {safe}, {opened:?}, {network:?}, {service:?}");
         }
@@ -130,7 +134,7 @@ fn learned_comes_last_and_the_register_of_exemptions_after_it() {
         (entry(by(1, Allow), 0), NONE, NONE, true, Ok((Exit::Allowed, Allow, 1))),
     ] {
         let policy = Same { network, opened_to_client, learned, exempt, ..Same::default() };
-        let judged = lan::judge(&syn()[..], &policy)
+        let judged = judge_lan(&syn()[..], &policy)
             .map(|judged| (judged.exit, judged.verdict, judged.event.contact.rule));
         assert_eq!(judged, expect, "{network:?}, {opened_to_client:?}, {learned:?}, {exempt}");
     }
@@ -155,7 +159,7 @@ fn odd_header_lengths_hide_no_address() {
     for version_and_length in 0..=255 {
         let mut frame = syn();
         frame[14] = version_and_length;
-        let judged = lan::judge(&frame[..], &policy).map(|judged| judged.verdict);
+        let judged = judge_lan(&frame[..], &policy).map(|judged| judged.verdict);
         assert_eq!(judged, Ok(Verdict::Block), "{version_and_length:#x}");
     }
 }
@@ -174,13 +178,13 @@ proptest! {
         }
         let frame = &bytes[..];
         let policy = Same { network: entry(by(1, Verdict::Block), port_set), ..Same::default() };
-        for judged in [lan::judge(frame, &policy), wan::judge(frame, &policy)].into_iter().flatten() {
+        for judged in [judge_lan(frame, &policy), wan::judge(frame, &policy)].into_iter().flatten() {
             prop_assert_eq!(judged.event.length as usize, bytes.len());
             prop_assert_eq!(judged.event.contact.generation, 7);
         }
         // With every address banned, only a frame without one leaves the lan unjudged.
         let banned = Same { network: entry(by(1, Verdict::Block), 0), ..Same::default() };
-        prop_assert_eq!(lan::judge(frame, &banned).is_ok(), ip::header(frame).is_ok());
+        prop_assert_eq!(judge_lan(frame, &banned).is_ok(), ip::header(frame).is_ok());
     }
 
     /// The chain of headers is walked to its end, or the packet says that it was not.

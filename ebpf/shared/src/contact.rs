@@ -13,6 +13,8 @@ pub enum Hook {
     Lan = 1,
     /// On an interface towards the outside: the source of what opens a connection to us is judged.
     Wan = 2,
+    /// A DNS question on an interface towards our clients: its name is judged.
+    Query = 3,
 }
 
 impl Hook {
@@ -21,6 +23,7 @@ impl Hook {
         match code {
             1 => Some(Self::Lan),
             2 => Some(Self::Wan),
+            3 => Some(Self::Query),
             _ => None,
         }
     }

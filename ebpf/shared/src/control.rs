@@ -19,8 +19,17 @@ pub const CLIENT_OPENINGS: u32 = 3;
 /// How many addresses are learned, likewise.
 pub const LEARNED_ADDRESSES: u32 = 4;
 
+/// 1 while DNS questions are judged; while it is 0, no packet pays for a look at them.
+pub const JUDGE_QUERIES: u32 = 5;
+
+/// When the agent last said that it lives, in nanoseconds since boot.
+pub const HEARTBEAT: u32 = 6;
+
+/// Questions of one client that are answered in a second.
+pub const CLIENT_QPS: u32 = 7;
+
 /// How many words there are.
-pub const WORDS: u32 = 5;
+pub const WORDS: u32 = 8;
 
 /// The slot of the policy maps that belongs to a generation.
 #[inline(always)]

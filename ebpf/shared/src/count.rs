@@ -68,6 +68,36 @@ counted! {
         WanNotTcp = "wan_not_tcp",
         /// From the outside and not a SYN without ACK; passed.
         WanNotOpening = "wan_not_opening",
+        /// A question whose name a rule blocks: answered, and recorded.
+        QueryAnswered = "query_answered",
+        /// A question whose name a rule blocks with silence: dropped, and recorded.
+        QuerySilenced = "query_silenced",
+        /// A question to us that only the agent can judge or answer; passed up.
+        QueryHandedUp = "query_handed_up",
+        /// A question to another resolver that only the agent can judge or answer; diverted to it.
+        QueryDiverted = "query_diverted",
+        /// The same, over TCP: a packet of the connection, diverted to the agent.
+        StreamDiverted = "stream_diverted",
+        /// It should have gone up, but the agent is dead; passed.
+        AgentDeadPassed = "agent_dead_passed",
+        /// It should have gone up, but the agent is dead, and the name lies below one that is blocked; dropped.
+        AgentDeadDropped = "agent_dead_dropped",
+        /// A question for a blocked name from a client that asks too fast; dropped.
+        QueryTooFast = "query_too_fast",
+        /// A question for a blocked name from an address that is not served; dropped.
+        QueryStranger = "query_stranger",
+        /// A question for a blocked name from an address to which nothing can be sent; dropped.
+        QuerySource = "query_source",
+        /// The frame with the answer or the diversion could not be made; dropped.
+        QueryNoRoom = "query_no_room",
+        /// Another operation than a question, to another resolver; passed.
+        QueryOpcode = "query_opcode",
+        /// A part of a fragmented packet for DNS at another resolver; dropped.
+        QueryFragment = "query_fragment",
+        /// DNS to another resolver that a rule of the policy's `[egress_dns]` refuses; dropped, and recorded.
+        EgressBlocked = "egress_blocked",
+        /// DNS to another resolver that a rule of the policy's `[egress_dns]` logs; passed, and recorded.
+        EgressLogged = "egress_logged",
     }
 }
 

@@ -12,7 +12,9 @@ pub mod control;
 pub mod count;
 pub mod limits;
 pub mod maps;
+pub mod name;
 pub mod policy;
+pub mod query;
 
 pub use address::Address;
 
@@ -20,7 +22,7 @@ pub use address::Address;
 ///
 /// A pinned object is reopened without any check of its types, so a change of any map, key or value changes this
 /// number, and with it the folder in which an agent looks.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Asserts that the fields of a struct fill it, and promises aya what it needs to know about its bytes.
 macro_rules! plain_bytes {

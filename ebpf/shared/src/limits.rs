@@ -35,3 +35,28 @@ pub const EVENTS_A_WINDOW: u64 = 100;
 
 /// The span over which [`EVENTS_A_WINDOW`] is counted.
 pub const WINDOW_NS: u64 = 1_000_000_000;
+
+/// Names of one policy in the kernel, unless the operator says otherwise. Each takes about a kilobyte, and twice that
+/// while a policy is staged.
+pub const MAX_NAMES: u32 = 200_000;
+
+/// Resolvers that one policy may call ours.
+pub const MAX_RESOLVERS: u32 = 4_096;
+
+/// Networks of clients that are answered.
+pub const MAX_CLIENTS: u32 = 4_096;
+
+/// Addresses of this machine.
+pub const MAX_OURS: u32 = 4_096;
+
+/// Interfaces on which questions are answered.
+pub const MAX_INTERFACES: u32 = 1_024;
+
+/// Clients whose rate is known at one time; the one that was silent longest is forgotten first.
+pub const MAX_RATES: u32 = 65_536;
+
+/// Bytes of the ring through which answered questions reach the agent: room for about three thousand of them.
+pub const QUERY_RING_BYTES: u32 = 1 << 20;
+
+/// Without a sign of life for this long the agent counts as dead.
+pub const HEARTBEAT_NS: u64 = 5_000_000_000;

@@ -35,3 +35,23 @@ pub const RULE_COUNTS: &str = "RULE_COUNTS";
 pub const CONTACTS: &str = "CONTACTS";
 /// The ring of [`crate::contact::Event`].
 pub const EVENTS: &str = "EVENTS";
+/// Two slots of tries: [`crate::name::NameKey`] to [`crate::name::NameEntry`].
+pub const NAMES: &str = "NAMES";
+/// Two slots of arrays: rule slot to [`crate::query::Answer`].
+pub const ANSWERS: &str = "ANSWERS";
+/// Two slots of arrays of one [`crate::query::Egress`].
+pub const EGRESS: &str = "EGRESS";
+/// Two slots of hashes: the addresses that the policy calls resolvers of ours.
+pub const RESOLVERS: &str = "RESOLVERS";
+/// Networks of clients that are answered, IPv4 ones in their mapped form.
+pub const CLIENTS: &str = "CLIENTS";
+/// Address to [`crate::query::OURS`] or [`crate::query::BROADCAST`].
+pub const OURS: &str = "OURS";
+/// Interface index to [`crate::query::Interface`].
+pub const INTERFACES: &str = "INTERFACES";
+/// Client to [`crate::query::Rate`].
+pub const RATES: &str = "RATES";
+/// The ring of [`crate::query::QueryEvent`].
+pub const QUERIES: &str = "QUERIES";
+/// The sockets of [`crate::query::DivertSocket`].
+pub const DIVERT: &str = "DIVERT";

@@ -133,7 +133,7 @@ pub(super) fn note_rest(policy: &Policy, reach: Reach, notes: &mut Notes) {
             .map(|pattern| (pattern.value.under(), About::Pattern(pattern.value.clone())));
         for (fixed, about) in globs.chain(patterns) {
             let cover = match reach {
-                Reach::Domains => policy.names().domain_of(fixed).map(|index| policy.rule(index)),
+                Reach::Domains => policy.names().domain_of(fixed).map(|(_, index)| policy.rule(index)),
                 Reach::Names => None,
             };
             match (does(rule), cover.map(does)) {

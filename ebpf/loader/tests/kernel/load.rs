@@ -13,6 +13,7 @@ fn the_verifier_has_room_to_spare() {
     let prober = plane(&policy("a block 192.0.2.0/24")).prober();
     for entry in [Entry::Lan, Entry::Wan, Entry::Selftest] {
         let count = prober.verified_instructions(entry).unwrap().unwrap();
+        eprintln!("VERIFIED {entry:?}: {count}");
         assert!(count < INSTRUCTIONS, "{entry:?}: {count}");
     }
 }

@@ -100,6 +100,7 @@ fn an_event_says_all_that_was_seen() {
             remote: remote.parse().unwrap(),
             port,
             protocol,
+            question: None,
             fragment,
             count: 1,
             bytes: frame.len() as u64,
@@ -140,7 +141,8 @@ fn events_make_the_descriptor_readable() {
     let mut plane = plane(&policy(RULES));
     let mut events = plane.events().unwrap();
     let readable = |events: &EventReader| {
-        let mut poll = libc::pollfd { fd: events.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let [ring, _] = events.waiting();
+        let mut poll = libc::pollfd { fd: ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the pointer is to one descriptor of ours, and the call returns at once.
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
     };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use interdict_ebpf_loader::{AtExit, Entry, Error, Interface, Mode, Options, PacketPlane, Probe, Prober};
+use interdict_ebpf_loader::{Entry, Error, Interface, Options, PacketPlane, Probe, Prober};
 use interdict_policy::{Policy, RuleId, Source, compile};
 
 /// A test and its name.
@@ -28,13 +28,7 @@ pub(crate) fn obstacle() -> Option<String> {
 
 /// Options for a plane that is attached to nothing.
 pub(crate) fn options() -> Options {
-    Options {
-        interfaces: Vec::new(),
-        mode: Mode::Native,
-        safe: Vec::new(),
-        pin: PathBuf::from("/nowhere"),
-        at_exit: AtExit::Remove,
-    }
+    Options { pin: PathBuf::from("/nowhere"), ..Options::new(Vec::new()) }
 }
 
 /// Options for a plane that is attached to one interface.

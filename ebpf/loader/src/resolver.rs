@@ -1,0 +1,205 @@
+//! What the programs need to answer DNS questions, besides the policy: whose, on which interfaces, how often; which
+//! addresses are ours; and the sockets that take what only the agent can judge.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+    sync::Arc,
+};
+
+use aya::maps::{HashMap as BpfHashMap, LpmTrie, MapData, SockMap, lpm_trie::Key};
+use interdict_ebpf_shared::{
+    Address, control,
+    limits::{MAX_CLIENTS, MAX_OURS},
+    maps,
+    query::{BROADCAST, DivertSocket, Interface as InterfaceEntry, OURS},
+};
+use ipnet::IpNet;
+
+use crate::{
+    Error,
+    control::Control,
+    network::{self, InterfaceInfo},
+    options::{Answering, InKernel},
+    staging::{address as key, named, words},
+    system::boot_time_ns,
+};
+
+/// The kernel's tables.
+pub(crate) struct Maps {
+    pub(crate) clients: LpmTrie<MapData, [u32; 4], u32>,
+    pub(crate) ours: BpfHashMap<MapData, Address, u32>,
+    pub(crate) interfaces: BpfHashMap<MapData, u32, InterfaceEntry>,
+    pub(crate) divert: SockMap<MapData>,
+}
+
+/// The sockets that take what is diverted: bound, transparent, and one for each kind.
+#[derive(Clone, Copy)]
+pub struct DivertSockets<'s> {
+    /// UDP over IPv4.
+    pub udp4: &'s dyn AsRawFd,
+    /// UDP over IPv6.
+    pub udp6: &'s dyn AsRawFd,
+    /// TCP over IPv4, listening.
+    pub tcp4: &'s dyn AsRawFd,
+    /// TCP over IPv6, listening.
+    pub tcp6: &'s dyn AsRawFd,
+}
+
+/// How an interface takes part in answering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Questions are answered in the kernel.
+    InKernel,
+    /// They go up to the agent, for this reason.
+    HandedUp(&'static str),
+}
+
+/// Keeps the tables as they should be.
+pub(crate) struct Resolver {
+    maps: Maps,
+    control: Arc<Control>,
+    answering: Answering,
+    /// What stands in the kernel's table of our addresses.
+    ours: HashMap<Address, u32>,
+    /// What stands in the kernel's table of interfaces.
+    interfaces: HashMap<u32, InterfaceEntry>,
+}
+
+impl Resolver {
+    /// Tells the programs whom to answer, and has them begin.
+    pub(crate) fn start(maps: Maps, control: Arc<Control>, answering: Answering) -> Result<Self, Error> {
+        let mut resolver =
+            Self { maps, control, answering, ours: HashMap::new(), interfaces: HashMap::new() };
+        resolver.add_clients()?;
+        resolver.control.set_count(control::CLIENT_QPS, u64::from(resolver.answering.client_qps));
+        resolver.beat();
+        Ok(resolver)
+    }
+
+    /// Has the programs judge questions from now on.
+    pub(crate) fn begin(&self) {
+        self.control.set_count(control::JUDGE_QUERIES, 1);
+    }
+
+    fn add_clients(&mut self) -> Result<(), Error> {
+        let clients = &self.answering.clients;
+        if clients.len() > MAX_CLIENTS as usize {
+            let (what, count) = ("networks of clients", clients.len());
+            return Err(Error::TooMany { what, count, limit: MAX_CLIENTS });
+        }
+        for network in clients {
+            let (address, before) = match network.network() {
+                IpAddr::V4(address) => (address.to_ipv6_mapped(), 96),
+                IpAddr::V6(address) => (address, 0),
+            };
+            let key = Key::new(before + u32::from(network.prefix_len()), words(address.octets()));
+            self.maps.clients.insert(&key, 1, 0).map_err(named(maps::CLIENTS))?;
+        }
+        Ok(())
+    }
+
+    /// Says that the agent lives.
+    pub(crate) fn beat(&self) {
+        self.control.set_count(control::HEARTBEAT, boot_time_ns());
+    }
+
+    /// Follows what the kernel says of this machine's addresses and of the interfaces on which questions are answered.
+    pub(crate) fn follow(&mut self, lan: &[InterfaceInfo]) -> Result<Vec<(String, Answers)>, Error> {
+        self.follow_addresses()?;
+        let mut told = Vec::new();
+        let mut wanted = HashMap::new();
+        for interface in lan {
+            let answers = self.answers(interface)?;
+            if answers == Answers::InKernel {
+                wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, zero: [0; 2] });
+            }
+            told.push((interface.name.clone(), answers));
+        }
+        // The self-test and benchmarks run the programs on the loopback interface, whose address is all zero.
+        wanted.entry(LOOPBACK).or_default();
+        for (&index, entry) in
+            wanted.iter().filter(|(index, entry)| self.interfaces.get(index) != Some(entry))
+        {
+            self.maps.interfaces.insert(index, entry, 0).map_err(named(maps::INTERFACES))?;
+        }
+        for index in self.interfaces.keys().filter(|index| !wanted.contains_key(index)) {
+            let _ = self.maps.interfaces.remove(index);
+        }
+        self.interfaces = wanted;
+        Ok(told)
+    }
+
+    /// Whether questions on an interface are answered in the kernel.
+    fn answers(&self, interface: &InterfaceInfo) -> Result<Answers, Error> {
+        Ok(match self.answering.in_kernel {
+            InKernel::Never => Answers::HandedUp("the configuration says so"),
+            InKernel::Always => Answers::InKernel,
+            InKernel::Auto
+                if network::has_vlans(interface.index)? && network::hides_tags(&interface.name)? =>
+            {
+                Answers::HandedUp(
+                    "it carries VLANs and its card takes the tags away, so that an answer would leave without; \
+                     `ethtool -K NAME rxvlan off` mends that",
+                )
+            }
+            InKernel::Auto if !network::can_send_back(interface)? => Answers::HandedUp(
+                "it is one end of a veth pair whose other end has no XDP program, or is out of sight: the kernel \
+                 would throw the answers away",
+            ),
+            InKernel::Auto => Answers::InKernel,
+        })
+    }
+
+    fn follow_addresses(&mut self) -> Result<(), Error> {
+        let mut wanted: HashMap<Address, u32> = HashMap::new();
+        for network in network::addresses()? {
+            if let IpNet::V4(network) = network
+                && network.prefix_len() < 31
+            {
+                wanted.insert(key(network.broadcast().into()), BROADCAST);
+            }
+            wanted.insert(key(network.addr()), OURS);
+        }
+        let listeners = self.answering.listen.iter().filter(|address| !address.is_unspecified());
+        wanted.extend(listeners.map(|&address| (key(address), OURS)));
+        wanted.insert(key(Ipv4Addr::BROADCAST.into()), BROADCAST);
+        if wanted.len() > MAX_OURS as usize {
+            let (what, count) = ("addresses of this machine", wanted.len());
+            return Err(Error::TooMany { what, count, limit: MAX_OURS });
+        }
+        for (address, kind) in wanted.iter().filter(|(address, kind)| self.ours.get(address) != Some(kind)) {
+            self.maps.ours.insert(address, kind, 0).map_err(named(maps::OURS))?;
+        }
+        for address in self.ours.keys().filter(|address| !wanted.contains_key(address)) {
+            let _ = self.maps.ours.remove(address);
+        }
+        self.ours = wanted;
+        Ok(())
+    }
+
+    /// Gives the programs the sockets that take what is diverted.
+    pub(crate) fn divert_to(&mut self, sockets: DivertSockets<'_>) -> Result<(), Error> {
+        for (place, socket) in [
+            (DivertSocket::Udp4, sockets.udp4),
+            (DivertSocket::Udp6, sockets.udp6),
+            (DivertSocket::Tcp4, sockets.tcp4),
+            (DivertSocket::Tcp6, sockets.tcp6),
+        ] {
+            self.maps.divert.set(place as u32, &Fd(socket.as_raw_fd()), 0).map_err(named(maps::DIVERT))?;
+        }
+        Ok(())
+    }
+}
+
+/// The index of the loopback interface of every network namespace.
+const LOOPBACK: u32 = 1;
+
+struct Fd(std::os::fd::RawFd);
+
+impl AsRawFd for Fd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0
+    }
+}

@@ -1,0 +1,271 @@
+//! The memory in which an answer is put together: the verifier allows no packet to be written to at places that it
+//! cannot follow, and a stack of 512 bytes has no room for a name.
+
+use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
+
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_loop};
+use interdict_dns_wire::{Memory, Round};
+use interdict_ebpf_program::lan::Outbound;
+use interdict_ebpf_shared::name::NameKey;
+
+use crate::{maps::SCRATCH, unaligned};
+
+/// Room for the headers in front of a message, which end where it begins: Ethernet, four VLAN tags, IPv6, UDP are 78.
+pub(crate) const HEAD_BYTES: usize = 80;
+
+/// Places in the head are masked with this.
+const HEAD_MASK: usize = 0x7f;
+
+/// Places in a message are masked with this: the next power of two above the longest answer.
+const MESSAGE_MASK: usize = 0x1ff;
+
+/// What a place may be followed by: the longest write behind it.
+const BEHIND_BYTES: usize = 128;
+
+/// Places in a key are masked with this.
+const KEY_MASK: usize = 0xff;
+
+/// One for each CPU.
+#[repr(C)]
+pub(crate) struct Scratch {
+    head: [u8; HEAD_BYTES],
+    message: [u8; MESSAGE_MASK + 1 + BEHIND_BYTES],
+    /// Keeps the key's words aligned behind its length.
+    zero: u32,
+    prefix_len: u32,
+    key: [u8; KEY_MASK + 1 + 8],
+    outbound: MaybeUninit<Outbound>,
+}
+
+/// The scratch memory of the CPU that a program runs on. There is one at a time: XDP programs are not interrupted by
+/// each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Place(*mut Scratch);
+
+impl Place {
+    #[inline(always)]
+    pub(crate) fn here() -> Option<Self> {
+        SCRATCH.get_ptr_mut(0).map(Self)
+    }
+
+    /// Puts the headers of the packet here, and takes them as they lie here from now on.
+    ///
+    /// What lies in a map the verifier knows nothing of. So it verifies what follows once, and not for every version,
+    /// protocol, fragment and lack of ports that the packet could have been found to have.
+    #[inline(always)]
+    pub(crate) fn keep<'p>(self, outbound: Outbound) -> &'p Outbound {
+        // SAFETY: the pointer is to a map's value of this CPU, which nothing else changes while the packet is handled.
+        unsafe {
+            (&raw mut (*self.0).outbound).write_volatile(MaybeUninit::new(outbound));
+            (*self.0).outbound.assume_init_ref()
+        }
+    }
+
+    /// Where headers of this many bytes begin.
+    #[inline(always)]
+    pub(crate) fn start(self, header_bytes: usize) -> *mut c_void {
+        self.base().wrapping_add(masked::<HEAD_MASK>(HEAD_BYTES - header_bytes)).cast()
+    }
+
+    #[inline(always)]
+    pub(crate) const fn head(self) -> Head {
+        Head(self.0.cast())
+    }
+
+    #[inline(always)]
+    pub(crate) fn message(self) -> Message {
+        // SAFETY: the pointer is to a map's value; this makes another into it.
+        Message(unsafe { &raw mut (*self.0).message }.cast())
+    }
+
+    #[inline(always)]
+    pub(crate) fn key(self) -> KeyMemory {
+        // SAFETY: as in `message`.
+        KeyMemory(unsafe { &raw mut (*self.0).key }.cast())
+    }
+
+    /// The key as a trie takes it, with this many bits.
+    #[inline(always)]
+    pub(crate) fn name_key<'a>(self, bits: u32) -> &'a Key<NameKey> {
+        // SAFETY: the length and the key stand one behind the other, as in a trie's key, whose fields are packed. This
+        // CPU changes neither while the reference is used.
+        unsafe {
+            (*self.0).prefix_len = bits;
+            &*(&raw const (*self.0).prefix_len).cast()
+        }
+    }
+
+    #[inline(always)]
+    fn base(self) -> *mut u8 {
+        self.0.cast()
+    }
+}
+
+/// The headers, by how far in front of the message they stand.
+#[derive(Clone, Copy)]
+pub(crate) struct Head(*mut u8);
+
+impl Head {
+    /// The bytes that stand `before` bytes in front of the message.
+    #[inline(always)]
+    pub(crate) fn get<const N: usize>(self, before: usize) -> [u8; N] {
+        // SAFETY: the head is in the map's value, and `before` at most its length.
+        unsafe { unaligned::load(self.0 as usize + (HEAD_BYTES - before)) }
+    }
+
+    /// Writes bytes that stand `before` bytes in front of the message.
+    #[inline(always)]
+    pub(crate) fn set<const N: usize>(self, before: usize, bytes: [u8; N]) {
+        // SAFETY: as in `get`.
+        unsafe { unaligned::store(self.0 as usize + (HEAD_BYTES - before), bytes) }
+    }
+
+    /// From this many bytes in front of the message on.
+    #[inline(always)]
+    pub(crate) fn from(self, before: usize) -> *mut u32 {
+        self.0.wrapping_add(HEAD_BYTES - before).cast()
+    }
+}
+
+/// The message.
+#[derive(Clone, Copy)]
+pub(crate) struct Message(*mut u8);
+
+impl Message {
+    #[inline(always)]
+    fn at(self, at: usize) -> usize {
+        self.0 as usize + masked::<MESSAGE_MASK>(at)
+    }
+
+    /// Where its question's name begins.
+    #[inline(always)]
+    pub(crate) fn name(self) -> *const u8 {
+        self.0.wrapping_add(interdict_dns_wire::HEADER_BYTES)
+    }
+}
+
+impl Memory for Message {
+    #[inline(always)]
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        // SAFETY: a masked place and what may follow it are in the map's value.
+        unsafe { load(self.at(at)) }
+    }
+
+    #[inline(always)]
+    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        // SAFETY: as in `get`.
+        unsafe { store(self.at(at), bytes) }
+    }
+
+    #[inline(always)]
+    fn forget(number: usize) -> usize {
+        // It does not look through a byte swap.
+        usize::from(black_box((number as u16).swap_bytes()).swap_bytes())
+    }
+
+    #[inline(always)]
+    fn repeat<R: Round>(rounds: u32, work: &mut R) {
+        // SAFETY: the callback takes the pointer for what it is, and is done with it when the call returns.
+        unsafe {
+            let callback = call::<R> as unsafe extern "C" fn(u64, *mut R) -> i64;
+            bpf_loop(rounds, callback as *mut c_void, ptr::from_mut(work).cast(), 0);
+        }
+    }
+
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
+        const { assert!(N * 8 <= BEHIND_BYTES) };
+        let start = self.at(at);
+        for (i, word) in words.iter().enumerate() {
+            // SAFETY: as in `get`.
+            unsafe { unaligned::store8(start + 8 * i, *word) }
+        }
+    }
+}
+
+/// What the kernel calls for each round: 0 goes on, 1 stops.
+unsafe extern "C" fn call<R: Round>(_index: u64, work: *mut R) -> i64 {
+    // SAFETY: the pointer is the one that `repeat` passed, to a value of its caller.
+    i64::from(!unsafe { &mut *work }.round())
+}
+
+/// The bytes of the key.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyMemory(*mut u8);
+
+impl Memory for KeyMemory {
+    #[inline(always)]
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        // SAFETY: a masked place and the eight bytes behind it are in the map's value.
+        unsafe { load(self.0 as usize + masked::<KEY_MASK>(at)) }
+    }
+
+    #[inline(always)]
+    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        // SAFETY: as in `get`.
+        unsafe { store(self.0 as usize + masked::<KEY_MASK>(at), bytes) }
+    }
+
+    #[inline(always)]
+    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
+        for (i, word) in words.iter().enumerate() {
+            self.set(at + 8 * i, word.to_ne_bytes());
+        }
+    }
+}
+
+/// Loads bytes; eight at once.
+///
+/// # Safety
+///
+/// As of [`unaligned::load`].
+#[inline(always)]
+unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    if N == 8 {
+        // SAFETY: as the caller promises; the destination holds as many bytes.
+        unsafe { ptr::write_unaligned(bytes.as_mut_ptr().cast(), unaligned::load8(at)) };
+        return bytes;
+    }
+    // SAFETY: as the caller promises.
+    unsafe { unaligned::load(at) }
+}
+
+/// Stores bytes; eight at once.
+///
+/// # Safety
+///
+/// As of [`unaligned::store`].
+#[inline(always)]
+unsafe fn store<const N: usize>(at: usize, bytes: [u8; N]) {
+    if N == 8 {
+        // SAFETY: there are eight bytes, and the caller promises room for them.
+        unsafe { unaligned::store8(at, ptr::read_unaligned(bytes.as_ptr().cast())) };
+        return;
+    }
+    // SAFETY: as the caller promises.
+    unsafe { unaligned::store(at, bytes) }
+}
+
+/// A length of 1 to 512 bytes, for helpers that take no other.
+#[inline(always)]
+pub(crate) fn length(bytes: usize) -> u32 {
+    masked::<MESSAGE_MASK>(bytes - 1) as u32 + 1
+}
+
+/// The place within a mask, in a way that the compiler does not see through: it would drop a mask that it thinks
+/// needless, and the verifier does not know why it was.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn masked<const MASK: usize>(mut at: usize) -> usize {
+    // SAFETY: the instruction changes nothing but its register.
+    unsafe {
+        core::arch::asm!("{at} &= {mask}", at = inout(reg) at, mask = const MASK, options(pure, nomem, nostack));
+    }
+    at
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn masked<const MASK: usize>(at: usize) -> usize {
+    at & MASK
+}

@@ -1,0 +1,134 @@
+//! What concerns DNS questions: how they are answered, whose they are, what is recorded of them.
+
+use interdict_dns_wire::{NAME_LIMIT_BYTES, Template};
+
+use crate::{Address, contact::Event, plain_bytes, policy::Decision};
+
+/// The port of plain DNS, over UDP and TCP.
+pub const PORT: u16 = 53;
+
+/// The port of DNS over TLS (RFC 7858) and over QUIC (RFC 9250).
+pub const ENCRYPTED_PORT: u16 = 853;
+
+/// What a rule answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Answer(pub Template);
+plain_bytes!(Answer { template: Template });
+
+/// What a policy says about DNS that is on its way to a resolver that is not ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Egress {
+    /// The decision for names on no list; none where they pass unrecorded.
+    pub plain: Decision,
+    /// 1 where such names are answered by us.
+    pub redirect: u32,
+    /// The decision for encrypted DNS; none where it passes unrecorded.
+    pub encrypted: Decision,
+    /// The decision for what could not be judged.
+    pub unjudged: Decision,
+    /// Always 0.
+    pub zero: u32,
+}
+plain_bytes!(Egress { plain: Decision, redirect: u32, encrypted: Decision, unjudged: Decision, zero: u32 });
+
+impl Egress {
+    /// Everything passes.
+    pub const NONE: Self = Self {
+        plain: Decision::NONE,
+        redirect: 0,
+        encrypted: Decision::NONE,
+        unjudged: Decision::NONE,
+        zero: 0,
+    };
+}
+
+/// An interface towards our clients, on which questions are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Interface {
+    /// Its address: frames for another are not for us.
+    pub mac: [u8; 6],
+    /// Always 0.
+    pub zero: [u8; 2],
+}
+plain_bytes!(Interface { mac: [u8; 6], zero: [u8; 2] });
+
+/// Why an address is ours: this machine, or one of its listeners, has it.
+pub const OURS: u32 = 1;
+
+/// The broadcast address of a network of ours.
+pub const BROADCAST: u32 = 2;
+
+/// The questions of one client in the current second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Rate {
+    /// When the second began, in nanoseconds since boot.
+    pub window_ns: u64,
+    /// Questions answered in it.
+    pub count: u64,
+}
+plain_bytes!(Rate { window_ns: u64, count: u64 });
+
+/// One question that was answered in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct QueryEvent {
+    /// Who asked, whom, and what was decided.
+    pub event: Event,
+    /// QTYPE.
+    pub qtype: u16,
+    /// Bytes of the name, root included.
+    pub name_bytes: u16,
+    /// The name as it was asked, from its first length byte on.
+    pub name: [u8; NAME_LIMIT_BYTES + 1],
+    /// Always 0.
+    pub zero: [u8; 4],
+}
+plain_bytes!(QueryEvent {
+    event: Event,
+    qtype: u16,
+    name_bytes: u16,
+    name: [u8; NAME_LIMIT_BYTES + 1],
+    zero: [u8; 4],
+});
+
+/// A question that is let up to the agent although it was on its way to another resolver carries this in front of its
+/// frame, where the divert program looks: two words, the second one of those below.
+pub const DIVERT_MAGIC: u32 = 0x1d1c_0053;
+
+/// If nobody takes it, it passes.
+pub const DIVERT_OR_PASS: u32 = 1;
+
+/// If nobody takes it, it is dropped.
+pub const DIVERT_OR_DROP: u32 = 2;
+
+/// The mark of packets that are diverted; a rule of the routing policy delivers them to this machine.
+pub const DIVERT_MARK: u32 = 0x1d1c_0053;
+
+/// The mark of our own sockets that ask other resolvers: every hook lets their packets pass.
+pub const OWN_MARK: u32 = 0x1d1c_0001;
+
+/// The sockets that take what is diverted, by their places in the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum DivertSocket {
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+}
+
+impl DivertSocket {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+}
+
+/// A resolver that a policy calls ours.
+pub type Resolver = Address;
