@@ -70,6 +70,19 @@ pub enum Error {
         /// How many may be.
         limit: u32,
     },
+    /// The staged names do not decide as the policy does. This is a defect of interdict; the policy was not applied.
+    #[error(
+        "the kernel does not decide as the policy does, so the policy is not applied: {name} is {kernel} in the kernel \
+         and {policy} in the policy; please report this"
+    )]
+    NameDisagreement {
+        /// The name that they disagree about.
+        name: String,
+        /// What the kernel says.
+        kernel: String,
+        /// What the policy says.
+        policy: String,
+    },
     /// The staged maps do not decide as the policy does. This is a defect of interdict; the policy was not applied.
     #[error(
         "the kernel does not decide as the policy does, so the policy is not applied: {} is {kernel} in the kernel and \

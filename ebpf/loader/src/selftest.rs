@@ -9,8 +9,9 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use interdict_ebpf_shared::policy::Verdict;
-use interdict_policy::{Policy, Protocol, Service};
+use interdict_dns_wire::HEADER_BYTES;
+use interdict_ebpf_shared::{count::Exit, policy::Verdict};
+use interdict_policy::{Name, NameForm, Policy, Protocol, Service, Timestamp};
 use ipnet::IpNet;
 
 use crate::{
@@ -36,6 +37,7 @@ pub(crate) fn compare(
     safe: &[IpNet],
     registry: &Registry,
 ) -> Result<(), Error> {
+    compare_names(prober, policy, registry)?;
     for (address, service) in tries(policy).into_iter().take(MAX_TRIES) {
         let answer = prober.ask_staged(&frame(address, service))?;
         let kernel = answer
@@ -56,6 +58,72 @@ pub(crate) fn compare(
         }
     }
     Ok(())
+}
+
+/// Names that are tried, each with one below it, spread evenly over all of them.
+const MAX_NAMES_TRIED: usize = 512;
+
+/// Compares the staged names with the policy.
+fn compare_names(prober: &Prober, policy: &Policy, registry: &Registry) -> Result<(), Error> {
+    let fixed: HashSet<Name<'_>> =
+        policy.suffixes().filter(|suffix| suffix.is_fixed_part).map(|suffix| suffix.name).collect();
+    let step = policy.suffixes().count().div_ceil(MAX_NAMES_TRIED).max(1);
+    for suffix in policy.suffixes().step_by(step) {
+        let below = [b"\x02zz", suffix.name.as_wire()].concat();
+        for name in [Some(suffix.name), Name::from_wire(&below)].into_iter().flatten() {
+            let answer = prober.ask_staged(&question_frame(name))?;
+            let kernel = match (answer.exit, answer.decision.and_then(|(_, slot)| registry.rule(slot))) {
+                (Exit::QueryAnswered, Some(rule)) => format!("block by {rule}"),
+                (Exit::QueryHandedUp, _) => "left to the agent".to_owned(),
+                (Exit::NoMatch, _) => "none".to_owned(),
+                (exit, _) => exit.name().to_owned(),
+            };
+            let policy = expected(policy, &fixed, name);
+            if kernel != policy {
+                return Err(Error::NameDisagreement { name: name.to_string(), kernel, policy });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel should say of a name, asked for by nobody in particular.
+fn expected(policy: &Policy, fixed: &HashSet<Name<'_>>, name: Name<'_>) -> String {
+    let found = policy.decide_name(name);
+    // Globs and patterns speak for names below their fixed part, and go before a domain of the same length.
+    let labels = name.labels().count();
+    let decided = found.map_or(0, |found| match found.form {
+        NameForm::Host => labels + 1,
+        NameForm::Domain => labels - usize::from(found.labels_left),
+        NameForm::Glob | NameForm::Pattern => 0,
+    });
+    let asks = |parent: Name<'_>| fixed.contains(&parent) && parent.labels().count() >= decided;
+    if name.suffixes().skip(1).any(asks) {
+        return "left to the agent".to_owned();
+    }
+    let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let judged =
+        found.map(|found| (found.rule, policy.judge(found.rule, Some(nobody), Timestamp::now()).verdict));
+    match judged {
+        None => "none".to_owned(),
+        Some((rule, interdict_policy::Verdict::Block)) => format!("block by {}", policy.rule(rule).id),
+        Some(_) => "left to the agent".to_owned(),
+    }
+}
+
+/// A question for a name, from nobody to nowhere.
+fn question_frame(name: Name<'_>) -> Vec<u8> {
+    let message_bytes = HEADER_BYTES + name.as_wire().len() + 4;
+    let udp_bytes = (8 + message_bytes) as u16;
+    let mut frame = vec![0; 12];
+    frame.extend([0x08, 0x00, 0x45, 0]);
+    frame.extend((20 + udp_bytes).to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 53]);
+    frame.extend(udp_bytes.to_be_bytes());
+    frame.extend([0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    frame.extend(name.as_wire());
+    frame.extend([0, 1, 0, 1]);
+    frame
 }
 
 fn shown(verdict: Verdict, rule: &str) -> String {

@@ -223,10 +223,13 @@ fn interdict_divert(ctx: TcContext) -> i32 {
 fn interdict_selftest(ctx: XdpContext) -> u32 {
     let answer = match (Generation::staged(), Place::here()) {
         (Some(generation), Some(place)) => match read(&ctx, place) {
-            Ok(outbound) => match query::aim(&outbound.transport) {
-                Aim::Plain => resolver::try_staged(&ctx, &generation, outbound, place),
-                _ => try_address(&ctx, &generation, outbound),
-            },
+            Ok(outbound) => {
+                let question = match query::aim(&outbound.transport) {
+                    Aim::Plain => resolver::try_staged(&ctx, &generation, outbound, place),
+                    _ => None,
+                };
+                question.unwrap_or_else(|| try_address(&ctx, &generation, outbound))
+            }
             Err(exit) => [exit as u32, 0, 0],
         },
         _ => [Exit::NoPolicy as u32, 0, 0],

@@ -114,22 +114,20 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
     }
 }
 
-/// Judges a question by the staged policy, and does nothing else.
+/// Judges a question by the staged policy, and does nothing else. `None` for a datagram without a message.
 #[inline(never)]
 pub(crate) fn try_staged(
     ctx: &XdpContext,
     generation: &Generation,
     outbound: &Outbound,
     place: Place,
-) -> [u32; 3] {
-    let Some(loaded) = load(ctx, outbound, place) else {
-        return [Exit::QueryHandedUp as u32, 0, 0];
-    };
-    match judge(&loaded, generation, outbound.client) {
+) -> Option<[u32; 3]> {
+    let loaded = load(ctx, outbound, place)?;
+    Some(match judge(&loaded, generation, outbound.client) {
         Wish::Nothing | Wish::Opcode | Wish::Unlisted => [Exit::NoMatch as u32, 0, 0],
         Wish::Agent | Wish::AgentOrDrop => [Exit::QueryHandedUp as u32, 0, 0],
         Wish::Answer(_, _, entry) => [Exit::QueryAnswered as u32, Verdict::Block.code(), entry.decision.rule],
-    }
+    })
 }
 
 /// Copies the headers and the question into the scratch memory. `None` for a datagram that is not as plain as usual:
