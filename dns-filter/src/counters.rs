@@ -55,6 +55,14 @@ counters! {
     upstream_failures,
     /// Dropped: too much work was in flight.
     overload,
+    /// On its way to another resolver, and diverted to us.
+    diverted,
+    /// Of those, asked of that resolver for the client.
+    passed_on,
+    /// Of those, such as could not be judged.
+    unjudged,
+    /// Of those, such as could not be answered or passed on.
+    divert_failures,
     /// Times a listener died and was started again.
     listener_restarts,
 }

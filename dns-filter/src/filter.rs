@@ -1,6 +1,6 @@
 //! The decision: the policy in force, and who is told of what was asked.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ pub struct Seen<'a> {
     pub client: IpAddr,
     /// Whether the question came over TCP.
     pub tcp: bool,
+    /// The other resolver that it was on its way to; `None` where it came to us.
+    pub asked: Option<IpAddr>,
     /// The name asked for.
     pub name: Name<'a>,
     /// QTYPE.
@@ -35,6 +37,24 @@ pub trait Observer: Send + Sync + 'static {
 
     /// Addresses answered for a name that a rule lets through, before the answer is sent.
     fn answered(&self, answered: &Answered<'_>);
+
+    /// Something on its way to another resolver that a rule of `[egress_dns]` decided, whatever it asked for.
+    fn egress(&self, egress: &Egress<'_>);
+}
+
+/// Something on its way to another resolver.
+#[derive(Clone, Copy, Debug)]
+pub struct Egress<'a> {
+    /// Who sent it.
+    pub client: IpAddr,
+    /// The other resolver.
+    pub asked: SocketAddr,
+    /// Whether it came over TCP.
+    pub tcp: bool,
+    /// The rule.
+    pub rule: &'a Rule,
+    /// The policy that has it.
+    pub policy: &'a Policy,
 }
 
 /// Addresses in the answer to a question that a rule lets through.
@@ -59,6 +79,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn seen(&self, _: &Seen<'_>) {}
     fn answered(&self, _: &Answered<'_>) {}
+    fn egress(&self, _: &Egress<'_>) {}
 }
 
 /// The policy in force. Swapping it is one pointer; a question sees one policy from start to end.
@@ -83,11 +104,12 @@ impl Filter {
         self.policy.load_full()
     }
 
-    /// Judges a name for a client, by the policy in force now.
-    pub fn judge(&self, name: Name<'_>, client: IpAddr) -> Judgement {
+    /// Judges a name for a client, by the policy in force now. `asked` is the other resolver that the question was on
+    /// its way to, if it was.
+    pub fn judge(&self, name: Name<'_>, client: IpAddr, asked: Option<IpAddr>) -> Judgement {
         let policy = self.policy.load_full();
         let decided = decide(&policy, name, client);
-        Judgement { policy, client, decided }
+        Judgement { policy, client, asked, decided }
     }
 
     /// Who is told.
@@ -107,6 +129,7 @@ fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(NameMatch,
 pub struct Judgement {
     policy: Arc<Policy>,
     client: IpAddr,
+    asked: Option<IpAddr>,
     decided: Option<(NameMatch, Verdict)>,
 }
 
@@ -119,6 +142,11 @@ impl Judgement {
     /// Who asked.
     pub fn client(&self) -> IpAddr {
         self.client
+    }
+
+    /// The other resolver that the question was on its way to, if it was.
+    pub fn asked(&self) -> Option<IpAddr> {
+        self.asked
     }
 
     /// The rule that decided and what it means for this client; `None` for a name on no list.

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::answer::{edns, metadata, send, send_blocked, send_code};
 use crate::counters::{Counters, count, count_verdict};
-use crate::filter::{Answered, Filter, Judgement, Seen};
+use crate::filter::{Answered, Filter, Judgement, Observer, Seen};
 use crate::handler::{Next, silence};
 
 /// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
@@ -182,8 +182,18 @@ impl Next for Forwarder {
             if let Some(name) = Name::from_wire(query.name()) {
                 let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
                 let tcp = request.protocol() != Protocol::Udp;
-                let via = Some(via);
-                self.filter.observer().seen(&Seen { client, tcp, name, qtype, via, rule, verdict, policy });
+                let (via, asked) = (Some(via), judged.asked());
+                self.filter.observer().seen(&Seen {
+                    client,
+                    tcp,
+                    asked,
+                    name,
+                    qtype,
+                    via,
+                    rule,
+                    verdict,
+                    policy,
+                });
             }
             count_verdict(&self.counters, verdict);
             if verdict == Verdict::Block {
@@ -191,7 +201,7 @@ impl Next for Forwarder {
             }
         }
         if let Some((rule, verdict, _)) = decided {
-            self.tell_addresses(rule, verdict, judged.client(), &answer.answers);
+            tell_addresses(self.filter.observer(), rule, verdict, judged.client(), &answer.answers);
         }
 
         answer.metadata = metadata(request, answer.metadata.response_code);
@@ -200,24 +210,27 @@ impl Next for Forwarder {
     }
 }
 
-impl Forwarder {
-    /// Tells of the addresses of a name that is let through, before the client learns them.
-    fn tell_addresses(&self, rule: &Rule, verdict: Verdict, client: IpAddr, answers: &[Record]) {
-        let mut addresses = Vec::new();
-        let mut ttl = Duration::MAX;
-        for record in answers {
-            let address = match &record.data {
-                RData::A(a) => IpAddr::V4(a.0),
-                RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
-                _ => continue,
-            };
-            addresses.push(address);
-            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-        }
-        if !addresses.is_empty() {
-            let addresses = &addresses;
-            self.filter.observer().answered(&Answered { client, rule, verdict, addresses, ttl });
-        }
+/// Tells of the addresses of a name that is let through, before the client learns them.
+pub(crate) fn tell_addresses(
+    observer: &dyn Observer,
+    rule: &Rule,
+    verdict: Verdict,
+    client: IpAddr,
+    answers: &[Record],
+) {
+    let mut addresses = Vec::new();
+    let mut ttl = Duration::MAX;
+    for record in answers {
+        let address = match &record.data {
+            RData::A(a) => IpAddr::V4(a.0),
+            RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
+            _ => continue,
+        };
+        addresses.push(address);
+        ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+    }
+    if !addresses.is_empty() {
+        observer.answered(&Answered { client, rule, verdict, addresses: &addresses, ttl });
     }
 }
 

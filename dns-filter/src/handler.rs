@@ -57,6 +57,21 @@ pub struct FilterHandler<N> {
 }
 
 impl<N: Next> FilterHandler<N> {
+    /// The decision.
+    pub(crate) fn filter(&self) -> &Arc<Filter> {
+        &self.filter
+    }
+
+    /// What is counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether a client is served.
+    pub(crate) fn serves(&self, client: IpAddr) -> bool {
+        self.clients.serves(client)
+    }
+
     /// Serves `clients`, answers what the filter blocks, and hands everything else to `next`.
     pub fn new(filter: Arc<Filter>, clients: Clients, counters: Arc<Counters>, next: N) -> Self {
         Self { filter, clients, counters, next }
@@ -73,9 +88,17 @@ impl<H: RequestHandler> FilterHandler<Behind<H>> {
 
 #[async_trait]
 impl<N: Next> RequestHandler for FilterHandler<N> {
-    async fn handle_request<R: ResponseHandler, T: Time>(
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, to: R) -> ResponseInfo {
+        self.handle::<R, T>(request, None, to).await
+    }
+}
+
+impl<N: Next> FilterHandler<N> {
+    /// Answers a request. `asked` is the other resolver that it was on its way to, if it was.
+    pub(crate) async fn handle<R: ResponseHandler, T: Time>(
         &self,
         request: &Request,
+        asked: Option<IpAddr>,
         mut to: R,
     ) -> ResponseInfo {
         let count = |counter| count(counter);
@@ -116,7 +139,7 @@ impl<N: Next> RequestHandler for FilterHandler<N> {
 
         // 4. The decision, before anything is asked of anyone.
         let Some(name) = Name::from_wire(query.name()) else { return silence() };
-        let judged = self.filter.judge(name, client);
+        let judged = self.filter.judge(name, client, asked);
         let Some((rule, verdict)) = judged.decided() else {
             count(&c.unlisted);
             return self.next.answer::<R, T>(request, &query, &judged, to).await;
@@ -124,6 +147,7 @@ impl<N: Next> RequestHandler for FilterHandler<N> {
         self.filter.observer().seen(&Seen {
             client,
             tcp: request.protocol() != Protocol::Udp,
+            asked,
             name,
             qtype: query.qtype,
             via: None,

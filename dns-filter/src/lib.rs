@@ -3,12 +3,14 @@
 //! [`Filter`] holds the policy in force and decides. [`FilterHandler`] is that decision as a hickory
 //! `RequestHandler`: blocked questions are answered here, everything else goes to what stands behind it, which
 //! is a [`Forwarder`] in interdict, or any handler of another server (see [`FilterHandler::in_front_of`]).
-//! [`Listeners`] serve a handler over UDP and TCP.
+//! [`Listeners`] serve a handler over UDP and TCP; [`serve_diverted`] does for questions that were on their way to other
+//! resolvers.
 #![forbid(unsafe_code)]
 
 mod answer;
 mod clients;
 mod counters;
+mod diverted;
 mod filter;
 mod forward;
 mod handler;
@@ -16,7 +18,8 @@ mod serve;
 
 pub use clients::{Clients, default_clients};
 pub use counters::{Counters, Snapshot};
-pub use filter::{Answered, Filter, Judgement, Observer, Seen, Silent};
+pub use diverted::{DivertedSockets, serve_diverted};
+pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent};
 pub use forward::{Forwarder, Upstream, system_upstreams};
 pub use handler::{FilterHandler, Next};
 pub use serve::{ListenError, Listeners};

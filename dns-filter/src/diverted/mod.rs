@@ -1,0 +1,43 @@
+//! Questions that were on their way to other resolvers, which the kernel plane has diverted to us.
+//!
+//! Each is judged like one that was asked of us. What a rule blocks is answered in the name of the resolver that was
+//! asked; everything else goes to that resolver, byte for byte, and its answer comes back from its address. So a client
+//! cannot tell that we were there, and a resolver beyond that knows names of its own goes on answering them.
+
+mod datagrams;
+mod judge;
+mod sockets;
+mod streams;
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+pub use sockets::DivertedSockets;
+
+use crate::forward::Forwarder;
+use crate::handler::FilterHandler;
+
+/// The port that is diverted: what comes to our sockets for another was not.
+const PORT: u16 = 53;
+
+/// Serves what is diverted until the tasks are dropped. `mark` goes on every packet of our own to other resolvers.
+///
+/// # Errors
+/// When a socket cannot be made part of the runtime.
+pub fn serve_diverted(
+    sockets: DivertedSockets,
+    mark: u32,
+    handler: &Arc<FilterHandler<Forwarder>>,
+) -> std::io::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    for socket in [sockets.udp4, sockets.udp6] {
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        tasks.spawn(datagrams::serve(socket, mark, handler.clone()));
+    }
+    for listener in [sockets.tcp4, sockets.tcp6] {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tasks.spawn(streams::serve(listener, mark, handler.clone()));
+    }
+    Ok(tasks)
+}
