@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
-    Clients, Counters, Filter, FilterHandler, Forwarder, Listeners, Upstream, default_clients,
+    Clients, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Listeners, Upstream,
+    default_clients, serve_diverted,
 };
-use interdict_ebpf_loader::{PacketPlane, Role};
+use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Role};
 use interdict_policy::{Ask, Exemption, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,8 +20,9 @@ use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::control::{self, Answer, Request};
 use crate::explain::{Asker, Explanation, explain};
+use crate::fallback::Fallback;
 use crate::observe::Recorder;
-use crate::packets::{self, PacketRecorder, Policies};
+use crate::packets::{self, Heart, PacketRecorder, Parts, Policies};
 use crate::privileges;
 use crate::reload::{Cause, PolicyFiles, Refused, Reloader, first};
 use crate::store::Store;
@@ -47,11 +49,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         named => named.to_vec(),
     };
     let upstreams = upstreams(&settings.upstreams, &listen)?;
-    let mut plane = packets::load(&settings.packet, &listen, &upstreams)?;
     let clients = match settings.clients {
         named if !named.is_empty() => named,
         _ => [default_clients(), packets::client_networks(&settings.packet)?].concat(),
     };
+    let mut plane = packets::load(&settings.packet, &listen, &upstreams, &clients)?;
     let listeners = Listeners::bind(&listen)?;
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
@@ -68,18 +70,31 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         plane.settle()?;
         plane.attach()?;
     }
+    let diverted = match &mut plane {
+        Some(plane) if packets::has_lan(&settings.packet) => {
+            let sockets =
+                DivertedSockets::bind().context("cannot open sockets for questions to other resolvers")?;
+            packets::judge_queries(plane, &sockets)?;
+            Some(sockets)
+        }
+        _ => None,
+    };
     privileges::drop_unneeded()?;
     check_access(&files.paths, first.warning.is_none(), &data)?;
 
     let (log, writer) = record.start()?;
+    let fallback = Arc::new(Fallback::new(log.clone()));
     let mut recorder = None;
     if let Some(plane) = &mut plane {
+        let (events, answers) = (plane.events()?, plane.answers());
         recorder =
-            Some(PacketRecorder::start(plane.events()?, plane.answers(), log.clone(), policies.clone()));
+            Some(PacketRecorder::start(events, answers, log.clone(), policies.clone(), fallback.clone()));
     }
     let answers = plane.as_ref().map(PacketPlane::answers);
     let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));
-    let questions = Arc::new(Recorder::new(log.clone(), answers));
+    let parts = Parts::default();
+    let heart = plane.as_ref().map(|plane| Heart::start(plane.clone(), parts.clone()));
+    let questions = Arc::new(Recorder::new(log.clone(), answers, fallback));
     let filter = Arc::new(Filter::new(policy.clone(), questions.clone()));
     for exemption in policy.expired(Timestamp::now()) {
         tracing::warn!(exemption = %exemption.id, expires = %exemption.expires, "an exemption has ended");
@@ -95,6 +110,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         data,
         filter,
         plane,
+        parts,
         counters: Arc::default(),
         questions: questions.clone(),
         log: log.clone(),
@@ -102,8 +118,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(agent.serve(listeners, control));
+    let served = runtime.block_on(agent.serve(listeners, control, diverted));
     runtime.shutdown_background();
+    if let Some(heart) = heart {
+        heart.stop();
+    }
     let _ = std::fs::remove_file(&socket);
     if let Some(recorder) = recorder {
         recorder.stop();
@@ -136,6 +155,7 @@ struct Agent {
     data: PathBuf,
     filter: Arc<Filter>,
     plane: Option<Arc<Mutex<PacketPlane>>>,
+    parts: Parts,
     counters: Arc<Counters>,
     questions: Arc<Recorder>,
     log: Log,
@@ -148,6 +168,7 @@ impl Agent {
         self,
         listeners: Listeners,
         control: std::os::unix::net::UnixListener,
+        diverted: Option<DivertedSockets>,
     ) -> anyhow::Result<()> {
         let forwarder = Forwarder::new(&self.upstreams, self.filter.clone(), self.counters.clone())
             .map_err(anyhow::Error::msg)?;
@@ -159,7 +180,9 @@ impl Agent {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let control = tokio::net::UnixListener::from_std(control)?;
 
-        let _dns = listeners.serve(Arc::new(handler), &self.counters);
+        let handler = Arc::new(handler);
+        let _dns = listeners.serve(handler.clone(), &self.counters);
+        let _diverted = diverted.map(|sockets| serve_diverted(sockets, OWN_MARK, &handler)).transpose()?;
         let agent = Arc::new(self);
         let _control = tokio::spawn(control::serve(control, agent.clone()));
         agent.say_hello();
@@ -289,7 +312,12 @@ impl Agent {
                     Role::Lan => "lan",
                     Role::Wan => "wan",
                 };
-                json!({ "name": attached.name, "role": role, "mode": attached.mode.as_str() })
+                let mut about =
+                    json!({ "name": attached.name, "role": role, "mode": attached.mode.as_str() });
+                if let Some((by, why)) = self.parts.of(&attached.name) {
+                    about["questions"] = json!({ "answered_by": by, "because": why });
+                }
+                about
             })
             .collect();
         json!({ "digest": self.filter.policy().digest().to_string(), "interfaces": interfaces })

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, Interface, Mode, Role};
+use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
 use interdict_policy::{At, IpNet, Problems};
 
@@ -44,7 +44,16 @@ pub(crate) struct PacketSettings {
     pub(crate) pin: PathBuf,
     /// `at_exit = "remove" | "keep"`
     pub(crate) at_exit: AtExit,
+    /// `max_names`: names that a policy may have in the kernel.
+    pub(crate) max_names: u32,
+    /// `[dns] client_qps`: questions of one client that the kernel answers in a second.
+    pub(crate) client_qps: u32,
+    /// `answer = "auto" | "always" | "never"`: where the kernel answers questions.
+    pub(crate) in_kernel: InKernel,
 }
+
+/// A thousand questions for banned names a second are more than any client has.
+const CLIENT_QPS: u32 = 1000;
 
 impl Default for PacketSettings {
     fn default() -> Self {
@@ -54,6 +63,9 @@ impl Default for PacketSettings {
             safe: Vec::new(),
             pin: DEFAULT_PIN.into(),
             at_exit: AtExit::Remove,
+            max_names: limits::MAX_NAMES,
+            client_qps: CLIENT_QPS,
+            in_kernel: InKernel::Auto,
         }
     }
 }
@@ -114,6 +126,9 @@ impl Settings {
             settings.upstreams = values(dns.list(r, "upstreams", |text| Ok(text.to_owned())));
             settings.clients =
                 values(dns.list(r, "clients", |text| parse(text, "a network, such as 10.0.0.0/8")));
+            if let Some(qps) = dns.number(r, "client_qps", 10_000_000) {
+                settings.packet.client_qps = qps;
+            }
             dns.finish(r);
         }
         if let Some(mut packet) = root.table(r, "packet") {
@@ -126,6 +141,11 @@ impl Settings {
             if let Some(pin) = packet.text(r, "pin") {
                 set.pin = pin.value.into();
             }
+            if let Some(names) = packet.number(r, "max_names", 4_000_000) {
+                set.max_names = names;
+            }
+            let words = [("auto", InKernel::Auto), ("always", InKernel::Always), ("never", InKernel::Never)];
+            set.in_kernel = packet.word(r, "answer", &words).unwrap_or(set.in_kernel);
             let words = [("remove", AtExit::Remove), ("keep", AtExit::Keep)];
             set.at_exit = packet.word(r, "at_exit", &words).unwrap_or(set.at_exit);
             packet.finish(r);

@@ -50,7 +50,7 @@ pub fn compile_trusted(paths: &[PathBuf], profile: Option<&str>) -> Result<Compi
 }
 
 fn options(profile: Option<&str>) -> Options {
-    Options { profile: profile.map(str::to_owned), at: Timestamp::now() }
+    Options { profile: profile.map(str::to_owned), at: Timestamp::now(), egress_rules: true }
 }
 
 /// What was read.

@@ -13,6 +13,7 @@ mod demo;
 mod diff;
 pub mod explain;
 mod export;
+mod fallback;
 pub mod files;
 mod history;
 mod import;

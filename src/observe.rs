@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::rr::RecordType;
 use interdict_audit::{Asked, Entry, Log};
-use interdict_dns_filter::{Answered, Observer, Seen};
+use interdict_dns_filter::{Answered, Egress, Observer, Seen};
 use interdict_ebpf_loader::Answers;
 use interdict_policy::{Digest, RuleId, Timestamp, Verdict};
+
+use crate::fallback::Fallback;
 
 /// Questions of one client under one rule, in one second, that have an event each; more are counted in one event.
 const EVENTS_A_SECOND: u32 = 100;
@@ -25,6 +27,7 @@ const RULES_LIMIT: usize = 64;
 /// Records what the DNS plane sees, and opens the addresses of names that are let through.
 pub(crate) struct Recorder {
     log: Log,
+    fallback: Arc<Fallback>,
     answers: Option<Answers>,
     contacts: Mutex<HashMap<IpAddr, Vec<Contact>>>,
 }
@@ -52,8 +55,8 @@ struct Counted {
 }
 
 impl Recorder {
-    pub(crate) fn new(log: Log, answers: Option<Answers>) -> Self {
-        Self { log, answers, contacts: Mutex::default() }
+    pub(crate) fn new(log: Log, answers: Option<Answers>, fallback: Arc<Fallback>) -> Self {
+        Self { log, fallback, answers, contacts: Mutex::default() }
     }
 
     /// Records what was only counted so far, and forgets who has asked nothing for a second. Call it once a second,
@@ -72,6 +75,9 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn seen(&self, seen: &Seen<'_>) {
+        if let Some(resolver) = seen.asked {
+            self.fallback.saw(seen.client, resolver, seen.policy.digest());
+        }
         let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = contacts.len() < CLIENTS_LIMIT || contacts.contains_key(&seen.client);
         let of_client = if has_room { Some(contacts.entry(seen.client).or_default()) } else { None };
@@ -79,6 +85,18 @@ impl Observer for Recorder {
             Some(contact) => contact.add(&self.log, seen),
             None => self.log.record(entry(seen)),
         }
+    }
+
+    fn egress(&self, egress: &Egress<'_>) {
+        let Egress { client, asked, tcp, rule, policy } = *egress;
+        let (channel, protocol) = if tcp { ("tcp", "tcp") } else { ("udp", "udp") };
+        let (address, port) = (asked.ip(), Some(asked.port()));
+        let asked = Asked::Address { address, port, protocol: protocol.to_owned() };
+        let (verdict, id) = (rule.action.into(), rule.id.as_str());
+        let unit = policy.unit(client).map(|unit| unit.id.as_str());
+        self.log.record(
+            Entry::dns(channel, client, asked, verdict, id, &rule.role, policy.digest()).of_unit(unit),
+        );
     }
 
     /// Opens the addresses to whom the name was let through to, and has rules that learn match them.
@@ -151,6 +169,7 @@ fn entry(seen: &Seen<'_>) -> Entry {
         name: seen.name.to_string(),
         rtype: RecordType::from(seen.qtype).to_string(),
         via: seen.via.map(ToString::to_string),
+        resolver: seen.asked,
     };
     let channel = if seen.tcp { "tcp" } else { "udp" };
     let (rule, policy) = (seen.rule, seen.policy);

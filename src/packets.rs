@@ -1,24 +1,27 @@
 //! The packet plane in the program: set up from the configuration, its contacts turned into events.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use hickory_proto::rr::RecordType;
 use interdict_audit::{Asked, Entry, Log};
-use interdict_dns_filter::Upstream;
+use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
-    Answers, Contact, Counters, EventReader, Options, PacketPlane, Role, default_gateways, interface_networks,
+    Answering, Answers, AnswersOn, Contact, Counters, DivertSockets, EventReader, Options, PacketPlane,
+    Question, Role, default_gateways, interface_networks,
 };
-use interdict_policy::{IpNet, Policy, RuleId, Verdict};
+use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use crate::config::PacketSettings;
+use crate::fallback::Fallback;
 
 /// How often counts of contacts without events of their own are collected, and what has expired is removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +34,7 @@ pub(crate) fn load(
     settings: &PacketSettings,
     listen: &[SocketAddr],
     upstreams: &[Upstream],
+    clients: &[IpNet],
 ) -> anyhow::Result<Option<PacketPlane>> {
     if settings.interfaces.is_empty() {
         return Ok(None);
@@ -41,8 +45,96 @@ pub(crate) fn load(
         safe: safe(settings, listen, upstreams)?,
         pin: settings.pin.clone(),
         at_exit: settings.at_exit,
+        max_names: settings.max_names,
+        answering: has_lan(settings).then(|| Answering {
+            clients: clients.to_vec(),
+            client_qps: settings.client_qps,
+            listen: listen.iter().map(SocketAddr::ip).collect(),
+            in_kernel: settings.in_kernel,
+        }),
     };
     PacketPlane::load(&options).context("packets cannot be filtered, so nothing was started").map(Some)
+}
+
+/// Whether any interface leads to clients, whose questions can be answered there.
+pub(crate) fn has_lan(settings: &PacketSettings) -> bool {
+    settings.interfaces.iter().any(|interface| interface.role == Role::Lan)
+}
+
+/// Has the kernel judge DNS questions, and hand to our sockets what only we can judge.
+///
+/// # Errors
+/// When a socket or a route cannot be had.
+pub(crate) fn judge_queries(plane: &mut PacketPlane, sockets: &DivertedSockets) -> anyhow::Result<()> {
+    let DivertedSockets { udp4, udp6, tcp4, tcp6 } = sockets;
+    plane.judge_queries(Some(DivertSockets { udp4, udp6, tcp4, tcp6 }))?;
+    Ok(())
+}
+
+/// Tells the kernel every second that we live, and says so when an interface changes its part in answering questions.
+pub(crate) struct Heart {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+impl Heart {
+    /// Starts a thread for it: neither a busy runtime nor a slow kernel may make it late.
+    pub(crate) fn start(plane: Arc<Mutex<PacketPlane>>, parts: Parts) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Relaxed) {
+                let told = plane.lock().unwrap_or_else(PoisonError::into_inner).follow();
+                match told {
+                    Ok(told) => parts.tell(told),
+                    Err(error) => tracing::warn!(%error, "addresses and interfaces could not be followed"),
+                }
+                std::thread::park_timeout(BEAT_EVERY);
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Relaxed);
+        self.thread.thread().unpark();
+        let _ = self.thread.join();
+    }
+}
+
+/// How each interface towards clients takes part in answering questions. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Parts(Arc<Mutex<HashMap<String, AnswersOn>>>);
+
+impl Parts {
+    fn tell(&self, told: Vec<(String, AnswersOn)>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (interface, part) in &told {
+            if known.get(interface) != Some(part) {
+                match part {
+                    AnswersOn::InKernel => {
+                        tracing::info!(%interface, "DNS questions are answered in the kernel");
+                    }
+                    AnswersOn::HandedUp(why) => {
+                        tracing::info!(%interface, "DNS questions are answered by the agent: {why}");
+                    }
+                }
+            }
+        }
+        *known = told.into_iter().collect();
+    }
+
+    /// What is said of one interface: where its questions are answered, and why not in the kernel.
+    pub(crate) fn of(&self, interface: &str) -> Option<(&'static str, Option<&'static str>)> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(interface).map(|part| match part {
+            AnswersOn::InKernel => ("kernel", None),
+            AnswersOn::HandedUp(why) => ("agent", Some(*why)),
+        })
+    }
 }
 
 /// What is never dropped: what the operator names, our listeners, the upstreams, and the default gateways.
@@ -128,7 +220,13 @@ pub(crate) struct PacketRecorder {
 
 impl PacketRecorder {
     /// Starts it. It waits for the kernel, so it has a thread of its own.
-    pub(crate) fn start(mut events: EventReader, answers: Answers, log: Log, policies: Policies) -> Self {
+    pub(crate) fn start(
+        mut events: EventReader,
+        answers: Answers,
+        log: Log,
+        policies: Policies,
+        fallback: Arc<Fallback>,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -136,7 +234,12 @@ impl PacketRecorder {
             loop {
                 let stop = stopped.load(Relaxed);
                 wait(&events);
-                events.drain(|contact| log.record(policies.entry(&contact)));
+                events.drain(|contact| {
+                    if let (Some(client), Some(_)) = (contact.client, &contact.question) {
+                        fallback.saw(client, contact.remote, contact.digest);
+                    }
+                    log.record(policies.entry(&contact));
+                });
                 if stop || swept_at.elapsed() >= SWEEP_EVERY {
                     swept_at = Instant::now();
                     answers.expire();
@@ -163,10 +266,14 @@ impl PacketRecorder {
 fn wait(events: &EventReader) {
     let timeout = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
     // An error means a signal came; the caller looks again in any case.
-    let _ = poll(&mut [PollFd::new(events, PollFlags::IN)], Some(&timeout));
+    let waiting = events.waiting();
+    let _ = poll(&mut waiting.each_ref().map(|ring| PollFd::new(ring, PollFlags::IN)), Some(&timeout));
 }
 
 fn entry(contact: &Contact, role: &str) -> Entry {
+    if let (Some(question), Some(client)) = (&contact.question, contact.client) {
+        return question_entry(contact, client, question, role);
+    }
     let protocol = match contact.protocol {
         1 => "icmp".into(),
         6 => "tcp".into(),
@@ -184,6 +291,22 @@ fn entry(contact: &Contact, role: &str) -> Entry {
         contact.digest,
         contact.count,
         (contact.first.wall, contact.last.wall),
+    )
+}
+
+/// The event of a question that the kernel answered.
+fn question_entry(contact: &Contact, client: IpAddr, question: &Question, role: &str) -> Entry {
+    let name = Name::from_wire(&question.name).map_or_else(String::new, |name| name.to_string());
+    let asked = Asked::Name {
+        name,
+        rtype: RecordType::from(question.qtype).to_string(),
+        via: None,
+        resolver: Some(contact.remote),
+    };
+    Entry::dns("xdp", client, asked, contact.verdict, contact.rule.as_str(), role, contact.digest).counted(
+        contact.count,
+        contact.first.wall,
+        contact.last.wall,
     )
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use interdict_policy::{Policy, compile};
+use interdict_policy::{Options, Policy, compile_with};
 
 use crate::files;
 
@@ -61,7 +61,8 @@ impl Store {
     /// A kept policy by its digest. `None` when there is none that still has it.
     pub(crate) fn kept(&self, digest: &str) -> Option<Policy> {
         let sources = files::read(&[self.policies.join(digest)]).ok()?.sources;
-        let policy = compile(&sources).ok()?.policy;
+        let options = Options { egress_rules: true, ..Options::default() };
+        let policy = compile_with(&sources, &options).ok()?.policy;
         (policy.digest().to_string() == digest).then_some(policy)
     }
 }

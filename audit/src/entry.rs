@@ -23,6 +23,9 @@ pub enum Asked {
         /// The CNAME target that decided, where the name itself is on no list.
         #[serde(skip_serializing_if = "Option::is_none")]
         via: Option<String>,
+        /// The other resolver that it was on its way to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resolver: Option<IpAddr>,
     },
     /// An address, contacted by a packet.
     Address {
@@ -73,7 +76,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A question that a rule decided, now. `channel` is `udp` or `tcp`.
+    /// A question that a rule decided, now. `channel` is `udp`, `tcp`, or `xdp` where the kernel answered it.
     pub fn dns(
         channel: &'static str,
         client: IpAddr,
@@ -141,6 +144,17 @@ impl Entry {
     /// The same, let through by this line of the register of exemptions.
     pub fn exempt_by(self, exemption: Option<&str>) -> Self {
         Self { exemption: exemption.map(str::to_owned), ..self }
+    }
+
+    /// Something that a client's contacts amount to, now.
+    pub fn noticed(act: &str, client: IpAddr, detail: Value, digest: Digest) -> Self {
+        Self {
+            act: Some(act.to_owned()),
+            client: Some(client),
+            detail: Some(detail),
+            digest: Some(digest.to_string()),
+            ..Self::now("dns")
+        }
     }
 
     /// Something the agent or its operator did, now.

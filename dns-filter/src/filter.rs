@@ -38,8 +38,9 @@ pub trait Observer: Send + Sync + 'static {
     /// Addresses answered for a name that a rule lets through, before the answer is sent.
     fn answered(&self, answered: &Answered<'_>);
 
-    /// Something on its way to another resolver that a rule of `[egress_dns]` decided, whatever it asked for.
-    fn egress(&self, egress: &Egress<'_>);
+    /// Something on its way to another resolver that a rule of `[egress_dns]` decided, whatever it asked for. A server
+    /// to which nothing is diverted is told of nothing.
+    fn egress(&self, _: &Egress<'_>) {}
 }
 
 /// Something on its way to another resolver.
@@ -79,7 +80,6 @@ pub struct Silent;
 impl Observer for Silent {
     fn seen(&self, _: &Seen<'_>) {}
     fn answered(&self, _: &Answered<'_>) {}
-    fn egress(&self, _: &Egress<'_>) {}
 }
 
 /// The policy in force. Swapping it is one pointer; a question sees one policy from start to end.
@@ -104,12 +104,11 @@ impl Filter {
         self.policy.load_full()
     }
 
-    /// Judges a name for a client, by the policy in force now. `asked` is the other resolver that the question was on
-    /// its way to, if it was.
-    pub fn judge(&self, name: Name<'_>, client: IpAddr, asked: Option<IpAddr>) -> Judgement {
+    /// Judges a name for a client, by the policy in force now.
+    pub fn judge(&self, name: Name<'_>, client: IpAddr) -> Judgement {
         let policy = self.policy.load_full();
         let decided = decide(&policy, name, client);
-        Judgement { policy, client, asked, decided }
+        Judgement { policy, client, asked: None, decided }
     }
 
     /// Who is told.
@@ -142,6 +141,11 @@ impl Judgement {
     /// Who asked.
     pub fn client(&self) -> IpAddr {
         self.client
+    }
+
+    /// The same, for a question that was on its way to another resolver, if it was.
+    pub(crate) fn on_its_way_to(self, asked: Option<IpAddr>) -> Self {
+        Self { asked, ..self }
     }
 
     /// The other resolver that the question was on its way to, if it was.

@@ -139,7 +139,7 @@ impl<N: Next> FilterHandler<N> {
 
         // 4. The decision, before anything is asked of anyone.
         let Some(name) = Name::from_wire(query.name()) else { return silence() };
-        let judged = self.filter.judge(name, client, asked);
+        let judged = self.filter.judge(name, client).on_its_way_to(asked);
         let Some((rule, verdict)) = judged.decided() else {
             count(&c.unlisted);
             return self.next.answer::<R, T>(request, &query, &judged, to).await;

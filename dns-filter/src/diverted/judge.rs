@@ -58,7 +58,7 @@ pub(super) fn judge(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>)
     let Some(name) = Name::from_wire(query.name()) else {
         return unjudged(handler, diverted);
     };
-    let judged = handler.filter().judge(name, client, Some(diverted.asked.ip()));
+    let judged = handler.filter().judge(name, client).on_its_way_to(Some(diverted.asked.ip()));
     match judged.decided() {
         None => unlisted(handler, diverted, &judged),
         Some((_, Verdict::Block)) => Fate::Answer,
