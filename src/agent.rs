@@ -30,6 +30,11 @@ use crate::watch::Watch;
 /// Where DNS is answered unless said otherwise: a port that needs no privilege.
 const DEFAULT_LISTEN: &str = "127.0.0.1:5300";
 
+/// After what time a reload is tried again that failed for another reason than what the files say; twice as long after
+/// each more.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(300);
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
@@ -165,8 +170,15 @@ impl Agent {
         agent.say_hello();
         let _exemptions = tokio::spawn(watch_exemptions(agent.reloader.clone(), agent.filter.clone()));
         let _sweeps = tokio::spawn(sweep_every_second(agent.questions.clone()));
+        let mut retry_after = RETRY_AFTER;
         loop {
+            let retry = agent.reloader.is_worth_another_try();
+            retry_after = if retry { retry_after.min(RETRY_AFTER_AT_MOST) } else { RETRY_AFTER };
             tokio::select! {
+                () = tokio::time::sleep(retry_after), if retry => {
+                    retry_after *= 2;
+                    agent.reload(Cause::Retry, "what kept the policy from coming into force may have passed").await;
+                }
                 () = watch.changed() => agent.reload(Cause::Files, "the policy files changed").await,
                 _ = hangup.recv() => agent.reload(Cause::Signal, "SIGHUP").await,
                 _ = terminate.recv() => return Ok(()),
