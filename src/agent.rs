@@ -11,7 +11,7 @@ use interdict_dns_filter::{
     Clients, Counters, Filter, FilterHandler, Forwarder, Listeners, Upstream, default_clients,
 };
 use interdict_ebpf_loader::{PacketPlane, Role};
-use interdict_policy::{Ask, Exemption, Timestamp};
+use interdict_policy::{Action, Ask, DomainName, Exemption, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -205,8 +205,8 @@ impl Agent {
             list(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect())
         );
         tracing::info!("record in {}", self.data.join("log").display());
-        if let Some(listen) = self.listen.first() {
-            tracing::info!("try: dig @{} -p {} s07.upd.kaspersky.com", listen.ip(), listen.port());
+        if let Some(listen) = self.listen.first().filter(|_| blocks(&policy, EXAMPLE)) {
+            tracing::info!("try: dig @{} -p {} {EXAMPLE}", listen.ip(), listen.port());
         }
     }
 
@@ -263,6 +263,14 @@ impl Agent {
     }
 }
 
+/// A name that the embedded pack blocks.
+const EXAMPLE: &str = "s07.upd.kaspersky.com";
+
+fn blocks(policy: &Policy, name: &str) -> bool {
+    let decided = name.parse::<DomainName>().ok().and_then(|name| policy.decide_name(name.as_name()));
+    decided.is_some_and(|decided| policy.rule(decided.rule).action == Action::Block)
+}
+
 async fn sweep_every_second(questions: Arc<Recorder>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -304,7 +312,7 @@ impl Agent {
                 json!({ "name": attached.name, "role": role, "mode": attached.mode.as_str() })
             })
             .collect();
-        json!({ "digest": self.filter.policy().digest().to_string(), "interfaces": interfaces })
+        json!({ "digest": plane.digest().map(|digest| digest.to_string()), "interfaces": interfaces })
     }
 
     /// As the policy says, but for addresses that the packet plane decides on before or after it asks the policy.

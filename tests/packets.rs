@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(what_cannot_be_filtered_is_not_started, Root),
         case!(the_running_agent_keeps_three_capabilities, Root),
         case!(a_missing_capability_is_named, Root),
+        case!(the_named_capabilities_suffice, Root),
         case!(a_folder_that_only_privileges_open_is_refused, Root),
     ]
 }
@@ -476,13 +477,30 @@ fn the_running_agent_keeps_three_capabilities() {
 fn a_missing_capability_is_named() {
     let lab = lab();
     let folder = policy_folder();
-    for (dropped, named) in [("-bpf", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN")] {
+    for (dropped, named) in
+        [("-bpf", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN"), ("-perfmon", "CAP_PERFMON")]
+    {
         let mut command = lab.command(Side::Gateway, "setpriv");
         command.args(["--bounding-set", dropped, env!("CARGO_BIN_EXE_interdict")]);
         let output = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && said.contains(named), "{dropped}:\n{said}");
     }
+}
+
+/// What the README names, and nothing else.
+fn the_named_capabilities_suffice() {
+    let lab = lab();
+    let folder = policy_folder();
+    let mut command = lab.command(Side::Gateway, "setpriv");
+    command.args(["--bounding-set", "-all,+bpf,+net_admin,+perfmon,+net_bind_service"]);
+    command.arg(env!("CARGO_BIN_EXE_interdict"));
+    let child = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).spawn().unwrap();
+    let gateway = Gateway { folder, child };
+    until("the agent on the gateway answers", || gateway.ask(&interdict::control::Request::Status));
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert_eq!(gateway.write_policy(&POLICY.replace("176.0/21", "180.0/24"))["applied"], true);
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
 }
 
 fn a_folder_that_only_privileges_open_is_refused() {

@@ -17,7 +17,7 @@ use interdict_ebpf_shared::{
     limits::MAX_SAFE,
     maps,
 };
-use interdict_policy::{Action, Policy, RuleId};
+use interdict_policy::{Action, Digest, Policy, RuleId};
 use ipnet::IpNet;
 
 use crate::{
@@ -188,6 +188,12 @@ impl PacketPlane {
         let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
         self.links = attach::attach(&mut object, &self.options, &self.pins)?;
         Ok(())
+    }
+
+    /// The digest of the policy that the kernel goes by; `None` before the first.
+    pub fn digest(&self) -> Option<Digest> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.digest(self.control.live())
     }
 
     /// The safe network that holds an address, the longest one.

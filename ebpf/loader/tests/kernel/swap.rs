@@ -30,11 +30,16 @@ fn verdict(plane: &PacketPlane, destination: &str) -> &'static str {
 
 fn before_the_first_policy_everything_passes() {
     let mut plane = PacketPlane::load(&options()).unwrap();
-    assert_eq!(verdict(&plane, BANNED), "no_policy");
-    let staged = plane.stage(&policy("a block 192.0.2.0/24")).unwrap();
-    assert_eq!(verdict(&plane, BANNED), "no_policy");
+    assert_eq!((verdict(&plane, BANNED), plane.digest()), ("no_policy", None));
+    let banned = policy("a block 192.0.2.0/24");
+    let staged = plane.stage(&banned).unwrap();
+    assert_eq!((verdict(&plane, BANNED), plane.digest()), ("no_policy", None));
     plane.flip(staged).unwrap();
-    assert_eq!(verdict(&plane, BANNED), "blocked");
+    assert_eq!((verdict(&plane, BANNED), plane.digest()), ("blocked", Some(banned.digest())));
+    let staged = plane.stage(&policy("b block 192.0.2.0/24")).unwrap();
+    assert_eq!(plane.digest(), Some(banned.digest()));
+    plane.flip(staged).unwrap();
+    assert_ne!(plane.digest(), Some(banned.digest()));
 }
 
 fn the_verdict_changes_with_the_flip_and_not_before() {
