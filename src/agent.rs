@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
-    Clients, Counters, Filter, FilterHandler, Forwarder, Listeners, Upstream, default_clients,
+    Clients, Connections, Counters, Filter, FilterHandler, Forwarder, Upstream, default_clients,
 };
 use interdict_ebpf_loader::{PacketPlane, Role};
 use interdict_policy::{Action, Ask, DomainName, Exemption, Policy, Timestamp};
@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArgs;
-use crate::config::Settings;
+use crate::config::{PacketSettings, Settings};
 use crate::control::{self, Answer, Request};
 use crate::explain::{Asker, Explanation, explain};
+use crate::listen::{Addresses, Bound, Listen, Service};
 use crate::observe::Recorder;
 use crate::packets::{self, PacketRecorder, Policies};
 use crate::privileges;
@@ -40,6 +41,7 @@ const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(300);
 /// # Errors
 /// When anything keeps it from starting; nothing is served then.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    privileges::raise_open_files_limit();
     let settings = Settings::new(args)?;
     let data = settings.data.map_or_else(default_data, Ok)?;
     std::fs::create_dir_all(&data)
@@ -51,13 +53,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         [] => vec![DEFAULT_LISTEN.parse::<SocketAddr>()?],
         named => named.to_vec(),
     };
+    let named = Listen::new(listen)?;
+    let listen = named.now()?;
     let upstreams = upstreams(&settings.upstreams, &listen)?;
     let mut plane = packets::load(&settings.packet, &listen, &upstreams)?;
     let clients = match settings.clients {
         named if !named.is_empty() => named,
         _ => [default_clients(), packets::client_networks(&settings.packet)?].concat(),
     };
-    let listeners = Listeners::bind(&listen)?;
+    let listeners = named.bind(&listen)?;
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
     let record = Record::open(&data, &node())?;
@@ -94,7 +98,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let reloader =
         Reloader::new(files, filter.clone(), plane.clone(), policies, store, log.clone(), first.warning);
     let agent = Agent {
-        listen: listeners.addresses(),
+        listening: Addresses::default(),
+        packets: settings.packet,
         upstreams,
         clients: Clients::new(clients),
         data,
@@ -107,7 +112,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(agent.serve(listeners, control));
+    let served = runtime.block_on(agent.serve(named, listeners, control));
     runtime.shutdown_background();
     let _ = std::fs::remove_file(&socket);
     if let Some(recorder) = recorder {
@@ -135,7 +140,8 @@ fn check_access(policy: &[PathBuf], policy_is_in_order: bool, data: &Path) -> an
 }
 
 struct Agent {
-    listen: Vec<SocketAddr>,
+    listening: Addresses,
+    packets: PacketSettings,
     upstreams: Vec<Upstream>,
     clients: Clients,
     data: PathBuf,
@@ -150,8 +156,9 @@ struct Agent {
 impl Agent {
     /// Serves until SIGINT or SIGTERM; SIGHUP and changed files reload.
     async fn serve(
-        self,
-        listeners: Listeners,
+        mut self,
+        listen: Listen,
+        listeners: Vec<Bound>,
         control: std::os::unix::net::UnixListener,
     ) -> anyhow::Result<()> {
         let forwarder = Forwarder::new(&self.upstreams, self.filter.clone(), self.counters.clone())
@@ -164,11 +171,16 @@ impl Agent {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let control = tokio::net::UnixListener::from_std(control)?;
 
-        let _dns = listeners.serve(Arc::new(handler), &self.counters);
+        let connections = Connections::of(self.clients.clone());
+        let asked = self.upstreams.iter().map(|Upstream(to)| *to).collect();
+        let mut dns = Service::new(listen, asked, handler, connections, self.counters.clone());
+        listeners.into_iter().for_each(|bound| dns.serve(bound));
+        self.listening = dns.addresses();
         let agent = Arc::new(self);
         let _control = tokio::spawn(control::serve(control, agent.clone()));
         agent.say_hello();
         let _exemptions = tokio::spawn(watch_exemptions(agent.reloader.clone(), agent.filter.clone()));
+        let _addresses = tokio::spawn(follow_addresses(agent.clone(), dns));
         let _sweeps = tokio::spawn(sweep_every_second(agent.questions.clone()));
         let mut retry_after = RETRY_AFTER;
         loop {
@@ -201,11 +213,11 @@ impl Agent {
         );
         tracing::info!(
             "DNS on {} (UDP and TCP), asking {}",
-            list(self.listen.iter().map(ToString::to_string).collect()),
+            list(self.listening.list().iter().map(ToString::to_string).collect()),
             list(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect())
         );
         tracing::info!("record in {}", self.data.join("log").display());
-        if let Some(listen) = self.listen.first().filter(|_| blocks(&policy, EXAMPLE)) {
+        if let Some(listen) = self.listening.list().first().filter(|_| blocks(&policy, EXAMPLE)) {
             tracing::info!("try: dig @{} -p {} {EXAMPLE}", listen.ip(), listen.port());
         }
     }
@@ -249,7 +261,7 @@ impl Agent {
             "planes": {
                 "dns": {
                     "digest": policy.digest().to_string(),
-                    "listen": texts(self.listen.iter().map(ToString::to_string).collect()),
+                    "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
                     "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
                 },
                 "packet": self.plane.as_ref().map(|plane| self.packet_status(&plane.lock().unwrap_or_else(PoisonError::into_inner))),
@@ -260,6 +272,21 @@ impl Agent {
                 "audit": { "written": audit.written, "lost": audit.lost, "queued": audit.queued },
             },
         })
+    }
+}
+
+/// How often it is looked which addresses the machine has.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the service going; where it listens on wildcards, on the addresses that the machine has.
+async fn follow_addresses(agent: Arc<Agent>, mut dns: Service<FilterHandler<Forwarder>>) {
+    loop {
+        tokio::time::sleep(ADDRESSES_EVERY).await;
+        if dns.follow() {
+            let agent = agent.clone();
+            // The packet plane may be busy for seconds.
+            let _ = tokio::task::spawn_blocking(move || agent.renew_safe_addresses()).await;
+        }
     }
 }
 
@@ -300,6 +327,16 @@ async fn watch_exemptions(reloader: Arc<Reloader>, filter: Arc<Filter>) {
 }
 
 impl Agent {
+    /// Our listeners are never dropped, wherever they are now.
+    fn renew_safe_addresses(&self) {
+        let Some(plane) = &self.plane else { return };
+        let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
+        let safe = packets::safe(&self.packets, &self.listening.list(), &self.upstreams);
+        if let Err(error) = safe.and_then(|safe| Ok(plane.set_safe(safe)?)) {
+            tracing::warn!("packets to our own addresses may be dropped: {error:#}");
+        }
+    }
+
     fn packet_status(&self, plane: &PacketPlane) -> Value {
         let interfaces: Vec<Value> = plane
             .interfaces()

@@ -17,6 +17,7 @@ pub mod files;
 mod history;
 mod import;
 pub mod lab;
+mod listen;
 mod observe;
 pub mod packets;
 mod privileges;

@@ -46,13 +46,13 @@ pub(crate) fn load(
 }
 
 /// What is never dropped: what the operator names, our listeners, the upstreams, and the default gateways.
-fn safe(
+pub(crate) fn safe(
     settings: &PacketSettings,
     listen: &[SocketAddr],
     upstreams: &[Upstream],
 ) -> anyhow::Result<Vec<IpNet>> {
     let ours = listen.iter().chain(upstreams.iter().map(|Upstream(to)| to)).map(SocketAddr::ip);
-    let addresses = ours.filter(|address| !address.is_unspecified()).chain(default_gateways()?);
+    let addresses = ours.chain(default_gateways()?);
     let mut safe = settings.safe.clone();
     safe.extend(addresses.map(|address| IpNet::from(address.to_canonical())));
     safe.sort();

@@ -1,6 +1,6 @@
 //! Which resolvers are asked, and that none of them is this server.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, bail};
 use interdict_dns_filter::{Upstream, system_upstreams};
@@ -42,12 +42,5 @@ fn unusable(upstream: SocketAddr) -> Option<&'static str> {
 
 /// Whether what is sent to `upstream` arrives at `listener`.
 fn is_the_same(listener: SocketAddr, upstream: SocketAddr) -> bool {
-    if listener.port() != upstream.port() {
-        return false;
-    }
-    if !listener.ip().is_unspecified() {
-        return listener.ip().to_canonical() == upstream.ip().to_canonical();
-    }
-    // A wildcard listener takes every address of this machine, and those are the ones it can bind.
-    upstream.ip().is_unspecified() || UdpSocket::bind((upstream.ip(), 0)).is_ok()
+    listener.port() == upstream.port() && listener.ip().to_canonical() == upstream.ip().to_canonical()
 }

@@ -281,7 +281,7 @@ fn bad_starts_say_what_to_do() {
             "this machine does not have that address",
         ),
         (&["--listen", "127.0.0.1:5399", "--upstream", "127.0.0.1:5399"], "is our own listener"),
-        (&["--listen", "0.0.0.0:5399", "--upstream", "127.0.0.2:5399"], "is our own listener"),
+        (&["--listen", "0.0.0.0:5399", "--upstream", "127.0.0.1:5399"], "is our own listener"),
         (&["--listen", "127.0.0.1:0", "--upstream", "resolver"], "is not ADDRESS or ADDRESS:PORT"),
         (
             &["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:0"],

@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_dead_upstream_never_delays_a_blocked_answer, Dig),
         case!(what_is_no_question_is_refused_by_name, Dig),
         case!(a_flood_of_questions_is_counted_exactly),
+        case!(a_flood_of_connections_takes_nothing_from_others, Dig),
     ]
 }
 
@@ -223,4 +224,25 @@ fn a_flood_of_questions_is_counted_exactly() {
     });
     assert!(counts.contains(&1) && counts.iter().any(|&count| count > 1), "{counts:?}");
     assert!(counts.len() < QUESTIONS as usize / 2, "{} events", counts.len());
+}
+
+/// One client opens as many TCP connections as it may, and then some.
+fn a_flood_of_connections_takes_nothing_from_others() {
+    const MORE: usize = 500;
+    let (agent, _upstream) = start();
+    let limit = interdict_dns_filter::TCP_CONNECTIONS_OF_A_CLIENT_LIMIT;
+    let address = agent.address();
+    let connect = |_| std::net::TcpStream::connect(address).unwrap();
+    let held: Vec<_> = (0..limit + MORE).map(connect).collect();
+    let refused = |agent: &Agent| agent.status()["counters"]["dns"]["tcp_refused"].as_u64().unwrap();
+    until("what is too much is closed and counted", || (refused(&agent) == MORE as u64).then_some(()));
+    assert_eq!(agent.dig(&["x.v.example", "+tcp", "-b", "127.0.0.2"]).status(), "NXDOMAIN");
+    agent.dig(&["www.other.test", "A", "+tcp", "-b", "127.0.0.2"]).has("192.0.2.7");
+    agent.dig(&["fresh.other.test", "A"]).has("192.0.2.7");
+    agent.write_policy("v.toml", &POLICY.replace("\"v.example\"", "\"v.example\", \"w.example\""));
+    agent.event("an edit is in force", |event| event["act"] == "policy.applied");
+    drop(held);
+    until("places are free again", || {
+        (agent.dig(&["x.w.example", "+tcp"]).status() == "NXDOMAIN").then_some(())
+    });
 }

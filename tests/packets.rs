@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(an_edit_reaches_the_kernel_and_a_broken_one_does_not, Root),
         case!(no_packet_passes_while_policies_are_swapped, Root),
         case!(raw_frames_of_every_kind_are_judged, Root),
+        case!(a_wildcard_is_every_address_as_they_come_and_go, Root),
         case!(the_agents_exit_leaves_no_program, Root),
         case!(a_kept_program_blocks_through_kills_and_restarts, Root),
         case!(what_cannot_be_filtered_is_not_started, Root),
@@ -347,6 +348,49 @@ fn raw_frames_of_every_kind_are_judged() {
     let sent: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
     assert!(sent.len() >= 8, "{sent:?}");
     until("every frame is counted as blocked", || (blocked() == sent.len() as u64).then_some(()));
+}
+
+/// Each address answers from itself, and is never dropped: the policy bans the networks that our own addresses are in.
+fn a_wildcard_is_every_address_as_they_come_and_go() {
+    const LATER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(10, 77, 0, 77);
+    let lab = lab();
+    let folder = policy_folder();
+    let ours = POLICY.replace("\"77.74.176.0/21\"", "\"192.0.2.0/24\", \"10.77.0.64/26\"");
+    std::fs::write(folder.path().join("policy/p.toml"), ours).unwrap();
+    let more = ["--listen", "0.0.0.0:53", "--listen", "[::]:53", "--interface", &format!("{LAN}=lan")];
+    let gateway = Gateway::start_in(&lab, folder, &more);
+    // A connected socket takes answers from the address that it asked, and no other.
+    let answers = |address: std::net::Ipv4Addr| {
+        let asked = lab.inside(Side::Client, move || {
+            let socket = std::net::UdpSocket::bind((CLIENT, 0))?;
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
+            socket.connect((address, 53))?;
+            socket.send(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x07support\x09kaspersky\x03com\0\0\x01\0\x01")?;
+            socket.recv(&mut [0; 512])
+        });
+        asked.unwrap().is_ok()
+    };
+    assert!(answers(GATEWAY));
+    assert!(answers([192, 0, 2, 1].into()), "the gateway's address on its other side");
+    assert!(!answers(LATER));
+    let listens = |address: &str| {
+        let status = gateway.status();
+        status["planes"]["dns"]["listen"].as_array().unwrap().iter().any(|listen| listen == address)
+    };
+    assert!(listens("[::1]:53"));
+    let address = |verb: &str| {
+        let gateway = lab.name(Side::Gateway);
+        let done = Command::new("ip")
+            .args(["-n", &gateway, "addr", verb, &format!("{LATER}/24"), "dev", LAN])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    address("add");
+    until("the new address answers", || answers(LATER).then_some(()));
+    address("del");
+    until("its listener is gone", || (!listens(&format!("{LATER}:53"))).then_some(()));
+    address("add");
+    until("it answers again", || answers(LATER).then_some(()));
 }
 
 fn the_agents_exit_leaves_no_program() {

@@ -55,6 +55,8 @@ counters! {
     upstream_failures,
     /// Dropped: too much work was in flight.
     overload,
+    /// TCP connections closed at once: too many were open, in all or of that client.
+    tcp_refused,
     /// Times a listener died and was started again.
     listener_restarts,
 }

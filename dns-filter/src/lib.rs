@@ -13,6 +13,7 @@ mod filter;
 mod forward;
 mod handler;
 mod serve;
+mod tcp;
 
 pub use clients::{Clients, default_clients};
 pub use counters::{Counters, Snapshot};
@@ -20,5 +21,6 @@ pub use filter::{Answered, Filter, Judgement, Observer, Seen, Silent};
 pub use forward::{Forwarder, Upstream, system_upstreams};
 pub use handler::{FilterHandler, Next};
 pub use serve::{ListenError, Listeners};
+pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
 
 pub use hickory_server;

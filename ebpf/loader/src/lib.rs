@@ -44,7 +44,9 @@ pub use interdict_ebpf_shared::{
     count::{Count, Exit, Loss},
     limits,
 };
-pub use network::{InterfaceInfo, Xdp, default_gateways, interface_networks, interfaces};
+pub use network::{
+    InterfaceInfo, LocalAddress, Xdp, default_gateways, interface_networks, interfaces, local_addresses,
+};
 pub use options::{AtExit, DEFAULT_PIN, Interface, Mode, Options, Role};
 pub use pins::{Pins, unload};
 pub use plane::{Flipped, PacketPlane};

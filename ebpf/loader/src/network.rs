@@ -70,6 +70,31 @@ pub fn interface_networks(name: &str) -> Result<Vec<IpNet>, Error> {
         .collect())
 }
 
+/// An address of this machine, in this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the interface that has it.
+    pub interface: u32,
+}
+
+/// Every address of every interface, in the order in which the kernel lists them.
+///
+/// # Errors
+///
+/// The kernel's routing socket failed.
+pub fn local_addresses() -> Result<Vec<LocalAddress>, Error> {
+    let answers = dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let local = |answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => {
+            local_address(&message).map(|address| LocalAddress { address, interface: message.header.index })
+        }
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(local).collect())
+}
+
 /// The next hops of every default route, of all routing tables.
 ///
 /// # Errors
@@ -135,6 +160,11 @@ fn program(attributes: &[LinkXdp]) -> Option<Xdp> {
 }
 
 fn network(message: &AddressMessage) -> Option<IpNet> {
+    let address = local_address(message)?;
+    IpNet::new(address, message.header.prefix_len).ok().map(|network| network.trunc())
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     // On a point-to-point link `Address` is the far end and `Local` ours.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -144,7 +174,7 @@ fn network(message: &AddressMessage) -> Option<IpNet> {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    IpNet::new(local.or(any)?, message.header.prefix_len).ok().map(|network| network.trunc())
+    local.or(any)
 }
 
 const fn is_link_local(address: IpAddr) -> bool {
