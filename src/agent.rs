@@ -19,6 +19,7 @@ use crate::cli::RunArgs;
 use crate::config::{PacketSettings, Settings};
 use crate::control::{self, Answer, Request};
 use crate::explain::{Asker, Explanation, explain};
+use crate::guard::{self, Guard};
 use crate::listen::{Addresses, Bound, Listen, Service};
 use crate::observe::Recorder;
 use crate::packets::{self, PacketRecorder, Policies};
@@ -98,6 +99,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let reloader =
         Reloader::new(files, filter.clone(), plane.clone(), policies, store, log.clone(), first.warning);
     let agent = Agent {
+        guard: plane.as_ref().map(|plane| Arc::new(Guard::new(plane.clone(), log.clone()))),
         listening: Addresses::default(),
         packets: settings.packet,
         upstreams,
@@ -140,6 +142,8 @@ fn check_access(policy: &[PathBuf], policy_is_in_order: bool, data: &Path) -> an
 }
 
 struct Agent {
+    /// `None` where no packets are filtered.
+    guard: Option<Arc<Guard>>,
     listening: Addresses,
     packets: PacketSettings,
     upstreams: Vec<Upstream>,
@@ -181,6 +185,7 @@ impl Agent {
         agent.say_hello();
         let _exemptions = tokio::spawn(watch_exemptions(agent.reloader.clone(), agent.filter.clone()));
         let _addresses = tokio::spawn(follow_addresses(agent.clone(), dns));
+        let _guard = agent.guard.clone().map(|guard| tokio::spawn(look_after_interfaces(guard)));
         let _sweeps = tokio::spawn(sweep_every_second(agent.questions.clone()));
         let mut retry_after = RETRY_AFTER;
         loop {
@@ -233,7 +238,9 @@ impl Agent {
 
     fn status(&self) -> Value {
         let policy = self.filter.policy();
-        let warning = self.reloader.warning();
+        let unfiltered = self.guard.as_ref().and_then(|guard| guard.warning());
+        let warnings: Vec<String> = self.reloader.warning().into_iter().chain(unfiltered).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let dns: serde_json::Map<String, Value> =
             self.counters.snapshot().iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         let audit = self.log.counters();
@@ -272,6 +279,14 @@ impl Agent {
                 "audit": { "written": audit.written, "lost": audit.lost, "queued": audit.queued },
             },
         })
+    }
+}
+
+async fn look_after_interfaces(guard: Arc<Guard>) {
+    loop {
+        tokio::time::sleep(guard::LOOK_EVERY).await;
+        let guard = guard.clone();
+        let _ = tokio::task::spawn_blocking(move || guard.look()).await;
     }
 }
 

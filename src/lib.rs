@@ -14,6 +14,7 @@ mod diff;
 pub mod explain;
 mod export;
 pub mod files;
+mod guard;
 mod history;
 mod import;
 pub mod lab;

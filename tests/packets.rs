@@ -24,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(no_packet_passes_while_policies_are_swapped, Root),
         case!(raw_frames_of_every_kind_are_judged, Root),
         case!(a_wildcard_is_every_address_as_they_come_and_go, Root),
+        case!(an_interface_that_comes_again_is_filtered_again, Root),
         case!(the_agents_exit_leaves_no_program, Root),
         case!(a_kept_program_blocks_through_kills_and_restarts, Root),
         case!(what_cannot_be_filtered_is_not_started, Root),
@@ -391,6 +392,54 @@ fn a_wildcard_is_every_address_as_they_come_and_go() {
     until("its listener is gone", || (!listens(&format!("{LATER}:53"))).then_some(()));
     address("add");
     until("it answers again", || answers(LATER).then_some(()));
+}
+
+fn an_interface_that_comes_again_is_filtered_again() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let ip = |line: String| {
+        let done = Command::new("ip").args(line.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {line}");
+    };
+    let [client, router] = [Side::Client, Side::Gateway].map(|side| lab.name(side));
+    let make = || {
+        ip(format!("-n {client} link add eth0 type veth peer name {LAN} netns {router}"));
+        ip(format!("-n {client} addr add {CLIENT}/24 dev eth0"));
+        ip(format!("-n {router} addr add {GATEWAY}/24 dev {LAN}"));
+        ip(format!("-n {client} link set eth0 up"));
+        ip(format!("-n {router} link set {LAN} up"));
+        ip(format!("-n {client} route add default via {GATEWAY}"));
+    };
+    let acts = |act: &str| gateway.event(act, |event| event["act"] == act);
+    let output = || {
+        let socket = gateway.folder.path().join("sock").display().to_string();
+        Command::new(env!("CARGO_BIN_EXE_interdict")).args(["status", "--control", &socket]).output().unwrap()
+    };
+
+    ip(format!("-n {router} link del {LAN}"));
+    let gone = acts("interface.unfiltered");
+    assert_eq!(gone["detail"]["interface"], LAN);
+    let status = gateway.status();
+    assert_eq!(
+        (&status["in_force"], &status["planes"]["packet"]["interfaces"]),
+        (&false.into(), &serde_json::json!([]))
+    );
+    let said = String::from_utf8(output().stdout).unwrap();
+    assert!(said.contains(&format!("WARNING  {LAN} is not filtered: ")), "{said}");
+    assert_eq!(output().status.code(), Some(1));
+
+    make();
+    assert_eq!(acts("interface.filtered")["detail"]["interface"], LAN);
+    assert_eq!(gateway.status()["in_force"], true);
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert!(lab.connects(at(ORDINARY, 443)).unwrap());
+
+    // Gone and back between two looks.
+    ip(format!("-n {router} link del {LAN}"));
+    make();
+    until("it is filtered again", || (!lab.connects(at(VENDOR, 443)).unwrap()).then_some(()));
+    assert_eq!(gateway.status()["planes"]["packet"]["interfaces"][0]["name"], LAN);
+    assert_eq!(output().status.code(), Some(0));
 }
 
 fn the_agents_exit_leaves_no_program() {

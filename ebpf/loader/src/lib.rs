@@ -34,7 +34,7 @@ mod staging;
 mod system;
 
 pub use answers::{Answers, Told};
-pub use attach::Attached;
+pub use attach::{Attached, Restored};
 pub use clock::Moment;
 pub use counters::{Counters, RuleCount};
 pub use error::Error;

@@ -21,7 +21,7 @@ use interdict_policy::{Action, Digest, Policy, RuleId};
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, Counters, Error, EventReader, Options, Pins, Prober, answers,
+    Answers, AtExit, Attached, Counters, Error, EventReader, Options, Pins, Prober, Restored, answers,
     attach::{self, Link},
     capability,
     control::Control,
@@ -201,6 +201,17 @@ impl PacketPlane {
     pub fn digest(&self) -> Option<Digest> {
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         registry.digest(self.control.live())
+    }
+
+    /// Looks whether every interface in the options has its program, and attaches it where it is missing: an interface that
+    /// was made anew has none. Returns each interface, with what is in the way if it stays without. Call it every second.
+    pub fn restore(&mut self) -> Vec<(String, Result<Restored, Error>)> {
+        let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
+        let (options, pins, links) = (&self.options, &self.pins, &mut self.links);
+        let mut restore = |interface| attach::restore(&mut object, options, pins, interface, links);
+        let outcomes =
+            options.interfaces.iter().map(|interface| (interface.name.clone(), restore(interface)));
+        outcomes.collect()
     }
 
     /// Changes the networks that are never dropped, at once and for every policy.
