@@ -17,7 +17,7 @@ mod tcp;
 
 pub use clients::{Clients, default_clients};
 pub use counters::{Counters, Snapshot};
-pub use filter::{Answered, Filter, Judgement, Observer, Seen, Silent};
+pub use filter::{Answered, Filter, Judgement, Observer, Seen, Silent, Target};
 pub use forward::{Forwarder, Upstream, system_upstreams};
 pub use handler::{FilterHandler, Next};
 pub use serve::{ListenError, Listeners};
