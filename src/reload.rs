@@ -174,7 +174,7 @@ impl Reloader {
                 let problems = refused.to_string();
                 let again = self.set_passing(refused.may_pass().then(|| problems.clone()));
                 // What is tried again by itself is told once.
-                if matches!(cause, Cause::Files | Cause::Retry) && again.as_ref() == Some(&problems) {
+                if cause == Cause::Retry && again.as_ref() == Some(&problems) {
                     return Err(refused);
                 }
                 tracing::error!("policy refused, the one in force stays:\n{problems}");

@@ -63,7 +63,12 @@ impl Watch {
         while !self.changed {
             tokio::select! {
                 _ = self.changes.recv() => self.changed = true,
-                _ = self.look.tick() => self.changed = folders(&self.named) != self.folders,
+                _ = self.look.tick() => {
+                    self.changed = folders(&self.named) != self.folders;
+                    if self.failing {
+                        self.set_anew();
+                    }
+                }
             }
         }
         let _ = timeout(REST_AT_MOST, async {
@@ -77,9 +82,9 @@ impl Watch {
     /// Watches what the paths lead to now. Called at every change, before the files are read: a folder that was moved is
     /// no longer watched, even if it was moved back.
     fn set_anew(&mut self) {
-        let folders = folders(&self.named);
-        match watcher(&self.named, &folders, self.tell.clone()) {
-            Ok(watcher) => (self.watcher, self.folders, self.failing) = (watcher, folders, false),
+        self.folders = folders(&self.named);
+        match watcher(&self.named, &self.folders, self.tell.clone()) {
+            Ok(watcher) => (self.watcher, self.failing) = (watcher, false),
             Err(error) if !self.failing => {
                 tracing::warn!(
                     "edits of the policy may go unseen until SIGHUP or `interdict reload`: {error:#}"
