@@ -1,5 +1,6 @@
 //! The DNS plane as clients see it.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::case;
@@ -17,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_dead_upstream_never_delays_a_blocked_answer, Dig, both_families),
         case!(what_is_no_question_is_refused_by_name, Dig, both_families),
         case!(a_flood_of_questions_is_counted_exactly, Nothing, both_families),
+        case!(questions_on_one_connection_are_answered_in_their_order, Nothing, both_families),
         case!(a_flood_of_connections_takes_nothing_from_others, Dig),
     ]
 }
@@ -296,4 +298,35 @@ fn a_flood_of_connections_takes_nothing_from_others() {
     until("places are free again", || {
         (agent.dig(&["x.w.example", "+tcp"]).status() == "NXDOMAIN").then_some(())
     });
+}
+
+/// All sent at once, one of them no question at all, and one whose answer comes from upstream.
+fn questions_on_one_connection_are_answered_in_their_order() {
+    const NXDOMAIN: u8 = 3;
+    const FORMERR: u8 = 1;
+    let (agent, _upstream) = start();
+    let question =
+        |id: u8, name: &[u8]| [&[0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], name, &[0, 0, 1, 0, 1]].concat();
+    let (banned, other) = (b"\x01a\x01v\x07example", b"\x03www\x05other\x04test");
+    let messages = [
+        (question(1, banned), Some(NXDOMAIN)),
+        (question(2, other), Some(0)),
+        (vec![0, 3, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], Some(FORMERR)),
+        (vec![0, 4, 1], None),
+        (question(5, banned), Some(NXDOMAIN)),
+    ];
+    let mut connection = std::net::TcpStream::connect(agent.address()).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let framed = |message: &Vec<u8>| [&(message.len() as u16).to_be_bytes()[..], message].concat();
+    connection
+        .write_all(&messages.iter().flat_map(|(message, _)| framed(message)).collect::<Vec<_>>())
+        .unwrap();
+    for (message, expect) in messages {
+        let Some(code) = expect else { continue };
+        let mut len = [0; 2];
+        connection.read_exact(&mut len).unwrap();
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(len))];
+        connection.read_exact(&mut answer).unwrap();
+        assert_eq!((&answer[..2], answer[3] & 0x0f), (&message[..2], code));
+    }
 }
