@@ -211,8 +211,8 @@ fn words(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser
     PossibleValuesParser::new(words)
 }
 
-/// What shells say of a program that SIGPIPE ended (128 and the number of the signal). Rust programs ignore that signal,
-/// so a verb whose reader has gone, as in `interdict status | head -3`, ends by itself.
+/// What shells say of a program that SIGPIPE ended (128 and the number of the signal). Rust programs ignore that
+/// signal, so a verb whose reader has gone, as in `interdict status | head -3`, ends by itself.
 pub const ENDED_BY_SIGPIPE: u8 = 128 + 13;
 
 /// Whether printing failed since nobody reads any more. An error with a context is about something else.

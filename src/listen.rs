@@ -1,7 +1,8 @@
-//! Where DNS is answered: the addresses named, and for a wildcard every address that the machine has, as they come and go.
+//! Where DNS is answered: the addresses named, and for a wildcard every address that the machine has, as they come and
+//! go.
 //!
-//! A socket on a wildcard would answer from the address that the routing table prefers, and clients drop answers that come
-//! from another address than they asked. So each address has a socket of its own.
+//! A socket on a wildcard would answer from the address that the routing table prefers, and clients drop answers that
+//! come from another address than they asked. So each address has a socket of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;

@@ -79,8 +79,8 @@ impl Watch {
         self.set_anew();
     }
 
-    /// Watches what the paths lead to now. Called at every change, before the files are read: a folder that was moved is
-    /// no longer watched, even if it was moved back.
+    /// Watches what the paths lead to now. Called at every change, before the files are read: a folder that was moved
+    /// is no longer watched, even if it was moved back.
     fn set_anew(&mut self) {
         self.folders = folders(&self.named);
         match watcher(&self.named, &self.folders, self.tell.clone()) {
@@ -137,8 +137,8 @@ fn is_a_change(event: &Event) -> bool {
     }
 }
 
-/// Whether an event is about something named, or about a policy file in it. One without a path says that the kernel lost
-/// some.
+/// Whether an event is about something named, or about a policy file in it. One without a path says that the kernel
+/// lost some.
 fn concerns(named: &[PathBuf], event: &Event) -> bool {
     let is_in = |path: &Path| path.parent().is_some_and(|folder| named.iter().any(|named| named == folder));
     let is_ours = |path: &PathBuf| named.contains(path) || is_policy_file(path) && is_in(path);

@@ -120,8 +120,8 @@ fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(RuleIndex,
     Some((rule, policy.judge(rule, Some(client), Timestamp::now()).verdict))
 }
 
-/// The rule for where an answer leads, and what it means for the client. A rule with ports leaves addresses to the packet
-/// plane, which sees the ports.
+/// The rule for where an answer leads, and what it means for the client. A rule with ports leaves addresses to the
+/// packet plane, which sees the ports.
 fn decide_target(policy: &Policy, target: &Target, client: IpAddr) -> Option<(RuleIndex, Verdict)> {
     match target {
         Target::Name(name) => decide(policy, name.as_name(), client),

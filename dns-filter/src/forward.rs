@@ -209,8 +209,8 @@ impl Next for Forwarder {
 }
 
 impl Forwarder {
-    /// The CNAME record of a name, if it has one. The resolver library takes it for no answer to a question for SOA, and
-    /// leaves it out.
+    /// The CNAME record of a name, if it has one. The resolver library takes it for no answer to a question for SOA,
+    /// and leaves it out.
     async fn alias(&self, name: hickory_proto::rr::Name) -> Vec<Record> {
         let answer = self.resolve(Question::query(name, RecordType::CNAME)).await;
         let mut records = answer.map(|answer| answer.answers).unwrap_or_default();

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use crate::clients::Clients;
 use crate::counters::{Counters, count};
 
-/// Connections at one time, over all listeners; more are closed and counted. Each costs a file descriptor, and the rest of
-/// the program needs some too.
+/// Connections at one time, over all listeners; more are closed and counted. Each costs a file descriptor, and the rest
+/// of the program needs some too.
 pub const TCP_CONNECTIONS_LIMIT: usize = 1024;
 /// Of these, connections of one client, so that no client takes the place of all others.
 pub const TCP_CONNECTIONS_OF_A_CLIENT_LIMIT: usize = 32;
@@ -152,8 +152,8 @@ async fn converse<H: RequestHandler>(
     }
 }
 
-/// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header, or
-/// it is not a question's, and so deserves no answer.
+/// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header,
+/// or it is not a question's, and so deserves no answer.
 fn format_error(message: &[u8]) -> Option<[u8; 12]> {
     const ANSWER: u8 = 0x80;
     const OPCODE_AND_RD: u8 = 0x79;

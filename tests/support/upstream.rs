@@ -11,8 +11,8 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::loopback;
 
-/// A server on loopback. `*.silent.test` gets no answer, `*.none.test` NXDOMAIN, `alias-TO.test` a CNAME to TO
-/// with its `_` read as dots and an address behind it, `service-TO.test` an HTTPS record that leads to TO, `at-ADDRESS.test`
+/// A server on loopback. `*.silent.test` gets no answer, `*.none.test` NXDOMAIN, `alias-TO.test` a CNAME to TO with its
+/// `_` read as dots and an address behind it, `service-TO.test` an HTTPS record that leads to TO, `at-ADDRESS.test`
 /// that address with its `-` read as dots, everything else 192.0.2.7, 2001:db8::7 or the text "upstream". HTTPS records
 /// carry the IPv4 address as a hint.
 pub(crate) struct Upstream {

@@ -4,8 +4,8 @@ use std::fs;
 
 use crate::Error;
 
-/// What loading and attaching XDP programs takes (capabilities(7)), with the number of its bit. The verifier lets a program
-/// work with pointers as ours do only if its loader may look into the kernel anyway, which is CAP_PERFMON.
+/// What loading and attaching XDP programs takes (capabilities(7)), with the number of its bit. Without CAP_PERFMON the
+/// verifier refuses what ours do with pointers.
 const NEEDED: [(&str, u32); 3] = [("CAP_BPF", 39), ("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38)];
 
 /// Names the first capability that is missing.

@@ -203,8 +203,9 @@ impl PacketPlane {
         registry.digest(self.control.live())
     }
 
-    /// Looks whether every interface in the options has its program, and attaches it where it is missing: an interface that
-    /// was made anew has none. Returns each interface, with what is in the way if it stays without. Call it every second.
+    /// Looks whether every interface in the options has its program, and attaches it where it is missing: an interface
+    /// that was made anew has none. Returns each interface, with what is in the way if it stays without. Call it every
+    /// second.
     pub fn restore(&mut self) -> Vec<(String, Result<Restored, Error>)> {
         let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
         let (options, pins, links) = (&self.options, &self.pins, &mut self.links);
