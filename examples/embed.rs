@@ -14,7 +14,7 @@ use interdict_dns_filter::hickory_server::net::runtime::Time;
 use interdict_dns_filter::hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use interdict_dns_filter::hickory_server::zone_handler::MessageResponseBuilder;
 use interdict_dns_filter::{
-    Answered, Clients, Filter, FilterHandler, Listeners, Observer, Seen, default_clients,
+    Answered, Clients, Connections, Filter, FilterHandler, Listeners, Observer, Seen, default_clients,
 };
 use interdict_policy::{compile, packs};
 
@@ -61,9 +61,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address: SocketAddr = std::env::args().nth(1).unwrap_or("127.0.0.1:5301".into()).parse()?;
     let policy = compile(&[packs::kaspersky()])?.policy;
     let filter = Arc::new(Filter::new(Arc::new(policy), Arc::new(Print)));
-    let handler = FilterHandler::in_front_of(Intranet, filter, Clients::new(default_clients()));
+    let clients = Clients::new(default_clients());
+    let handler = FilterHandler::in_front_of(Intranet, filter, clients.clone());
     let listeners = Listeners::bind(&[address])?;
     println!("listening on {}", listeners.addresses()[0]);
-    listeners.serve(Arc::new(handler), &Arc::default()).join_all().await;
+    listeners.serve(&Arc::new(handler), &Connections::of(clients), &Arc::default()).join_all().await;
     Ok(())
 }

@@ -8,19 +8,21 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
-    Clients, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Listeners, Upstream,
+    Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
     default_clients, serve_diverted,
 };
 use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Role};
-use interdict_policy::{Ask, Exemption, Timestamp};
+use interdict_policy::{Action, Ask, DomainName, Exemption, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArgs;
-use crate::config::Settings;
+use crate::config::{PacketSettings, Settings};
 use crate::control::{self, Answer, Request};
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
+use crate::guard::{self, Guard};
+use crate::listen::{Addresses, Bound, Listen, Service};
 use crate::observe::Recorder;
 use crate::packets::{self, Heart, PacketRecorder, Parts, Policies};
 use crate::privileges;
@@ -32,11 +34,17 @@ use crate::watch::Watch;
 /// Where DNS is answered unless said otherwise: a port that needs no privilege.
 const DEFAULT_LISTEN: &str = "127.0.0.1:5300";
 
+/// After what time a reload is tried again that failed for another reason than what the files say; twice as long after
+/// each more.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(300);
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
 /// When anything keeps it from starting; nothing is served then.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    privileges::raise_open_files_limit();
     let settings = Settings::new(args)?;
     let data = settings.data.map_or_else(default_data, Ok)?;
     std::fs::create_dir_all(&data)
@@ -48,13 +56,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         [] => vec![DEFAULT_LISTEN.parse::<SocketAddr>()?],
         named => named.to_vec(),
     };
+    let named = Listen::new(listen)?;
+    let listen = named.now()?;
     let upstreams = upstreams(&settings.upstreams, &listen)?;
     let clients = match settings.clients {
         named if !named.is_empty() => named,
         _ => [default_clients(), packets::client_networks(&settings.packet)?].concat(),
     };
     let mut plane = packets::load(&settings.packet, &listen, &upstreams, &clients)?;
-    let listeners = Listeners::bind(&listen)?;
+    let listeners = named.bind(&listen)?;
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
     let record = Record::open(&data, &node())?;
@@ -104,7 +114,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let reloader =
         Reloader::new(files, filter.clone(), plane.clone(), policies, store, log.clone(), first.warning);
     let agent = Agent {
-        listen: listeners.addresses(),
+        guard: plane.as_ref().map(|plane| Arc::new(Guard::new(plane.clone(), log.clone()))),
+        listening: Addresses::default(),
+        packets: settings.packet,
         upstreams,
         clients: Clients::new(clients),
         data,
@@ -118,7 +130,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(agent.serve(listeners, control, diverted));
+    let served = runtime.block_on(agent.serve(named, listeners, control, diverted));
     runtime.shutdown_background();
     if let Some(heart) = heart {
         heart.stop();
@@ -149,7 +161,10 @@ fn check_access(policy: &[PathBuf], policy_is_in_order: bool, data: &Path) -> an
 }
 
 struct Agent {
-    listen: Vec<SocketAddr>,
+    /// `None` where no packets are filtered.
+    guard: Option<Arc<Guard>>,
+    listening: Addresses,
+    packets: PacketSettings,
     upstreams: Vec<Upstream>,
     clients: Clients,
     data: PathBuf,
@@ -165,8 +180,9 @@ struct Agent {
 impl Agent {
     /// Serves until SIGINT or SIGTERM; SIGHUP and changed files reload.
     async fn serve(
-        self,
-        listeners: Listeners,
+        mut self,
+        listen: Listen,
+        listeners: Vec<Bound>,
         control: std::os::unix::net::UnixListener,
         diverted: Option<DivertedSockets>,
     ) -> anyhow::Result<()> {
@@ -181,15 +197,28 @@ impl Agent {
         let control = tokio::net::UnixListener::from_std(control)?;
 
         let handler = Arc::new(handler);
-        let _dns = listeners.serve(handler.clone(), &self.counters);
+        let connections = Connections::of(self.clients.clone());
+        let asked = self.upstreams.iter().map(|Upstream(to)| *to).collect();
+        let mut dns = Service::new(listen, asked, handler.clone(), connections, self.counters.clone());
+        listeners.into_iter().for_each(|bound| dns.serve(bound));
+        self.listening = dns.addresses();
         let _diverted = diverted.map(|sockets| serve_diverted(sockets, OWN_MARK, &handler)).transpose()?;
         let agent = Arc::new(self);
         let _control = tokio::spawn(control::serve(control, agent.clone()));
         agent.say_hello();
         let _exemptions = tokio::spawn(watch_exemptions(agent.reloader.clone(), agent.filter.clone()));
+        let _addresses = tokio::spawn(follow_addresses(agent.clone(), dns));
+        let _guard = agent.guard.clone().map(|guard| tokio::spawn(look_after_interfaces(guard)));
         let _sweeps = tokio::spawn(sweep_every_second(agent.questions.clone()));
+        let mut retry_after = RETRY_AFTER;
         loop {
+            let retry = agent.reloader.is_worth_another_try();
+            retry_after = if retry { retry_after.min(RETRY_AFTER_AT_MOST) } else { RETRY_AFTER };
             tokio::select! {
+                () = tokio::time::sleep(retry_after), if retry => {
+                    retry_after *= 2;
+                    agent.reload(Cause::Retry, "what kept the policy from coming into force may have passed").await;
+                }
                 () = watch.changed() => agent.reload(Cause::Files, "the policy files changed").await,
                 _ = hangup.recv() => agent.reload(Cause::Signal, "SIGHUP").await,
                 _ = terminate.recv() => return Ok(()),
@@ -212,12 +241,12 @@ impl Agent {
         );
         tracing::info!(
             "DNS on {} (UDP and TCP), asking {}",
-            list(self.listen.iter().map(ToString::to_string).collect()),
+            list(self.listening.list().iter().map(ToString::to_string).collect()),
             list(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect())
         );
         tracing::info!("record in {}", self.data.join("log").display());
-        if let Some(listen) = self.listen.first() {
-            tracing::info!("try: dig @{} -p {} s07.upd.kaspersky.com", listen.ip(), listen.port());
+        if let Some(listen) = self.listening.list().first().filter(|_| blocks(&policy, EXAMPLE)) {
+            tracing::info!("try: dig @{} -p {} {EXAMPLE}", listen.ip(), listen.port());
         }
     }
 
@@ -232,7 +261,9 @@ impl Agent {
 
     fn status(&self) -> Value {
         let policy = self.filter.policy();
-        let warning = self.reloader.warning();
+        let unfiltered = self.guard.as_ref().and_then(|guard| guard.warning());
+        let warnings: Vec<String> = self.reloader.warning().into_iter().chain(unfiltered).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let dns: serde_json::Map<String, Value> =
             self.counters.snapshot().iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         let audit = self.log.counters();
@@ -260,7 +291,7 @@ impl Agent {
             "planes": {
                 "dns": {
                     "digest": policy.digest().to_string(),
-                    "listen": texts(self.listen.iter().map(ToString::to_string).collect()),
+                    "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
                     "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
                 },
                 "packet": self.plane.as_ref().map(|plane| self.packet_status(&plane.lock().unwrap_or_else(PoisonError::into_inner))),
@@ -272,6 +303,37 @@ impl Agent {
             },
         })
     }
+}
+
+async fn look_after_interfaces(guard: Arc<Guard>) {
+    loop {
+        tokio::time::sleep(guard::LOOK_EVERY).await;
+        let guard = guard.clone();
+        let _ = tokio::task::spawn_blocking(move || guard.look()).await;
+    }
+}
+
+/// How often it is looked which addresses the machine has.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the service going; where it listens on wildcards, on the addresses that the machine has.
+async fn follow_addresses(agent: Arc<Agent>, mut dns: Service<FilterHandler<Forwarder>>) {
+    loop {
+        tokio::time::sleep(ADDRESSES_EVERY).await;
+        if dns.follow() {
+            let agent = agent.clone();
+            // The packet plane may be busy for seconds.
+            let _ = tokio::task::spawn_blocking(move || agent.renew_safe_addresses()).await;
+        }
+    }
+}
+
+/// A name that the embedded pack blocks.
+const EXAMPLE: &str = "s07.upd.kaspersky.com";
+
+fn blocks(policy: &Policy, name: &str) -> bool {
+    let decided = name.parse::<DomainName>().ok().and_then(|name| policy.decide_name(name.as_name()));
+    decided.is_some_and(|decided| policy.rule(decided.rule).action == Action::Block)
 }
 
 async fn sweep_every_second(questions: Arc<Recorder>) {
@@ -303,6 +365,16 @@ async fn watch_exemptions(reloader: Arc<Reloader>, filter: Arc<Filter>) {
 }
 
 impl Agent {
+    /// Our listeners are never dropped, wherever they are now.
+    fn renew_safe_addresses(&self) {
+        let Some(plane) = &self.plane else { return };
+        let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
+        let safe = packets::safe(&self.packets, &self.listening.list(), &self.upstreams);
+        if let Err(error) = safe.and_then(|safe| Ok(plane.set_safe(safe)?)) {
+            tracing::warn!("packets to our own addresses may be dropped: {error:#}");
+        }
+    }
+
     fn packet_status(&self, plane: &PacketPlane) -> Value {
         let interfaces: Vec<Value> = plane
             .interfaces()
@@ -320,7 +392,7 @@ impl Agent {
                 about
             })
             .collect();
-        json!({ "digest": self.filter.policy().digest().to_string(), "interfaces": interfaces })
+        json!({ "digest": plane.digest().map(|digest| digest.to_string()), "interfaces": interfaces })
     }
 
     /// As the policy says, but for addresses that the packet plane decides on before or after it asks the policy.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use interdict_policy::lints::lints;
-use interdict_policy::{Problem, Problems, Severity, packs};
+use interdict_policy::{FILE_LIMIT_BYTES, Problem, Problems, Severity, packs};
 use serde_json::json;
 
 use crate::cli::{ControlArgs, Outcome};
@@ -99,7 +99,13 @@ fn window(line: &str, place: usize) -> (String, usize) {
 
 fn text_of(file: &str) -> Option<String> {
     let embedded = packs::kaspersky();
-    if embedded.name == file { Some(embedded.text) } else { std::fs::read_to_string(file).ok() }
+    if embedded.name == file {
+        return Some(embedded.text);
+    }
+    // Only an ordinary file has an end: a pipe waits for its writer, a device may never stop.
+    let about = std::fs::metadata(file).ok()?;
+    let has_lines = about.is_file() && about.len() <= FILE_LIMIT_BYTES;
+    has_lines.then(|| std::fs::read_to_string(file).ok()).flatten()
 }
 
 pub(crate) fn plural(count: usize) -> &'static str {

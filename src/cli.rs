@@ -211,6 +211,16 @@ fn words(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser
     PossibleValuesParser::new(words)
 }
 
+/// What shells say of a program that SIGPIPE ended (128 and the number of the signal). Rust programs ignore that
+/// signal, so a verb whose reader has gone, as in `interdict status | head -3`, ends by itself.
+pub const ENDED_BY_SIGPIPE: u8 = 128 + 13;
+
+/// Whether printing failed since nobody reads any more. An error with a context is about something else.
+fn is_a_closed_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.chain().len() == 1 && kind == Some(std::io::ErrorKind::BrokenPipe)
+}
+
 /// What a verb found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -251,6 +261,7 @@ impl Cli {
         match outcome {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::Finding) => ExitCode::from(1),
+            Err(error) if is_a_closed_pipe(&error) => ExitCode::from(ENDED_BY_SIGPIPE),
             Err(error) => {
                 eprintln!("interdict: {error:#}");
                 ExitCode::from(2)

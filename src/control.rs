@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as Stream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,7 +93,7 @@ pub(crate) trait Answer: Send + Sync + 'static {
 /// Binds the socket, mode 0660 in a folder 0750. A socket that nobody answers any more is replaced.
 ///
 /// # Errors
-/// When another agent answers there, or the folder cannot be made.
+/// When another agent answers there, something else than a socket stands there, or the folder cannot be made.
 pub(crate) fn bind(path: &Path) -> anyhow::Result<std::os::unix::net::UnixListener> {
     if Stream::connect(path).is_ok() {
         bail!("another agent answers at {}; stop it, or name another socket with --control", path.display());
@@ -103,7 +103,12 @@ pub(crate) fn bind(path: &Path) -> anyhow::Result<std::os::unix::net::UnixListen
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o750))?;
     }
-    let _ = std::fs::remove_file(path);
+    if let Ok(about) = std::fs::symlink_metadata(path) {
+        if !about.file_type().is_socket() {
+            bail!("{} is there and is no socket; name another path with --control", path.display());
+        }
+        std::fs::remove_file(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
     let listener = std::os::unix::net::UnixListener::bind(path)
         .with_context(|| format!("cannot make the control socket {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;

@@ -132,8 +132,7 @@ fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(wrong)? {
         let file = entry.map_err(wrong)?.path();
-        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
+        if is_policy_file(&file) {
             files.push(file);
         }
     }
@@ -148,6 +147,12 @@ fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
         );
     }
     Ok(found)
+}
+
+/// Whether a file in a policy folder is read, by its name.
+pub(crate) fn is_policy_file(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    path.extension().is_some_and(|extension| extension == "toml") && !hidden
 }
 
 fn find(path: &Path) -> io::Result<Found> {

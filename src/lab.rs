@@ -2,7 +2,7 @@
 //!
 //! `interdict demo` shows the program in it, and the tests try it there. Nothing outside the namespaces is touched.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
+use hickory_proto::rr::rdata::{A, AAAA, HTTPS, SVCB};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -24,6 +25,16 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub const ORDINARY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// A server with one of the vendor's addresses, in the lab's internet.
 pub const VENDOR: Ipv4Addr = Ipv4Addr::new(77, 74, 177, 1);
+/// The same places in IPv6.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
+/// The client's address.
+pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
+/// The resolver in the lab's internet.
+pub const RESOLVER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2);
+/// An ordinary server in the lab's internet.
+pub const ORDINARY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 100, 0, 0, 0, 0, 1);
+/// A server with one of the vendor's addresses, in the lab's internet.
+pub const VENDOR6: Ipv6Addr = Ipv6Addr::new(0x2a03, 0x2480, 0x8034, 0, 0, 0, 0, 1);
 /// The gateway's interface towards the client.
 pub const LAN: &str = "lan0";
 /// The gateway's interface towards the internet.
@@ -56,9 +67,13 @@ impl Lab {
         let lab = Self { prefix };
         let [client, gateway, internet] =
             [Side::Client, Side::Gateway, Side::Internet].map(|side| lab.name(side));
-        for name in [&client, &gateway, &internet] {
+        for (side, name) in [(Side::Client, &client), (Side::Gateway, &gateway), (Side::Internet, &internet)]
+        {
             ip(&format!("netns add {name}"))?;
             ip(&format!("-n {name} link set lo up"))?;
+            // Without duplicate address detection IPv6 addresses can be used at once.
+            lab.inside(side, || std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0"))?
+                .context("IPv6 is missing")?;
         }
         for line in [
             format!("-n {client} link add eth0 type veth peer name {LAN} netns {gateway}"),
@@ -76,11 +91,22 @@ impl Lab {
             format!("-n {client} route add default via {GATEWAY}"),
             format!("-n {gateway} route add default via {RESOLVER}"),
             format!("-n {internet} route add 10.77.0.0/24 via 192.0.2.1"),
+            format!("-n {client} addr add {CLIENT6}/64 dev eth0"),
+            format!("-n {gateway} addr add {GATEWAY6}/64 dev {LAN}"),
+            format!("-n {gateway} addr add 2001:db8:2::1/64 dev {WAN}"),
+            format!("-n {internet} addr add {RESOLVER6}/64 dev eth0"),
+            format!("-n {internet} addr add {ORDINARY6}/128 dev lo"),
+            format!("-n {internet} addr add {VENDOR6}/128 dev lo"),
+            format!("-n {client} route add default via {GATEWAY6}"),
+            format!("-n {gateway} route add default via {RESOLVER6}"),
+            format!("-n {internet} route add fd77::/64 via 2001:db8:2::1"),
         ] {
             ip(&line)?;
         }
-        lab.inside(Side::Gateway, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?
-            .context("the gateway cannot forward")?;
+        for switch in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
+            lab.inside(Side::Gateway, move || std::fs::write(switch, "1"))?
+                .context("the gateway cannot forward")?;
+        }
         Ok(lab)
     }
 
@@ -133,21 +159,23 @@ impl Lab {
         Ok(())
     }
 
-    /// Serves DNS on the lab's resolver: the vendor's logged names get the vendor's address, all others the
-    /// ordinary server's.
+    /// Serves DNS on the lab's resolver: the vendor's logged names get the vendor's addresses, all others the
+    /// ordinary server's, in A and AAAA records and as hints in HTTPS records.
     ///
     /// # Errors
     /// When port 53 of the resolver cannot be served.
     pub fn serve_dns(&self) -> anyhow::Result<()> {
-        let socket = self.inside(Side::Internet, || UdpSocket::bind((RESOLVER, 53)))??;
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                if let Some(answer) = resolve(&buffer[..len]) {
-                    let _ = socket.send_to(&answer, from);
+        for resolver in [IpAddr::from(RESOLVER), RESOLVER6.into()] {
+            let socket = self.inside(Side::Internet, move || UdpSocket::bind((resolver, 53)))??;
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                    if let Some(answer) = resolve(&buffer[..len]) {
+                        let _ = socket.send_to(&answer, from);
+                    }
                 }
-            }
-        });
+            });
+        }
         Ok(())
     }
 
@@ -156,14 +184,23 @@ impl Lab {
     /// # Errors
     /// When nothing comes back within two seconds.
     pub fn ask(&self, name: &str) -> anyhow::Result<Reply> {
+        self.ask_at(GATEWAY.into(), name, RecordType::A)
+    }
+
+    /// Asks for a name's records at one of the gateway's addresses, from the client.
+    ///
+    /// # Errors
+    /// When nothing comes back within two seconds.
+    pub fn ask_at(&self, gateway: IpAddr, name: &str, rtype: RecordType) -> anyhow::Result<Reply> {
         let mut question = Message::new(1, MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
-        question.add_query(Query::query(Name::from_ascii(format!("{name}."))?, RecordType::A));
+        question.add_query(Query::query(Name::from_ascii(format!("{name}."))?, rtype));
         let question = question.to_vec()?;
         let answer = self.inside(Side::Client, move || -> std::io::Result<Vec<u8>> {
-            let socket = UdpSocket::bind((CLIENT, 0))?;
+            let any = if gateway.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+            let socket = UdpSocket::bind((any, 0))?;
             socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-            socket.send_to(&question, (GATEWAY, 53))?;
+            socket.send_to(&question, (gateway, 53))?;
             let mut buffer = [0; 4096];
             let len = socket.recv(&mut buffer)?;
             Ok(buffer[..len].to_vec())
@@ -171,6 +208,11 @@ impl Lab {
         let answer = Message::from_vec(&answer.context("no answer from the gateway's resolver")?)?;
         let address = answer.answers.iter().find_map(|record| match &record.data {
             RData::A(A(address)) => Some(IpAddr::V4(*address)),
+            RData::AAAA(AAAA(address)) => Some(IpAddr::V6(*address)),
+            RData::HTTPS(service) => service.svc_params.iter().find_map(|(_, parameter)| match parameter {
+                SvcParamValue::Ipv4Hint(hint) => hint.0.first().map(|hint| IpAddr::V4(hint.0)),
+                _ => None,
+            }),
             _ => None,
         });
         Ok(match (answer.metadata.response_code, address) {
@@ -214,11 +256,21 @@ fn resolve(question: &[u8]) -> Option<Vec<u8>> {
     let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
     answer.metadata.recursion_available = true;
     answer.add_query(query.clone());
-    if query.query_type() == RecordType::A {
-        let vendors = query.name().to_string().to_lowercase().contains("kaspersky");
-        let address = if vendors { VENDOR } else { ORDINARY };
-        answer.answers.push(Record::from_rdata(query.name().clone(), 300, RData::A(A(address))));
-    }
+    let vendors = query.name().to_string().to_lowercase().contains("kaspersky");
+    let (v4, v6) = if vendors { (A(VENDOR), AAAA(VENDOR6)) } else { (A(ORDINARY), AAAA(ORDINARY6)) };
+    let data = match query.query_type() {
+        RecordType::A => Some(RData::A(v4)),
+        RecordType::AAAA => Some(RData::AAAA(v6)),
+        RecordType::HTTPS => {
+            let hints = vec![
+                (SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(vec![v4]))),
+                (SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(vec![v6]))),
+            ];
+            Some(RData::HTTPS(HTTPS(SVCB::new(1, Name::root(), hints))))
+        }
+        _ => None,
+    };
+    answer.answers.extend(data.map(|data| Record::from_rdata(query.name().clone(), 300, data)));
     answer.to_vec().ok()
 }
 

@@ -14,7 +14,7 @@ use interdict_audit::{Asked, Entry, Log};
 use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
     Answering, Answers, AnswersOn, Contact, Counters, DivertSockets, EventReader, Options, PacketPlane,
-    Question, Role, default_gateways, interface_networks,
+    Pulse, Question, Role, default_gateways, interface_networks,
 };
 use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -84,12 +84,15 @@ impl Heart {
     pub(crate) fn start(plane: Arc<Mutex<PacketPlane>>, parts: Parts) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let pulse = plane.lock().unwrap_or_else(PoisonError::into_inner).pulse();
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
-                let told = plane.lock().unwrap_or_else(PoisonError::into_inner).follow();
-                match told {
-                    Ok(told) => parts.tell(told),
-                    Err(error) => tracing::warn!(%error, "addresses and interfaces could not be followed"),
+                pulse.iter().for_each(Pulse::beat);
+                // While the policy changes, the interfaces wait; the sign of life must not.
+                match plane.try_lock().map(|mut plane| plane.follow()) {
+                    Ok(Ok(told)) => parts.tell(told),
+                    Ok(Err(error)) => tracing::warn!(%error, "addresses and interfaces are not followed"),
+                    Err(_) => {}
                 }
                 std::thread::park_timeout(BEAT_EVERY);
             }
@@ -138,13 +141,13 @@ impl Parts {
 }
 
 /// What is never dropped: what the operator names, our listeners, the upstreams, and the default gateways.
-fn safe(
+pub(crate) fn safe(
     settings: &PacketSettings,
     listen: &[SocketAddr],
     upstreams: &[Upstream],
 ) -> anyhow::Result<Vec<IpNet>> {
     let ours = listen.iter().chain(upstreams.iter().map(|Upstream(to)| to)).map(SocketAddr::ip);
-    let addresses = ours.filter(|address| !address.is_unspecified()).chain(default_gateways()?);
+    let addresses = ours.chain(default_gateways()?);
     let mut safe = settings.safe.clone();
     safe.extend(addresses.map(|address| IpNet::from(address.to_canonical())));
     safe.sort();

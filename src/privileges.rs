@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs,
@@ -30,6 +31,22 @@ pub(crate) fn drop_unneeded() -> anyhow::Result<()> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).context("cannot drop capabilities")?;
     set_no_new_privs(true).context("cannot give up new privileges")
+}
+
+/// Open files that the bounds on connections and on questions in flight add up to, with room for the rest.
+const OPEN_FILES_WANTED: u64 = 4096;
+
+/// Lets the process open as many files as the system allows it: each TCP connection and each question that is asked of
+/// an upstream takes one, and the usual soft limit is for programs that use select(2).
+pub(crate) fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Some(maximum) = limit.maximum.filter(|maximum| *maximum < OPEN_FILES_WANTED) {
+        tracing::warn!("at most {maximum} files can be open: a flood of connections may use them up");
+    }
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays {:?}", limit.current);
+    }
 }
 
 /// Whether the agent can still make files in a folder.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use interdict_audit::{Entry, Log};
 use interdict_dns_filter::Filter;
 use interdict_ebpf_loader::PacketPlane;
-use interdict_policy::{Compiled, Digest, Policy, Problems, Timestamp};
+use interdict_policy::{Code, Compiled, Digest, Policy, Problem, Problems, Timestamp};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -19,6 +19,8 @@ use crate::store::Store;
 pub enum Cause {
     /// The policy files changed.
     Files,
+    /// The last reload failed for a reason that may have passed.
+    Retry,
     /// SIGHUP.
     Signal,
     /// The control socket's verb.
@@ -32,6 +34,7 @@ impl Cause {
     fn detail(self) -> Value {
         match self {
             Self::Files => json!("files"),
+            Self::Retry => json!("retry"),
             Self::Signal => json!("signal"),
             Self::Verb { uid } => json!({ "uid": uid }),
         }
@@ -61,6 +64,15 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Whether the same files may be taken another time: what is in the way is not what they say.
+    fn may_pass(&self) -> bool {
+        let outside = |problem: &Problem| matches!(problem.code, Code::Unreadable | Code::Untrusted);
+        match self {
+            Self::Problems(problems) => problems.iter().any(outside),
+            Self::Failed(_) => true,
+        }
+    }
+
     /// What `status` says until the next reload.
     fn warning(&self) -> String {
         match self {
@@ -107,6 +119,8 @@ pub struct Reloader {
     log: Log,
     /// Why what is in force is not what the files say, if so. Held for the whole of a reload.
     warning: Mutex<Option<String>>,
+    /// Why the last reload failed, if it did for a reason that may pass.
+    passing: Mutex<Option<String>>,
     checkpoint: Checkpoint,
 }
 
@@ -124,7 +138,8 @@ impl Reloader {
         warning: Option<String>,
     ) -> Self {
         let checkpoint: Checkpoint = Box::new(|_| Ok(()));
-        Self { files, filter, packets, policies, store, log, warning: Mutex::new(warning), checkpoint }
+        let (warning, passing) = (Mutex::new(warning), Mutex::default());
+        Self { files, filter, packets, policies, store, log, warning, passing, checkpoint }
     }
 
     /// Has every reload call `checkpoint` after each step; an error there refuses the policy.
@@ -146,6 +161,7 @@ impl Reloader {
         match self.change(packets.as_deref_mut(), cause) {
             Ok(applied) => {
                 *warning = None;
+                self.set_passing(None);
                 let mended = before.is_some();
                 if applied.from == applied.to && (mended || cause != Cause::Files) {
                     tracing::info!(digest = %applied.to, "the files say what is in force already");
@@ -156,6 +172,11 @@ impl Reloader {
             Err(refused) => {
                 *warning = Some(refused.warning());
                 let problems = refused.to_string();
+                let again = self.set_passing(refused.may_pass().then(|| problems.clone()));
+                // What is tried again by itself is told once.
+                if cause == Cause::Retry && again.as_ref() == Some(&problems) {
+                    return Err(refused);
+                }
                 tracing::error!("policy refused, the one in force stays:\n{problems}");
                 let problems = problems.lines().collect::<Vec<_>>();
                 let detail = json!({ "cause": cause.detail(), "problems": problems });
@@ -242,6 +263,16 @@ impl Reloader {
 
     fn record(&self, act: &str, detail: Value, digest: Digest) {
         self.log.record(Entry::admin(act, detail, Some(digest)));
+    }
+
+    /// Whether the last reload failed for a reason that may have passed: no room, no memory, a file without permission.
+    pub fn is_worth_another_try(&self) -> bool {
+        self.passing.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Returns what stood there before.
+    fn set_passing(&self, problems: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.passing.lock().unwrap_or_else(PoisonError::into_inner), problems)
     }
 
     /// Why what is in force is not what the files say; `None` when it is.

@@ -44,10 +44,14 @@ fn print_status(status: &Value) {
     }
     println!("dns      listening on {}", list(&status["planes"]["dns"]["listen"]));
     println!("         asking {}", list(&status["planes"]["dns"]["upstreams"]));
-    println!(
-        "packets  {}",
-        if status["planes"]["packet"].is_null() { "no packet plane" } else { "in force" }
-    );
+    let packet = &status["planes"]["packet"];
+    let filtered = packet["interfaces"].as_array().into_iter().flatten();
+    let filtered: Vec<String> = filtered.map(|interface| text(&interface["name"])).collect();
+    match filtered.as_slice() {
+        _ if packet.is_null() => println!("packets  no packet plane"),
+        [] => println!("packets  filtered on no interface"),
+        names => println!("packets  filtered on {}", names.join(", ")),
+    }
     println!("record   {}", text(&status["data"]));
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
         println!("{value:>12} {name}");

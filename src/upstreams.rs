@@ -1,6 +1,6 @@
 //! Which resolvers are asked, and that none of them is this server.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, bail};
 use interdict_dns_filter::{Upstream, system_upstreams};
@@ -17,6 +17,9 @@ pub(crate) fn upstreams(named: &[String], listeners: &[SocketAddr]) -> anyhow::R
         bail!("no upstream is usable; name one with --upstream ADDR:PORT");
     }
     for Upstream(upstream) in &upstreams {
+        if let Some(why) = unusable(*upstream) {
+            bail!("upstream {upstream} cannot be asked: {why}; name another with --upstream ADDR:PORT");
+        }
         if let Some(listener) = listeners.iter().find(|listener| is_the_same(**listener, *upstream)) {
             bail!(
                 "upstream {upstream} is our own listener {listener}: questions would go round in a circle; \
@@ -27,14 +30,17 @@ pub(crate) fn upstreams(named: &[String], listeners: &[SocketAddr]) -> anyhow::R
     Ok(upstreams)
 }
 
+/// Why nothing can be asked of an address. Linux takes the unspecified address for this machine, and so for us.
+fn unusable(upstream: SocketAddr) -> Option<&'static str> {
+    match upstream.ip().to_canonical() {
+        _ if upstream.port() == 0 => Some("nothing listens on port 0"),
+        ip if ip.is_unspecified() => Some("it is no address of one machine"),
+        ip if ip.is_multicast() || ip == Ipv4Addr::BROADCAST => Some("it is the address of many machines"),
+        _ => None,
+    }
+}
+
 /// Whether what is sent to `upstream` arrives at `listener`.
 fn is_the_same(listener: SocketAddr, upstream: SocketAddr) -> bool {
-    if listener.port() != upstream.port() {
-        return false;
-    }
-    if !listener.ip().is_unspecified() {
-        return listener.ip().to_canonical() == upstream.ip().to_canonical();
-    }
-    // A wildcard listener takes every address of this machine, and those are the ones it can bind.
-    upstream.ip().is_unspecified() || UdpSocket::bind((upstream.ip(), 0)).is_ok()
+    listener.port() == upstream.port() && listener.ip().to_canonical() == upstream.ip().to_canonical()
 }

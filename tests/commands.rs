@@ -18,6 +18,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(the_past_is_explained_compared_and_replayed, Dig),
         case!(import_prints_a_policy_and_tells_what_it_leaves_out),
         case!(bad_starts_say_what_to_do),
+        case!(a_file_in_the_place_of_the_control_socket_is_kept),
+        case!(a_closed_pipe_ends_a_verb_quietly),
     ]
 }
 
@@ -66,8 +68,17 @@ fn bad_paths_are_named() {
     std::fs::create_dir(path("empty")).unwrap();
     std::fs::write(path("latin.toml"), b"format = 1 # \xe9\n").unwrap();
     std::fs::File::create(path("huge.toml")).unwrap().set_len(100 << 20).unwrap();
-    let output =
-        interdict(&["check", &path("none.toml"), &path("empty"), &path("latin.toml"), &path("huge.toml")]);
+    let pipe = std::process::Command::new("mkfifo").arg(path("pipe.toml")).status().unwrap();
+    assert!(pipe.success());
+    let output = interdict(&[
+        "check",
+        &path("none.toml"),
+        &path("empty"),
+        &path("latin.toml"),
+        &path("huge.toml"),
+        &path("pipe.toml"),
+        "/dev/zero",
+    ]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     for problem in [
@@ -75,6 +86,8 @@ fn bad_paths_are_named() {
         "empty: the folder holds no *.toml",
         "latin.toml: byte 13 is not UTF-8",
         "huge.toml: the file is 104857600 bytes long",
+        "pipe.toml: it is neither a file nor a folder",
+        "/dev/zero: it is neither a file nor a folder",
     ] {
         assert!(said.contains(problem), "no {problem:?} in\n{said}");
     }
@@ -268,11 +281,49 @@ fn bad_starts_say_what_to_do() {
             "this machine does not have that address",
         ),
         (&["--listen", "127.0.0.1:5399", "--upstream", "127.0.0.1:5399"], "is our own listener"),
-        (&["--listen", "0.0.0.0:5399", "--upstream", "127.0.0.2:5399"], "is our own listener"),
+        (&["--listen", "0.0.0.0:5399", "--upstream", "127.0.0.1:5399"], "is our own listener"),
         (&["--listen", "127.0.0.1:0", "--upstream", "resolver"], "is not ADDRESS or ADDRESS:PORT"),
+        (
+            &["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:0"],
+            "127.0.0.1:0 cannot be asked: nothing listens",
+        ),
+        (&["--listen", "127.0.0.1:5399", "--upstream", "0.0.0.0:5399"], "it is no address of one machine"),
+        (&["--listen", "127.0.0.1:5399", "--upstream", "[::ffff:0.0.0.0]:5399"], "it is no address of one"),
+        (&["--listen", "127.0.0.1:5399", "--upstream", "224.0.0.1"], "it is the address of many machines"),
     ] {
         let all = run(words);
         assert!(all.contains(said), "{words:?} said:\n{all}");
+    }
+}
+
+fn a_file_in_the_place_of_the_control_socket_is_kept() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("precious"), "kept").unwrap();
+    let output = interdict(&[
+        "run",
+        "--data",
+        &path("data"),
+        "--control",
+        &path("precious"),
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        "127.0.0.1:9",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("precious is there and is no socket"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(path("precious")).unwrap(), "kept");
+}
+
+fn a_closed_pipe_ends_a_verb_quietly() {
+    for words in
+        ["interdict schema | head -1", "interdict check | true", "interdict why a.test --json | true"]
+    {
+        let program = env!("CARGO_BIN_EXE_interdict");
+        let line = words.replacen("interdict", program, 1);
+        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words}: {}", text(&output.stderr));
     }
 }
 

@@ -1,33 +1,42 @@
 //! Both planes in a network of its own: real packets through the real XDP program.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use interdict::lab::{CLIENT, GATEWAY, LAN, Lab, ORDINARY, RESOLVER, Reply, Side, VENDOR, WAN};
+use hickory_proto::rr::RecordType;
+use interdict::lab::{
+    CLIENT, CLIENT6, GATEWAY, GATEWAY6, LAN, Lab, ORDINARY, ORDINARY6, RESOLVER, RESOLVER6, Reply, Side,
+    VENDOR, VENDOR6, WAN,
+};
+use interdict_policy::IpNet;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::case;
-use crate::support::{Case, until};
+use crate::support::{Case, Family, family, until};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(the_demo_shows_the_ban, Root),
-        case!(a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded, Root),
-        case!(an_exempt_client_is_let_through_until_the_exemption_ends, Root),
-        case!(what_a_name_resolved_to_is_learned, Root),
-        case!(only_the_named_ports_are_closed, Root),
-        case!(wan_drops_what_the_vendor_starts_and_nothing_else, Root),
-        case!(an_edit_reaches_the_kernel_and_a_broken_one_does_not, Root),
-        case!(no_packet_passes_while_policies_are_swapped, Root),
-        case!(raw_frames_of_every_kind_are_judged, Root),
+        case!(a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded, Root, both_families),
+        case!(an_exempt_client_is_let_through_until_the_exemption_ends, Root, both_families),
+        case!(the_hints_of_a_logged_name_are_opened, Root, both_families),
+        case!(what_a_name_resolved_to_is_learned, Root, both_families),
+        case!(only_the_named_ports_are_closed, Root, both_families),
+        case!(wan_drops_what_the_vendor_starts_and_nothing_else, Root, both_families),
+        case!(an_edit_reaches_the_kernel_and_a_broken_one_does_not, Root, both_families),
+        case!(no_packet_passes_while_policies_are_swapped, Root, both_families),
+        case!(raw_frames_of_every_kind_are_judged, Root, both_families),
+        case!(a_wildcard_is_every_address_as_they_come_and_go, Root),
+        case!(an_interface_that_comes_again_is_filtered_again, Root),
         case!(the_agents_exit_leaves_no_program, Root),
-        case!(a_kept_program_blocks_through_kills_and_restarts, Root),
+        case!(a_kept_program_blocks_through_kills_and_restarts, Root, both_families),
         case!(what_cannot_be_filtered_is_not_started, Root),
         case!(the_running_agent_keeps_three_capabilities, Root),
         case!(a_missing_capability_is_named, Root),
+        case!(the_named_capabilities_suffice, Root),
         case!(a_folder_that_only_privileges_open_is_refused, Root),
     ]
 }
@@ -46,6 +55,39 @@ action = "log"
 hosts = ["support.kaspersky.com"]
 "#;
 
+/// A place in the lab, in the family that the case is run in.
+fn here(place: Ipv4Addr) -> IpAddr {
+    let places = [
+        (CLIENT, CLIENT6),
+        (GATEWAY, GATEWAY6),
+        (RESOLVER, RESOLVER6),
+        (ORDINARY, ORDINARY6),
+        (VENDOR, VENDOR6),
+    ];
+    match family() {
+        Family::V4 => place.into(),
+        Family::V6 => places.iter().find(|(v4, _)| *v4 == place).expect("a place in the lab").1.into(),
+    }
+}
+
+fn at(place: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::new(here(place), port)
+}
+
+/// A policy with the vendor's network in the family that the case is run in.
+fn in_family(policy: &str) -> String {
+    match family() {
+        Family::V4 => policy.to_owned(),
+        Family::V6 => policy.replace("77.74.176.0/21", "2a03:2480:8034::/46"),
+    }
+}
+
+/// Asks for a name's address, in the family that the case is run in.
+fn ask(lab: &Lab, name: &str) -> Reply {
+    let rtype = if family() == Family::V4 { RecordType::A } else { RecordType::AAAA };
+    lab.ask_at(here(GATEWAY), name, rtype).unwrap()
+}
+
 /// An agent on the lab's gateway.
 struct Gateway {
     folder: TempDir,
@@ -55,7 +97,7 @@ struct Gateway {
 impl Gateway {
     fn start(lab: &Lab, policy: &str, interface: &str) -> Self {
         let folder = policy_folder();
-        std::fs::write(folder.path().join("policy/p.toml"), policy).unwrap();
+        std::fs::write(folder.path().join("policy/p.toml"), in_family(policy)).unwrap();
         Self::start_in(lab, folder, &["--interface", interface])
     }
 
@@ -82,7 +124,7 @@ impl Gateway {
 
     fn put_policy(&self, text: &str) {
         let fresh = self.folder.path().join("policy/.p");
-        std::fs::write(&fresh, text).unwrap();
+        std::fs::write(&fresh, in_family(text)).unwrap();
         std::fs::rename(fresh, self.folder.path().join("policy/p.toml")).unwrap();
     }
 
@@ -126,7 +168,7 @@ fn agent(mut command: Command, folder: &TempDir, more: &[&str]) -> Command {
     let path = |name: &str| folder.path().join(name).display().to_string();
     command
         .args(["run", "--policy", &path("policy"), "--data", &path("data"), "--control", &path("sock")])
-        .args(["--listen", &format!("{GATEWAY}:53"), "--upstream", &format!("{RESOLVER}:53")])
+        .args(["--listen", &at(GATEWAY, 53).to_string(), "--upstream", &at(RESOLVER, 53).to_string()])
         .args(more);
     command
 }
@@ -136,14 +178,10 @@ fn lab() -> Lab {
     lab.serve_dns().unwrap();
     for address in [ORDINARY, VENDOR] {
         for port in [80, 443] {
-            lab.serve_tcp(SocketAddr::from((address, port))).unwrap();
+            lab.serve_tcp(at(address, port)).unwrap();
         }
     }
     lab
-}
-
-fn at(address: std::net::Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::from((address, port))
 }
 
 fn the_demo_shows_the_ban() {
@@ -165,17 +203,21 @@ fn a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded() {
         (&dropped["verdict"], &dropped["rule"], &dropped["role"]),
         (&"block".into(), &"nets".into(), &"update".into())
     );
-    assert_eq!((&dropped["client"], &dropped["depth"]), (&CLIENT.to_string().into(), &"attempted".into()));
-    assert_eq!(dropped["asked"]["address"], VENDOR.to_string());
+    assert_eq!(
+        (&dropped["client"], &dropped["depth"]),
+        (&here(CLIENT).to_string().into(), &"attempted".into())
+    );
+    assert_eq!(dropped["asked"]["address"], here(VENDOR).to_string());
     assert_eq!((&dropped["asked"]["port"], &dropped["asked"]["protocol"]), (&443.into(), &"tcp".into()));
     assert_eq!(dropped["digest"], gateway.status()["digest"]);
 
-    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::Address(IpAddr::V4(VENDOR)));
+    assert_eq!(ask(&lab, "support.kaspersky.com"), Reply::Address(here(VENDOR)));
     assert!(lab.connects(at(VENDOR, 443)).unwrap());
     gateway.event("the contact let through is on record under the name's rule", |event| {
         event["plane"] == "packet" && event["verdict"] == "log" && event["rule"] == "fine-host"
     });
-    let why = gateway.why(&[&VENDOR.to_string(), "77.74.176.1", &RESOLVER.to_string()]);
+    let beside = if family() == Family::V4 { "77.74.176.1" } else { "2a03:2480:8034::2" };
+    let why = gateway.why(&[&here(VENDOR).to_string(), beside, &here(RESOLVER).to_string()]);
     assert_eq!(
         (&why[0]["verdict"], &why[0]["rule"], &why[0]["form"]),
         (&"log".into(), &"fine-host".into(), &"opened".into())
@@ -202,33 +244,44 @@ fn a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded() {
 /// hour the exemption ends, both planes block again by themselves.
 fn an_exempt_client_is_let_through_until_the_exemption_ends() {
     let lab = lab();
+    let client = IpNet::from(here(CLIENT));
     let end = interdict_policy::Timestamp::now() + std::time::Duration::from_secs(8);
     let policy = format!(
         "format = 1\n[[rule]]\nid = \"nets\"\nrole = \"update\"\naction = \"block\"\nnetworks = [\"77.74.176.0/21\"]\n\
          [[rule]]\nid = \"names\"\nrole = \"update\"\naction = \"block\"\ndomains = [\"kaspersky.com\"]\n\
-         [[unit]]\nid = \"lab\"\ntitle = \"The lab\"\nnetworks = [\"{CLIENT}/32\"]\n\
-         [[exempt]]\nid = \"analysis\"\nclients = [\"{CLIENT}/32\"]\nrules = [\"names\"]\nreason = \"x\"\n\
+         [[unit]]\nid = \"lab\"\ntitle = \"The lab\"\nnetworks = [\"{client}\"]\n\
+         [[exempt]]\nid = \"analysis\"\nclients = [\"{client}\"]\nrules = [\"names\"]\nreason = \"x\"\n\
          approved_by = \"CISO\"\nexpires = {end}\n"
     );
     let gateway = Gateway::start(&lab, &policy, &format!("{LAN}=lan"));
     assert!(!lab.connects(at(VENDOR, 443)).unwrap(), "exempt from the rule of names only");
-    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::Address(IpAddr::V4(VENDOR)));
+    assert_eq!(ask(&lab, "support.kaspersky.com"), Reply::Address(here(VENDOR)));
     assert!(lab.connects(at(VENDOR, 443)).unwrap(), "what the name resolved to is open to the client");
     for plane in ["dns", "packet"] {
         let event = gateway.event("the exempt contact is on record", |event| {
             event["plane"] == plane && event["verdict"] == "exempt"
         });
         assert_eq!((&event["rule"], &event["exemption"]), (&"names".into(), &"analysis".into()));
-        assert_eq!((&event["unit"], &event["client"]), (&"lab".into(), &CLIENT.to_string().into()));
+        assert_eq!((&event["unit"], &event["client"]), (&"lab".into(), &here(CLIENT).to_string().into()));
     }
     let ended = until("the exemption ends", || {
         (interdict_policy::Timestamp::now() >= end)
             .then(|| gateway.event("its end is on record", |event| event["act"] == "exemption.ended"))
     });
     assert_eq!(ended["detail"]["approved_by"], "CISO");
-    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::NxDomain);
+    assert_eq!(ask(&lab, "support.kaspersky.com"), Reply::NxDomain);
     assert!(!lab.connects(at(VENDOR, 443)).unwrap());
     assert_eq!(gateway.status()["exemptions"][0]["ended"], true);
+}
+
+/// A client that goes by an HTTPS record's hints asks for no address.
+fn the_hints_of_a_logged_name_are_opened() {
+    let lab = lab();
+    let _gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    let hinted = lab.ask_at(here(GATEWAY), "support.kaspersky.com", RecordType::HTTPS).unwrap();
+    assert_eq!(hinted, Reply::Address(VENDOR.into()));
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
 }
 
 /// A rule that logs its names learns their addresses; once it blocks, they are blocked as long as they were answered for.
@@ -237,7 +290,7 @@ fn what_a_name_resolved_to_is_learned() {
     let policy = "format = 1\n[[rule]]\nid = \"names\"\nrole = \"update\"\naction = \"log\"\nlearn = true\n\
                   domains = [\"kaspersky.com\"]\n";
     let gateway = Gateway::start(&lab, policy, &format!("{LAN}=lan"));
-    assert_eq!(lab.ask("support.kaspersky.com").unwrap(), Reply::Address(IpAddr::V4(VENDOR)));
+    assert_eq!(ask(&lab, "support.kaspersky.com"), Reply::Address(here(VENDOR)));
     assert!(lab.connects(at(VENDOR, 443)).unwrap());
     assert_eq!(gateway.write_policy(&policy.replace("\"log\"", "\"block\""))["applied"], true);
     assert!(!lab.connects(at(VENDOR, 443)).unwrap());
@@ -262,13 +315,15 @@ fn wan_drops_what_the_vendor_starts_and_nothing_else() {
     let _gateway = Gateway::start(&lab, POLICY, &format!("{WAN}=wan"));
     // The client's own connections are answered: those packets are no connection attempts.
     assert!(lab.connects(at(VENDOR, 443)).unwrap());
-    let inside = lab.inside(Side::Client, || std::net::TcpListener::bind((CLIENT, 8080))).unwrap().unwrap();
-    let from = |source: std::net::Ipv4Addr| {
+    let client = at(CLIENT, 8080);
+    let inside = lab.inside(Side::Client, move || std::net::TcpListener::bind(client)).unwrap().unwrap();
+    let from = |source: Ipv4Addr| {
+        let (source, client) = (here(source), client.ip());
         lab.inside(Side::Internet, move || {
             let output = Command::new("python3")
                 .arg("-c")
                 .arg(format!(
-                    "import socket; socket.create_connection(('{CLIENT}', 8080), 1, ('{source}', 0))"
+                    "import socket; socket.create_connection(('{client}', 8080), 1, ('{source}', 0))"
                 ))
                 .stderr(Stdio::null())
                 .status();
@@ -298,14 +353,15 @@ fn no_packet_passes_while_policies_are_swapped() {
     let lab = lab();
     let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
     let stop = Arc::new(AtomicBool::new(false));
-    let receiver = lab.inside(Side::Internet, || std::net::UdpSocket::bind((VENDOR, 9))).unwrap().unwrap();
+    let (vendor, client) = (at(VENDOR, 9), at(CLIENT, 0));
+    let receiver = lab.inside(Side::Internet, move || std::net::UdpSocket::bind(vendor)).unwrap().unwrap();
     receiver.set_nonblocking(true).unwrap();
-    let sender = lab.inside(Side::Client, || std::net::UdpSocket::bind((CLIENT, 0))).unwrap().unwrap();
+    let sender = lab.inside(Side::Client, move || std::net::UdpSocket::bind(client)).unwrap().unwrap();
     let stopped = stop.clone();
     let flood = std::thread::spawn(move || {
         let mut sent = 0u64;
         while !stopped.load(Ordering::Relaxed) {
-            sent += u64::from(sender.send_to(b"x", (VENDOR, 9)).is_ok());
+            sent += u64::from(sender.send_to(b"x", vendor).is_ok());
         }
         sent
     });
@@ -341,11 +397,103 @@ fn raw_frames_of_every_kind_are_judged() {
         rule.map_or(0, |rule| rule["packets"].as_u64().unwrap())
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/raw_frames.py");
-    let output = lab.command(Side::Client, "python3").args([script, &VENDOR.to_string()]).output().unwrap();
+    let output =
+        lab.command(Side::Client, "python3").args([script, &here(VENDOR).to_string()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let sent: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
     assert!(sent.len() >= 8, "{sent:?}");
     until("every frame is counted as blocked", || (blocked() == sent.len() as u64).then_some(()));
+}
+
+/// Each address answers from itself, and is never dropped: the policy bans the networks that our own addresses are in.
+fn a_wildcard_is_every_address_as_they_come_and_go() {
+    const LATER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 77);
+    let lab = lab();
+    let folder = policy_folder();
+    let ours = POLICY.replace("\"77.74.176.0/21\"", "\"192.0.2.0/24\", \"10.77.0.64/26\"");
+    std::fs::write(folder.path().join("policy/p.toml"), ours).unwrap();
+    let more = ["--listen", "0.0.0.0:53", "--listen", "[::]:53", "--interface", &format!("{LAN}=lan")];
+    let gateway = Gateway::start_in(&lab, folder, &more);
+    // A connected socket takes answers from the address that it asked, and no other.
+    let answers = |address: Ipv4Addr| {
+        let asked = lab.inside(Side::Client, move || {
+            let socket = std::net::UdpSocket::bind((CLIENT, 0))?;
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
+            socket.connect((address, 53))?;
+            socket.send(b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x07support\x09kaspersky\x03com\0\0\x01\0\x01")?;
+            socket.recv(&mut [0; 512])
+        });
+        asked.unwrap().is_ok()
+    };
+    assert!(answers(GATEWAY));
+    assert!(answers([192, 0, 2, 1].into()), "the gateway's address on its other side");
+    assert!(!answers(LATER));
+    let listens = |address: &str| {
+        let status = gateway.status();
+        status["planes"]["dns"]["listen"].as_array().unwrap().iter().any(|listen| listen == address)
+    };
+    assert!(listens("[::1]:53"));
+    let address = |verb: &str| {
+        let gateway = lab.name(Side::Gateway);
+        let done = Command::new("ip")
+            .args(["-n", &gateway, "addr", verb, &format!("{LATER}/24"), "dev", LAN])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    address("add");
+    until("the new address answers", || answers(LATER).then_some(()));
+    address("del");
+    until("its listener is gone", || (!listens(&format!("{LATER}:53"))).then_some(()));
+    address("add");
+    until("it answers again", || answers(LATER).then_some(()));
+}
+
+fn an_interface_that_comes_again_is_filtered_again() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let ip = |line: String| {
+        let done = Command::new("ip").args(line.split(' ')).status().unwrap();
+        assert!(done.success(), "ip {line}");
+    };
+    let [client, router] = [Side::Client, Side::Gateway].map(|side| lab.name(side));
+    let make = || {
+        ip(format!("-n {client} link add eth0 type veth peer name {LAN} netns {router}"));
+        ip(format!("-n {client} addr add {CLIENT}/24 dev eth0"));
+        ip(format!("-n {router} addr add {GATEWAY}/24 dev {LAN}"));
+        ip(format!("-n {client} link set eth0 up"));
+        ip(format!("-n {router} link set {LAN} up"));
+        ip(format!("-n {client} route add default via {GATEWAY}"));
+    };
+    let acts = |act: &str| gateway.event(act, |event| event["act"] == act);
+    let output = || {
+        let socket = gateway.folder.path().join("sock").display().to_string();
+        Command::new(env!("CARGO_BIN_EXE_interdict")).args(["status", "--control", &socket]).output().unwrap()
+    };
+
+    ip(format!("-n {router} link del {LAN}"));
+    let gone = acts("interface.unfiltered");
+    assert_eq!(gone["detail"]["interface"], LAN);
+    let status = gateway.status();
+    assert_eq!(
+        (&status["in_force"], &status["planes"]["packet"]["interfaces"]),
+        (&false.into(), &serde_json::json!([]))
+    );
+    let said = String::from_utf8(output().stdout).unwrap();
+    assert!(said.contains(&format!("WARNING  {LAN} is not filtered: ")), "{said}");
+    assert_eq!(output().status.code(), Some(1));
+
+    make();
+    assert_eq!(acts("interface.filtered")["detail"]["interface"], LAN);
+    assert_eq!(gateway.status()["in_force"], true);
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert!(lab.connects(at(ORDINARY, 443)).unwrap());
+
+    // Gone and back between two looks.
+    ip(format!("-n {router} link del {LAN}"));
+    make();
+    until("it is filtered again", || (!lab.connects(at(VENDOR, 443)).unwrap()).then_some(()));
+    assert_eq!(gateway.status()["planes"]["packet"]["interfaces"][0]["name"], LAN);
+    assert_eq!(output().status.code(), Some(0));
 }
 
 fn the_agents_exit_leaves_no_program() {
@@ -476,13 +624,30 @@ fn the_running_agent_keeps_three_capabilities() {
 fn a_missing_capability_is_named() {
     let lab = lab();
     let folder = policy_folder();
-    for (dropped, named) in [("-bpf", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN")] {
+    for (dropped, named) in
+        [("-bpf", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN"), ("-perfmon", "CAP_PERFMON")]
+    {
         let mut command = lab.command(Side::Gateway, "setpriv");
         command.args(["--bounding-set", dropped, env!("CARGO_BIN_EXE_interdict")]);
         let output = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && said.contains(named), "{dropped}:\n{said}");
     }
+}
+
+/// What the README names, and nothing else.
+fn the_named_capabilities_suffice() {
+    let lab = lab();
+    let folder = policy_folder();
+    let mut command = lab.command(Side::Gateway, "setpriv");
+    command.args(["--bounding-set", "-all,+bpf,+net_admin,+perfmon,+net_bind_service"]);
+    command.arg(env!("CARGO_BIN_EXE_interdict"));
+    let child = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).spawn().unwrap();
+    let gateway = Gateway { folder, child };
+    until("the agent on the gateway answers", || gateway.ask(&interdict::control::Request::Status));
+    assert!(!lab.connects(at(VENDOR, 443)).unwrap());
+    assert_eq!(gateway.write_policy(&POLICY.replace("176.0/21", "180.0/24"))["applied"], true);
+    assert!(lab.connects(at(VENDOR, 443)).unwrap());
 }
 
 fn a_folder_that_only_privileges_open_is_refused() {
@@ -501,6 +666,6 @@ fn a_folder_that_only_privileges_open_is_refused() {
 fn policy_folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     std::fs::create_dir(folder.path().join("policy")).unwrap();
-    std::fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
+    std::fs::write(folder.path().join("policy/p.toml"), in_family(POLICY)).unwrap();
     folder
 }

@@ -14,6 +14,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(an_edit_is_in_force_at_once, Dig),
         case!(sighup_and_the_verb_reload, Dig),
         case!(a_broken_edit_leaves_the_policy_in_force_and_says_where),
+        case!(a_folder_put_in_the_place_of_the_policy_folder_is_followed),
+        case!(a_reload_that_failed_for_want_of_something_else_is_tried_again),
         case!(a_broken_policy_at_start_brings_back_the_last_good_one, Dig),
         case!(with_nothing_ever_good_nothing_starts),
         case!(killed_during_reloads_it_starts_again, Dig),
@@ -76,6 +78,65 @@ fn a_broken_edit_leaves_the_policy_in_force_and_says_where() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("v.toml:2:1"));
     agent.write_policy("v.toml", &policy("three.test"));
     until("the mended edit is in force", || agent.tell(&["status"]).status.success().then_some(()));
+}
+
+/// As deployments do it: another folder is moved to where the policy folder was, later edits are made in place.
+fn a_folder_put_in_the_place_of_the_policy_folder_is_followed() {
+    let upstream = Upstream::start();
+    let agent = start(&upstream);
+    let path = |name: &str| agent.folder.path().join(name);
+    let in_force = |text: &str| {
+        std::fs::write(path("expected.toml"), text).unwrap();
+        let expected = interdict(&["check", "--json", &path("expected.toml").display().to_string()]);
+        let expected: serde_json::Value = serde_json::from_slice(&expected.stdout).unwrap();
+        until("the policy is in force", || {
+            let status = agent.status();
+            (status["digest"] == expected["digest"] && status["in_force"] == true).then_some(())
+        });
+    };
+    for round in 0..3 {
+        std::fs::rename(path("policy"), path(&format!("old{round}"))).unwrap();
+        until("status tells that the folder is gone", || {
+            agent.status()["warning"].as_str().filter(|warning| warning.contains("not in order")).map(drop)
+        });
+        let refused = format!("{}: no such file or folder", path("policy").display());
+        let refusals = |event: &serde_json::Value| {
+            let problem = event["detail"]["problems"][0].as_str().unwrap_or_default();
+            event["act"] == "policy.refused" && problem.starts_with(&refused)
+        };
+        agent.event("the refusal is on record", refusals);
+        std::fs::create_dir(path("new")).unwrap();
+        std::fs::write(path("new/v.toml"), policy(&format!("new{round}.test"))).unwrap();
+        std::fs::rename(path("new"), path("policy")).unwrap();
+        in_force(&policy(&format!("new{round}.test")));
+        std::fs::write(path("policy/v.toml"), policy(&format!("edited{round}.test"))).unwrap();
+        in_force(&policy(&format!("edited{round}.test")));
+    }
+    // Moved away and back at once, it is still followed.
+    std::fs::rename(path("policy"), path("aside")).unwrap();
+    std::fs::rename(path("aside"), path("policy")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::fs::write(path("policy/v.toml"), policy("back.test")).unwrap();
+    in_force(&policy("back.test"));
+}
+
+fn a_reload_that_failed_for_want_of_something_else_is_tried_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let upstream = Upstream::start();
+    let agent = start(&upstream);
+    let kept = agent.folder.path().join("data/policies");
+    let allow = |mode| std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o500);
+    agent.write_policy("v.toml", &policy("two.test"));
+    let warning = until("status warns", || agent.status()["warning"].as_str().map(str::to_owned));
+    assert!(
+        warning.starts_with("the policy files are in order, but an earlier policy is in force"),
+        "{warning}"
+    );
+    allow(0o700);
+    let applied = agent.event("it is tried again", |event| event["act"] == "policy.applied");
+    assert_eq!(applied["detail"]["cause"], "retry");
+    assert_eq!(agent.status()["in_force"], true);
 }
 
 fn a_broken_policy_at_start_brings_back_the_last_good_one() {

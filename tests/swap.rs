@@ -193,19 +193,60 @@ const SWAPS: usize = 300;
 /// No swap begins before so many lookups were made since the one before, in each plane.
 const LOOKUPS_A_SWAP: u64 = 500;
 
+/// Lookups that each swap waits for once the policy is staged, in each plane: they are running when the switch comes.
+const LOOKUPS_STAGED: u64 = 50;
+
+/// Lookups of names and of packets, so far.
+#[derive(Clone, Default)]
+struct Lookups(Arc<[AtomicU64; 2]>);
+
+impl Lookups {
+    fn add(&self, plane: usize, count: u64) {
+        self.0[plane].fetch_add(count, Relaxed);
+    }
+
+    fn now(&self) -> [u64; 2] {
+        [0, 1].map(|plane: usize| self.0[plane].load(Relaxed))
+    }
+
+    /// Waits until so many more were made in each plane.
+    fn wait_for(&self, more: u64) {
+        let before = self.now();
+        while self.least_since(before) < more {
+            std::thread::yield_now();
+        }
+    }
+
+    /// How many were made since, in the plane that made fewer.
+    fn least_since(&self, before: [u64; 2]) -> u64 {
+        let now = self.now();
+        (now[0] - before[0]).min(now[1] - before[1])
+    }
+}
+
 fn a_million_lookups_during_three_hundred_swaps_are_all_right() {
     let lab = Lab::new().unwrap();
     let gaps_ns = lab
         .inside(Side::Gateway, || {
-            let planes = Planes::start();
-            let stop = AtomicBool::new(false);
-            let (names, packets, wrong) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-            std::thread::scope(|scope| {
+            let mut planes = Planes::start();
+            let (stop, wrong) = (AtomicBool::new(false), AtomicU64::new(0));
+            // How many there were when the policy was staged, and just before the switch.
+            let (lookups, marks) = (Lookups::default(), Arc::new(Mutex::new([[0; 2]; 2])));
+            let (looking, marked) = (lookups.clone(), marks.clone());
+            planes.reloader = planes.reloader.with_checkpoint(Box::new(move |step| {
+                if step == Step::Staged {
+                    let staged = looking.now();
+                    looking.wait_for(LOOKUPS_STAGED);
+                    *marked.lock().unwrap() = [staged, looking.now()];
+                }
+                Ok(())
+            }));
+            let across = std::thread::scope(|scope| {
                 scope.spawn(|| {
                     let asked = Names::new();
                     while !stop.load(Relaxed) {
                         wrong.fetch_add(u64::from(!asked.are_right(&planes.filter)), Relaxed);
-                        names.fetch_add(4, Relaxed);
+                        lookups.add(0, 4);
                     }
                 });
                 scope.spawn(|| {
@@ -213,30 +254,33 @@ fn a_million_lookups_during_three_hundred_swaps_are_all_right() {
                     while !stop.load(Relaxed) {
                         let verdicts = [0, 1].map(|which: usize| dropped(&planes.prober, &frames[which]));
                         wrong.fetch_add(u64::from(verdicts != [true, false]), Relaxed);
-                        packets.fetch_add(2, Relaxed);
+                        lookups.add(1, 2);
                     }
                 });
-                let enough = |since: [u64; 2], count: u64| {
-                    names.load(Relaxed) >= since[0] + count && packets.load(Relaxed) >= since[1] + count
-                };
+                let _stop = StopAtEnd(&stop);
+                let mut across = 0;
                 for round in 0..SWAPS {
                     planes.write(&policy(round % 2 == 1, round));
-                    let before = [names.load(Relaxed), packets.load(Relaxed)];
                     let applied = planes.reloader.reload(Cause::Files).unwrap();
+                    let [staged, switching] = *marks.lock().unwrap();
+                    assert!(lookups.least_since(staged) >= LOOKUPS_STAGED);
+                    across += usize::from(lookups.least_since(switching) > 0);
                     assert_ne!(applied.from, applied.to);
-                    while !enough(before, LOOKUPS_A_SWAP) {
-                        std::thread::yield_now();
-                    }
+                    lookups.wait_for(LOOKUPS_A_SWAP);
                     let expect = if round % 2 == 1 { ODD } else { EVEN };
                     assert_eq!((planes.names_blocked(), planes.addresses_blocked()), (expect, expect));
                 }
-                while !enough([0, 0], LOOKUPS_EACH) {
+                while lookups.least_since([0, 0]) < LOOKUPS_EACH {
                     std::thread::yield_now();
                 }
-                stop.store(true, Relaxed);
+                across
             });
-            let counted = (names.load(Relaxed), packets.load(Relaxed));
-            assert_eq!(wrong.load(Relaxed), 0, "of {counted:?} lookups of names and packets");
+            assert_eq!(wrong.load(Relaxed), 0, "of {:?} lookups of names and packets", lookups.now());
+            // The switch itself takes microseconds, in which a busy machine may not let the other threads run.
+            assert!(
+                across > SWAPS / 2,
+                "{across} swaps had lookups in both planes between the switch and their end"
+            );
             let applied = planes.events().into_iter().filter(|event| event["act"] == "policy.applied");
             applied.map(|event| event["detail"]["gap_ns"].as_u64().unwrap()).collect::<Vec<_>>()
         })
@@ -246,6 +290,15 @@ fn a_million_lookups_during_three_hundred_swaps_are_all_right() {
     sorted.sort_unstable();
     let (median, p99) = (sorted[SWAPS / 2], sorted[SWAPS * 99 / 100]);
     println!("between the two switches: median {median} ns, 99th percentile {p99} ns");
+}
+
+/// Stops the other threads of a scope at its end, also at a failed assertion: the scope waits for them.
+struct StopAtEnd<'s>(&'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// The names that are asked without pause.

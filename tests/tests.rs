@@ -25,6 +25,6 @@ fn main() {
         commands::cases(),
     ];
     let cases = cases.concat();
-    let trials = cases.into_iter().map(support::Case::into_trial).collect();
+    let trials = cases.into_iter().flat_map(support::Case::into_trials).collect();
     libtest_mimic::run(&arguments, trials).exit();
 }

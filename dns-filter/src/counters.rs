@@ -63,6 +63,8 @@ counters! {
     unjudged,
     /// Of those, such as could not be answered or passed on.
     divert_failures,
+    /// TCP connections closed at once: too many were open, in all or of that client.
+    tcp_refused,
     /// Times a listener died and was started again.
     listener_restarts,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use interdict_policy::{DomainName, Name, NameForm, NameMatch, Policy, Rule, Timestamp, Verdict};
+use interdict_policy::{DomainName, Name, NameForm, NameMatch, Policy, Rule, RuleIndex, Timestamp, Verdict};
 
 /// One question that concerns the ban, as the [`Observer`] is told of it.
 #[derive(Clone, Copy, Debug)]
@@ -20,14 +20,32 @@ pub struct Seen<'a> {
     pub name: Name<'a>,
     /// QTYPE.
     pub qtype: u16,
-    /// The CNAME target that decided, where the name itself is on no list.
-    pub via: Option<&'a DomainName>,
+    /// What in the answer decided, where the name itself is on no list.
+    pub via: Option<&'a Target>,
     /// The rule that decided.
     pub rule: &'a Rule,
     /// What it means for this client now.
     pub verdict: Verdict,
     /// The policy under which it did.
     pub policy: &'a Policy,
+}
+
+/// Where an answer leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A name: the target of a CNAME, SVCB or HTTPS record.
+    Name(DomainName),
+    /// An address, of a record or a hint in one.
+    Address(IpAddr),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
 }
 
 /// Who is told what the filter sees. Called on the path of the answer: it must not wait.
@@ -123,6 +141,20 @@ fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(NameMatch,
     Some((found, policy.judge(found.rule, Some(client), Timestamp::now()).verdict))
 }
 
+/// The rule for where an answer leads, and what it means for the client. A rule with ports leaves addresses to the
+/// packet plane, which sees the ports.
+fn decide_target(policy: &Policy, target: &Target, client: IpAddr) -> Option<(RuleIndex, Verdict)> {
+    match target {
+        Target::Name(name) => {
+            decide(policy, name.as_name(), client).map(|(found, verdict)| (found.rule, verdict))
+        }
+        Target::Address(address) => {
+            let rule = policy.decide_address(*address, None)?.rule;
+            Some((rule, policy.judge(rule, Some(client), Timestamp::now()).verdict))
+        }
+    }
+}
+
 /// What was decided for one question, with the policy that it keeps to its end.
 #[derive(Clone, Debug)]
 pub struct Judgement {
@@ -168,11 +200,11 @@ impl Judgement {
     }
 
     /// The strictest decision that the targets of an unlisted name's answer fall under: `block`, then `log`, then
-    /// `exempt`, then `allow`; of equals the first in the chain.
-    pub(crate) fn strictest_of<'n>(
+    /// `exempt`, then `allow`; of equals the first.
+    pub(crate) fn strictest_of(
         &self,
-        targets: &'n [DomainName],
-    ) -> Option<(&Rule, Verdict, &'n DomainName)> {
+        targets: impl Iterator<Item = Target>,
+    ) -> Option<(&Rule, Verdict, Target)> {
         let strictness = |verdict| match verdict {
             Verdict::Block => 0,
             Verdict::Log => 1,
@@ -180,10 +212,9 @@ impl Judgement {
             Verdict::Allow | Verdict::None => 3,
         };
         targets
-            .iter()
-            .filter_map(|name| {
-                let (found, verdict) = decide(&self.policy, name.as_name(), self.client)?;
-                Some((self.policy.rule(found.rule), verdict, name))
+            .filter_map(|target| {
+                let (rule, verdict) = decide_target(&self.policy, &target, self.client)?;
+                Some((self.policy.rule(rule), verdict, target))
             })
             .min_by_key(|(_, verdict, _)| strictness(*verdict))
     }

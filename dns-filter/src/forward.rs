@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use hickory_proto::op::{DnsRequestOptions, Message, Query as Question, ResponseCode};
+use hickory_proto::rr::rdata::svcb::SvcParamValue;
+use hickory_proto::rr::rdata::{HTTPS, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -22,7 +24,7 @@ use tokio::sync::Semaphore;
 
 use crate::answer::{edns, metadata, send, send_blocked, send_code};
 use crate::counters::{Counters, count, count_verdict};
-use crate::filter::{Answered, Filter, Judgement, Observer, Seen};
+use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target};
 use crate::handler::{Next, silence};
 
 /// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
@@ -172,13 +174,19 @@ impl Next for Forwarder {
             }
         };
 
-        // The name's own rule covers its whole chain; only for an unlisted name do the targets decide.
-        let targets = cname_targets(&answer.answers);
+        if query.qtype == u16::from(RecordType::SOA) && answer.answers.is_empty() {
+            answer.answers = self.alias(info.query.name().into()).await;
+        }
+
+        // The name's own rule covers all that its answer leads to; only for an unlisted name does that decide.
         let decided = match judged.decided() {
             Some((rule, verdict)) => Some((rule, verdict, None)),
-            None => judged.strictest_of(&targets).map(|(rule, verdict, via)| (rule, verdict, Some(via))),
+            None => judged
+                .strictest_of(targets(&answer))
+                .map(|(rule, verdict, target)| (rule, verdict, Some(target))),
         };
-        if let Some((rule, verdict, Some(via))) = decided {
+        if let Some((rule, verdict, Some(via))) = &decided {
+            let (rule, verdict) = (*rule, *verdict);
             if let Some(name) = Name::from_wire(query.name()) {
                 let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
                 let tcp = request.protocol() != Protocol::Udp;
@@ -201,12 +209,23 @@ impl Next for Forwarder {
             }
         }
         if let Some((rule, verdict, _)) = decided {
-            tell_addresses(self.filter.observer(), rule, verdict, judged.client(), &answer.answers);
+            tell_addresses(self.filter.observer(), rule, verdict, judged.client(), &answer);
         }
 
         answer.metadata = metadata(request, answer.metadata.response_code);
         answer.edns = edns(query);
         send(&answer, request, &mut to).await.unwrap_or_else(silence)
+    }
+}
+
+impl Forwarder {
+    /// The CNAME record of a name, if it has one. The resolver library takes it for no answer to a question for SOA,
+    /// and leaves it out.
+    async fn alias(&self, name: hickory_proto::rr::Name) -> Vec<Record> {
+        let answer = self.resolve(Question::query(name, RecordType::CNAME)).await;
+        let mut records = answer.map(|answer| answer.answers).unwrap_or_default();
+        records.retain(|record| record.record_type() == RecordType::CNAME);
+        records
     }
 }
 
@@ -216,31 +235,70 @@ pub(crate) fn tell_addresses(
     rule: &Rule,
     verdict: Verdict,
     client: IpAddr,
-    answers: &[Record],
+    answer: &Message,
 ) {
     let mut addresses = Vec::new();
     let mut ttl = Duration::MAX;
-    for record in answers {
-        let address = match &record.data {
-            RData::A(a) => IpAddr::V4(a.0),
-            RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
-            _ => continue,
-        };
-        addresses.push(address);
-        ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+    for record in handed_out(answer) {
+        let before = addresses.len();
+        addresses.extend(record_addresses(&record.data));
+        if addresses.len() > before {
+            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
+        }
     }
     if !addresses.is_empty() {
         observer.answered(&Answered { client, rule, verdict, addresses: &addresses, ttl });
     }
 }
 
-/// The targets of the CNAME records, in the order of the answer.
-fn cname_targets(answers: &[Record]) -> Vec<DomainName> {
-    let cnames = answers.iter().filter_map(|record| match &record.data {
+/// The records that a client acts on: the answer, and beside a service binding the addresses of its targets (RFC 9460
+/// section 4.2).
+fn handed_out(answer: &Message) -> impl Iterator<Item = &Record> {
+    let binds = answer.answers.iter().any(|record| service_binding(&record.data).is_some());
+    let more = if binds { answer.additionals.as_slice() } else { &[] };
+    answer.answers.iter().chain(more)
+}
+
+/// Where an answer leads, in its order.
+fn targets(answer: &Message) -> impl Iterator<Item = Target> {
+    handed_out(answer).flat_map(|record| {
+        let addresses = record_addresses(&record.data).map(Target::Address);
+        target_name(&record.data).and_then(wire_name).map(Target::Name).into_iter().chain(addresses)
+    })
+}
+
+fn target_name(data: &RData) -> Option<&hickory_proto::rr::Name> {
+    match data {
         RData::CNAME(target) => Some(&target.0),
+        // The root stands for the record's own name (RFC 9460 section 2.5).
+        _ => service_binding(data).map(|binding| &binding.target_name).filter(|target| !target.is_root()),
+    }
+}
+
+fn service_binding(data: &RData) -> Option<&SVCB> {
+    match data {
+        RData::SVCB(binding) | RData::HTTPS(HTTPS(binding)) => Some(binding),
         _ => None,
+    }
+}
+
+/// The addresses in a record, hints included.
+fn record_addresses(data: &RData) -> impl Iterator<Item = IpAddr> {
+    let own = match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    };
+    let parameters = service_binding(data).map_or(&[][..], |binding| &binding.svc_params);
+    let hints = parameters.iter().flat_map(|(_, parameter)| {
+        let (v4, v6) = match parameter {
+            SvcParamValue::Ipv4Hint(hint) => (hint.0.as_slice(), &[][..]),
+            SvcParamValue::Ipv6Hint(hint) => (&[][..], hint.0.as_slice()),
+            _ => (&[][..], &[][..]),
+        };
+        v4.iter().map(|a| IpAddr::V4(a.0)).chain(v6.iter().map(|aaaa| IpAddr::V6(aaaa.0)))
     });
-    cnames.filter_map(wire_name).collect()
+    own.into_iter().chain(hints)
 }
 
 fn wire_name(name: &hickory_proto::rr::Name) -> Option<DomainName> {

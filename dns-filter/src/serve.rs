@@ -10,11 +10,8 @@ use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 
 use crate::counters::{Counters, count};
+use crate::tcp::{self, Connections};
 
-/// How long a TCP connection may stay without a question.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Answers waiting on one TCP connection.
-const TCP_ANSWERS_WAITING: usize = 32;
 /// How long after its death a listener is started again.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 
@@ -28,6 +25,8 @@ pub struct ListenError {
     pub protocol: &'static str,
     /// What the system says, and what to do.
     pub reason: String,
+    /// The system's word for it.
+    pub kind: std::io::ErrorKind,
 }
 
 impl ListenError {
@@ -42,7 +41,7 @@ impl ListenError {
             std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address".into(),
             _ => error.to_string(),
         };
-        Self { address, protocol, reason }
+        Self { address, protocol, reason, kind: error.kind() }
     }
 }
 
@@ -75,11 +74,12 @@ impl Listeners {
         self.sockets.iter().map(|(address, ..)| *address).collect()
     }
 
-    /// Serves every socket until the tasks are dropped. hickory ends a listener for good on some errors that
+    /// Serves every socket until the tasks are dropped. hickory ends a UDP listener for good on some errors that
     /// pass, so each has a server of its own that is started again on the same socket.
     pub fn serve<H: RequestHandler>(
         self,
-        handler: Arc<H>,
+        handler: &Arc<H>,
+        connections: &Connections,
         counters: &Arc<Counters>,
     ) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
@@ -93,14 +93,11 @@ impl Listeners {
                         .await;
                 }
             });
-            let (shared, counted) = (handler.clone(), counters.clone());
+            let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
             tasks.spawn(async move {
-                loop {
-                    let mut server = Server::new(Shared(shared.clone()));
-                    let socket = tcp.try_clone().and_then(tokio::net::TcpListener::from_std);
-                    let socket =
-                        socket.map(|socket| server.register_listener(socket, TCP_IDLE, TCP_ANSWERS_WAITING));
-                    restarted(socket, server, address, &counted).await;
+                match tokio::net::TcpListener::from_std(tcp) {
+                    Ok(listener) => tcp::serve(listener, handler, connections, counters).await,
+                    Err(error) => tracing::error!(%address, %error, "TCP is not served"),
                 }
             });
         }

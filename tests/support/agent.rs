@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Dig, Upstream, dig, until};
+use super::{Dig, Upstream, dig, loopback, until};
 
 pub(crate) struct Agent {
     pub(crate) folder: TempDir,
@@ -36,7 +36,8 @@ impl Agent {
     pub(crate) fn start_in(folder: TempDir, upstream: &Upstream) -> Result<Self, String> {
         let path = |name: &str| folder.path().join(name).display().to_string();
         let mut child = Command::new(env!("CARGO_BIN_EXE_interdict"))
-            .args(["run", "--listen", "127.0.0.1:0", "--policy", &path("policy"), "--data", &path("data")])
+            .args(["run", "--listen", &SocketAddr::new(loopback(), 0).to_string()])
+            .args(["--policy", &path("policy"), "--data", &path("data")])
             .args(["--control", &path("control/sock"), "--upstream", &upstream.address().to_string()])
             .stderr(Stdio::piped())
             .spawn()

@@ -8,7 +8,8 @@ pub(crate) use agent::{Agent, interdict};
 pub(crate) use server::{Answered, Server, ServerKind};
 pub(crate) use upstream::Upstream;
 
-use std::net::SocketAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -28,31 +29,74 @@ pub(crate) enum Needs {
     Dnsmasq,
 }
 
+/// The addresses that a case is run with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+thread_local! {
+    static FAMILY: Cell<Family> = const { Cell::new(Family::V4) };
+}
+
+/// The addresses that the case of this thread is run with.
+pub(crate) fn family() -> Family {
+    FAMILY.get()
+}
+
+/// This machine, to itself.
+pub(crate) fn loopback() -> IpAddr {
+    match family() {
+        Family::V4 => Ipv4Addr::LOCALHOST.into(),
+        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
 /// One test: its name says the behaviour.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) needs: Needs,
+    /// Whether it is run once more, with IPv6 addresses.
+    pub(crate) both_families: bool,
     pub(crate) run: fn(),
 }
 
-/// A case, by the name of its function.
+/// A case, by the name of its function; with `both_families`, run with IPv4 addresses and with IPv6 ones.
 #[macro_export]
 macro_rules! case {
     ($run:ident) => {
         case!($run, Nothing)
     };
     ($run:ident, $needs:ident) => {
+        case!(@ $run, $needs, false)
+    };
+    ($run:ident, $needs:ident, both_families) => {
+        case!(@ $run, $needs, true)
+    };
+    (@ $run:ident, $needs:ident, $both_families:literal) => {
         $crate::support::Case {
             name: concat!(module_path!(), "::", stringify!($run)),
             needs: $crate::support::Needs::$needs,
+            both_families: $both_families,
             run: $run,
         }
     };
 }
 
 impl Case {
-    pub(crate) fn into_trial(self) -> Trial {
+    pub(crate) fn into_trials(self) -> Vec<Trial> {
+        match self.both_families {
+            false => vec![self.trial(self.name.to_owned(), Family::V4)],
+            true => vec![
+                self.trial(self.name.to_owned(), Family::V4),
+                self.trial(format!("{} (IPv6)", self.name), Family::V6),
+            ],
+        }
+    }
+
+    fn trial(self, name: String, family: Family) -> Trial {
         let missing = match self.needs {
             Needs::Dig if !has("dig") => Some("needs dig, from bind9-dnsutils"),
             Needs::Root | Needs::Nft if !rustix::process::geteuid().is_root() => Some("needs root"),
@@ -64,7 +108,8 @@ impl Case {
             _ => None,
         };
         let run = self.run;
-        let trial = Trial::test(self.name, move || {
+        let trial = Trial::test(name, move || {
+            FAMILY.set(family);
             run();
             Ok(())
         });

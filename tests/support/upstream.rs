@@ -5,11 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, TXT};
+use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, HTTPS, SVCB, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// A server on loopback. `*.silent.test` gets no answer, `*.none.test` NXDOMAIN, `alias-TO.test` a CNAME to TO
-/// with its `_` read as dots and an address behind it, everything else 192.0.2.7, 2001:db8::7 or the text "upstream".
+use super::loopback;
+
+/// A server on loopback. `*.silent.test` gets no answer, `*.none.test` NXDOMAIN, `alias-TO.test` a CNAME to TO with its
+/// `_` read as dots and an address behind it, `service-TO.test` an HTTPS record that leads to TO, `at-ADDRESS.test`
+/// that address with its `-` read as dots, everything else 192.0.2.7, 2001:db8::7 or the text "upstream". HTTPS records
+/// carry the IPv4 address as a hint.
 pub(crate) struct Upstream {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -17,7 +22,7 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start() -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind((loopback(), 0)).unwrap();
         let address = udp.local_addr().unwrap();
         let tcp = TcpListener::bind(address).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -82,9 +87,17 @@ fn answer(query: &[u8], asked: &Mutex<Vec<String>>) -> Option<Vec<u8>> {
         answer.answers.push(Record::from_rdata(owner, 300, RData::CNAME(CNAME(target.clone()))));
         owner = target;
     }
+    let inner = |prefix| name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(".test."));
+    let address = inner("at-").and_then(|text| text.replace('-', ".").parse().ok());
+    let address = address.unwrap_or(Ipv4Addr::new(192, 0, 2, 7));
     match question.query_type() {
+        RecordType::HTTPS => {
+            let target = inner("service-").map_or(".".to_owned(), |target| target.replace('_', "."));
+            let hint = (SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(vec![A(address)])));
+            let service = SVCB::new(1, Name::from_ascii(target).ok()?, vec![hint]);
+            answer.answers.push(Record::from_rdata(owner, 300, RData::HTTPS(HTTPS(service))));
+        }
         RecordType::A => {
-            let address = Ipv4Addr::new(192, 0, 2, 7);
             answer.answers.push(Record::from_rdata(owner, 300, RData::A(A(address))));
         }
         RecordType::AAAA => {

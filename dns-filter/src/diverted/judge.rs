@@ -130,7 +130,7 @@ pub(super) async fn answer(handler: &FilterHandler<Forwarder>, diverted: &Divert
 pub(super) fn tell_answer(handler: &FilterHandler<Forwarder>, judged: &Judgement, answer: &[u8]) {
     if let (Some((rule, verdict)), Ok(message)) = (judged.decided(), Message::from_vec(answer)) {
         let observer = handler.filter().observer();
-        tell_addresses(observer, rule, verdict, judged.client(), &message.answers);
+        tell_addresses(observer, rule, verdict, judged.client(), &message);
     }
 }
 

@@ -35,6 +35,15 @@ pub struct Attached {
     pub mode: Mode,
 }
 
+/// How an interface that should have its program has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// It was there.
+    InPlace,
+    /// It was missing, and was attached again.
+    Again,
+}
+
 /// Keeps a program attached until it is dropped; or, if it is pinned, until the pin is removed as well.
 pub(crate) struct Link {
     pub(crate) attached: Attached,
@@ -57,11 +66,7 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
     let mut links = Vec::new();
     for interface in &options.interfaces {
         let info = network::find(&interface.name)?;
-        // What is noted must find who reads the notes: so that one goes first.
-        let divert = match interface.role {
-            Role::Lan if options.answering.is_some() => Some(divert(object, options, pins, &info)?),
-            Role::Lan | Role::Wan => None,
-        };
+        let divert = divert_for(object, options, pins, interface.role, &info)?;
         let link = match earlier_link(&options.pin, &info)? {
             Some(link) => take_over(object, options, interface, &info, link)?,
             None => attach_anew(object, options.mode, interface, &info)?,
@@ -79,6 +84,21 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
     let links = links.collect::<Result<Vec<_>, Error>>()?;
     remove_stale_pins(options, pins)?;
     Ok(links)
+}
+
+/// Attaches the program that diverts where questions are answered. What is noted must find who reads the notes: so it goes
+/// before the program that notes.
+fn divert_for(
+    object: &mut Ebpf,
+    options: &Options,
+    pins: &Pins,
+    role: Role,
+    info: &InterfaceInfo,
+) -> Result<Option<Divert>, Error> {
+    match role {
+        Role::Lan if options.answering.is_some() => divert(object, options, pins, info).map(Some),
+        Role::Lan | Role::Wan => Ok(None),
+    }
 }
 
 /// Attaches the program that diverts, in the place of the one that an earlier agent left.
@@ -112,6 +132,50 @@ fn divert(object: &mut Ebpf, options: &Options, pins: &Pins, info: &InterfaceInf
         Pins::Kept(_) => pin_at(&path, link)?,
         Pins::Unused | Pins::Unavailable(_) => link,
     }))
+}
+
+/// Attaches the program of an interface again if it is there no more, as after the interface was made anew.
+///
+/// A link is let go only where it is known to hold nothing: letting go of one in force detaches.
+pub(crate) fn restore(
+    object: &mut Ebpf,
+    options: &Options,
+    pins: &Pins,
+    interface: &Interface,
+    links: &mut Vec<Link>,
+) -> Result<Restored, Error> {
+    let is_it = |link: &Link| link.attached.name == interface.name;
+    let info = match network::find(&interface.name) {
+        Ok(info) => info,
+        Err(error) => {
+            if matches!(error, Error::NoSuchInterface { .. }) {
+                links.retain(|link| !is_it(link));
+            }
+            return Err(error);
+        }
+    };
+    let program = object::program(object, entry(interface.role)).info();
+    let ours = program.map_err(|source| refused(options.mode, &info, source))?.id();
+    let in_place = info.xdp.is_some_and(|xdp| xdp.program_id == ours);
+    if in_place && links.iter().any(|link| is_it(link) && link.attached.index == info.index) {
+        return Ok(Restored::InPlace);
+    }
+    links.retain(|link| !is_it(link));
+    if let Pins::Kept(folder) = pins {
+        // `unload` takes the folder away.
+        pins::prepare(folder)?;
+    }
+    let divert = divert_for(object, options, pins, interface.role, &info)?;
+    let link = match earlier_link(&options.pin, &info)? {
+        Some(link) => take_over(object, options, interface, &info, link)?,
+        None => attach_anew(object, options.mode, interface, &info)?,
+    };
+    let link = match pins {
+        Pins::Kept(folder) => pin(folder, &interface.name, link)?,
+        Pins::Unused | Pins::Unavailable(_) => link,
+    };
+    links.push(Link { attached: in_force(interface)?, _link: link, _divert: divert });
+    Ok(Restored::Again)
 }
 
 /// The link that an earlier agent left on this interface.

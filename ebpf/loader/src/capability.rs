@@ -4,8 +4,9 @@ use std::fs;
 
 use crate::Error;
 
-/// What loading and attaching XDP programs takes (capabilities(7)), with the number of its bit.
-const NEEDED: [(&str, u32); 2] = [("CAP_BPF", 39), ("CAP_NET_ADMIN", 12)];
+/// What loading and attaching XDP programs takes (capabilities(7)), with the number of its bit. Without CAP_PERFMON the
+/// verifier refuses what ours do with pointers.
+const NEEDED: [(&str, u32); 3] = [("CAP_BPF", 39), ("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38)];
 
 /// Names the first capability that is missing.
 pub(crate) fn check() -> Result<(), Error> {
@@ -31,9 +32,10 @@ mod tests {
     fn the_missing_capability_is_named() {
         for (effective, expect) in [
             ("000001ffffffffff", None),
-            ("0000008000001000", None),
-            ("0000000000001000", Some("CAP_BPF")),
-            ("0000008000000000", Some("CAP_NET_ADMIN")),
+            ("000000c000001000", None),
+            ("0000004000001000", Some("CAP_BPF")),
+            ("000000c000000000", Some("CAP_NET_ADMIN")),
+            ("0000008000001000", Some("CAP_PERFMON")),
             ("0000000000000000", Some("CAP_BPF")),
         ] {
             assert_eq!(missing(&format!("Name:\tx\nCapEff:\t{effective}\n")), expect, "{effective}");

@@ -37,7 +37,7 @@ mod staging;
 mod system;
 
 pub use answers::{Answers, Told};
-pub use attach::Attached;
+pub use attach::{Attached, Restored};
 pub use clock::Moment;
 pub use counters::{Counters, RuleCount};
 pub use error::Error;
@@ -48,10 +48,12 @@ pub use interdict_ebpf_shared::{
     limits,
     query::OWN_MARK,
 };
-pub use network::{InterfaceInfo, Xdp, default_gateways, interface_networks, interfaces};
+pub use network::{
+    InterfaceInfo, LocalAddress, Xdp, default_gateways, interface_networks, interfaces, local_addresses,
+};
 pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Options, Role};
 pub use pins::{Pins, unload};
 pub use plane::{Flipped, PacketPlane};
 pub use prober::{Answer, Entry, Probe, Prober, Run};
-pub use resolver::{Answers as AnswersOn, DivertSockets};
+pub use resolver::{Answers as AnswersOn, DivertSockets, Pulse};
 pub use staging::Staged;

@@ -82,6 +82,31 @@ pub fn interface_networks(name: &str) -> Result<Vec<IpNet>, Error> {
         .collect())
 }
 
+/// An address of this machine, in this network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The index of the interface that has it.
+    pub interface: u32,
+}
+
+/// Every address of every interface, in the order in which the kernel lists them.
+///
+/// # Errors
+///
+/// The kernel's routing socket failed.
+pub fn local_addresses() -> Result<Vec<LocalAddress>, Error> {
+    let answers = dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
+    let local = |answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => {
+            local_address(&message).map(|address| LocalAddress { address, interface: message.header.index })
+        }
+        _ => None,
+    };
+    Ok(answers.into_iter().filter_map(local).collect())
+}
+
 /// The next hops of every default route, of all routing tables.
 ///
 /// # Errors
@@ -146,13 +171,13 @@ fn interface(link: LinkMessage) -> Option<InterfaceInfo> {
 }
 
 /// The addresses of this machine, each with its network's prefix.
-pub(crate) fn addresses() -> Result<Vec<IpNet>, Error> {
+pub(crate) fn local_networks() -> Result<Vec<IpNet>, Error> {
     let answers = dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    let addresses = answers.into_iter().filter_map(|answer| match answer {
+    let networks = answers.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewAddress(address) => own_address(&address),
         _ => None,
     });
-    Ok(addresses.collect())
+    Ok(networks.collect())
 }
 
 /// Whether other interfaces are VLANs of this one.
@@ -215,6 +240,10 @@ fn network(message: &AddressMessage) -> Option<IpNet> {
 
 /// The address with its prefix.
 fn own_address(message: &AddressMessage) -> Option<IpNet> {
+    IpNet::new(local_address(message)?, message.header.prefix_len).ok()
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     // On a point-to-point link `Address` is the far end and `Local` ours.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -224,7 +253,7 @@ fn own_address(message: &AddressMessage) -> Option<IpNet> {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    IpNet::new(local.or(any)?, message.header.prefix_len).ok()
+    local.or(any)
 }
 
 const fn is_link_local(address: IpAddr) -> bool {

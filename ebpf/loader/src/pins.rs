@@ -25,8 +25,8 @@ pub enum Pins {
 
 /// Detaches the programs of a plane that stayed, and removes their pins. Returns the interfaces they were attached to.
 ///
-/// The interfaces are free when it returns. Needs no agent; those of one that is running are free as well, and stay
-/// unfiltered until it starts again.
+/// The interfaces are free when it returns. Needs no agent; those of one that is running are free as well, until that
+/// agent looks after them (see [`crate::PacketPlane::restore`]).
 ///
 /// # Errors
 ///

@@ -17,11 +17,12 @@ use interdict_ebpf_shared::{
     limits::MAX_SAFE,
     maps,
 };
-use interdict_policy::Policy;
+use interdict_policy::{Digest, Policy};
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, Counters, DivertSockets, Error, EventReader, Options, Pins, Prober, answers,
+    Answers, AtExit, Attached, Counters, DivertSockets, Error, EventReader, Options, Pins, Prober, Restored,
+    answers,
     attach::{self, Link},
     capability,
     control::Control,
@@ -31,7 +32,7 @@ use crate::{
     options::Role,
     pins,
     registry::Registry,
-    resolver::{self, Resolver},
+    resolver::{self, Pulse, Resolver},
     selftest,
     staging::{InnerMaps, OuterMaps, Staged, Tables, named, word, words},
 };
@@ -59,6 +60,7 @@ pub struct PacketPlane {
     /// Whether no packet can still be judged by the generation before the one in force.
     settled: bool,
     links: Vec<Link>,
+    safe: SafeMaps,
 }
 
 /// What records are read from.
@@ -91,7 +93,12 @@ impl PacketPlane {
         };
 
         let mut object = object::load()?;
-        add_safe(&mut object, &options.safe)?;
+        let mut safe = SafeMaps {
+            safe4: object::take(&mut object, maps::SAFE4)?,
+            safe6: object::take(&mut object, maps::SAFE6)?,
+        };
+        check_safe(&options.safe)?;
+        options.safe.iter().try_for_each(|network| safe.add(network))?;
         let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
             .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
         let control = Arc::new(control);
@@ -135,6 +142,7 @@ impl PacketPlane {
             stagings: 0,
             settled: true,
             links: Vec::new(),
+            safe,
         })
     }
 
@@ -225,15 +233,19 @@ impl PacketPlane {
         self.follow().map(drop)
     }
 
-    /// Says that the agent lives, and follows this machine's addresses and interfaces: call it every second. Returns how
-    /// each interface towards clients takes part in answering.
+    /// The agent's sign of life; `None` where questions are left alone.
+    pub fn pulse(&self) -> Option<Pulse> {
+        self.resolver.as_ref().map(Resolver::pulse)
+    }
+
+    /// Follows this machine's addresses and interfaces: call it every second. Returns how each interface towards clients
+    /// takes part in answering.
     ///
     /// # Errors
     ///
     /// The kernel does not tell, or has no room for more addresses.
     pub fn follow(&mut self) -> Result<Vec<(String, resolver::Answers)>, Error> {
         let Some(resolver) = &mut self.resolver else { return Ok(Vec::new()) };
-        resolver.beat();
         let lan: Vec<&str> = self
             .links
             .iter()
@@ -243,6 +255,44 @@ impl PacketPlane {
         let mut interfaces = network::interfaces()?;
         interfaces.retain(|interface| lan.contains(&interface.name.as_str()));
         resolver.follow(&interfaces)
+    }
+
+    /// The digest of the policy that the kernel goes by; `None` before the first.
+    pub fn digest(&self) -> Option<Digest> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.digest(self.control.live())
+    }
+
+    /// Looks whether every interface in the options has its program, and attaches it where it is missing: an interface
+    /// that was made anew has none. Returns each interface, with what is in the way if it stays without. Call it every
+    /// second.
+    pub fn restore(&mut self) -> Vec<(String, Result<Restored, Error>)> {
+        let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
+        let (options, pins, links) = (&self.options, &self.pins, &mut self.links);
+        let mut restore = |interface| attach::restore(&mut object, options, pins, interface, links);
+        let outcomes =
+            options.interfaces.iter().map(|interface| (interface.name.clone(), restore(interface)));
+        outcomes.collect()
+    }
+
+    /// Changes the networks that are never dropped, at once and for every policy.
+    ///
+    /// # Errors
+    ///
+    /// There are too many, or the kernel refused one: then those that were safe before still are.
+    pub fn set_safe(&mut self, safe: Vec<IpNet>) -> Result<(), Error> {
+        check_safe(&safe)?;
+        let new: Vec<IpNet> =
+            safe.iter().filter(|network| !self.options.safe.contains(network)).copied().collect();
+        for network in new {
+            self.safe.add(&network)?;
+            self.options.safe.push(network);
+        }
+        for network in self.options.safe.iter().filter(|network| !safe.contains(network)) {
+            self.safe.remove(network)?;
+        }
+        self.options.safe = safe;
+        Ok(())
     }
 
     /// The safe network that holds an address, the longest one.
@@ -344,23 +394,44 @@ fn check_interfaces(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Enters the networks that are never dropped. They are part of the object's own maps, not of any policy.
-fn add_safe(object: &mut Ebpf, safe: &[IpNet]) -> Result<(), Error> {
-    if safe.len() > MAX_SAFE as usize {
-        return Err(Error::TooMany { what: "safe networks", count: safe.len(), limit: MAX_SAFE });
+fn check_safe(safe: &[IpNet]) -> Result<(), Error> {
+    match safe.len() > MAX_SAFE as usize {
+        true => Err(Error::TooMany { what: "safe networks", count: safe.len(), limit: MAX_SAFE }),
+        false => Ok(()),
     }
-    let mut safe4: LpmTrie<MapData, u32, u32> = object::take(object, maps::SAFE4)?;
-    let mut safe6: LpmTrie<MapData, [u32; 4], u32> = object::take(object, maps::SAFE6)?;
-    for network in safe {
-        let bits = u32::from(network.prefix_len());
-        match network.network() {
-            IpAddr::V4(address) => {
-                safe4.insert(&Key::new(bits, word(address.octets())), 1, 0).map_err(named(maps::SAFE4))?;
-            }
-            IpAddr::V6(address) => {
-                safe6.insert(&Key::new(bits, words(address.octets())), 1, 0).map_err(named(maps::SAFE6))?;
-            }
+}
+
+/// The networks that are never dropped. They are part of the object's own maps, not of any policy.
+struct SafeMaps {
+    safe4: LpmTrie<MapData, u32, u32>,
+    safe6: LpmTrie<MapData, [u32; 4], u32>,
+}
+
+impl SafeMaps {
+    fn add(&mut self, network: &IpNet) -> Result<(), Error> {
+        match safe_key(network) {
+            SafeKey::V4(key) => self.safe4.insert(&key, 1, 0).map_err(named(maps::SAFE4)),
+            SafeKey::V6(key) => self.safe6.insert(&key, 1, 0).map_err(named(maps::SAFE6)),
         }
     }
-    Ok(())
+
+    fn remove(&mut self, network: &IpNet) -> Result<(), Error> {
+        match safe_key(network) {
+            SafeKey::V4(key) => self.safe4.remove(&key).map_err(named(maps::SAFE4)),
+            SafeKey::V6(key) => self.safe6.remove(&key).map_err(named(maps::SAFE6)),
+        }
+    }
+}
+
+enum SafeKey {
+    V4(Key<u32>),
+    V6(Key<[u32; 4]>),
+}
+
+fn safe_key(network: &IpNet) -> SafeKey {
+    let bits = u32::from(network.prefix_len());
+    match network.network() {
+        IpAddr::V4(address) => SafeKey::V4(Key::new(bits, word(address.octets()))),
+        IpAddr::V6(address) => SafeKey::V6(Key::new(bits, words(address.octets()))),
+    }
 }

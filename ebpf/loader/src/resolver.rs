@@ -47,6 +47,18 @@ pub struct DivertSockets<'s> {
     pub tcp6: &'s dyn AsRawFd,
 }
 
+/// The agent's sign of life, apart from the plane: changing a large policy keeps that busy for longer than the agent may
+/// be silent.
+#[derive(Clone)]
+pub struct Pulse(Arc<Control>);
+
+impl Pulse {
+    /// Says that the agent lives: call it every second.
+    pub fn beat(&self) {
+        self.0.set_count(control::HEARTBEAT, boot_time_ns());
+    }
+}
+
 /// How an interface takes part in answering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answers {
@@ -74,7 +86,7 @@ impl Resolver {
             Self { maps, control, answering, ours: HashMap::new(), interfaces: HashMap::new() };
         resolver.add_clients()?;
         resolver.control.set_count(control::CLIENT_QPS, u64::from(resolver.answering.client_qps));
-        resolver.beat();
+        resolver.pulse().beat();
         Ok(resolver)
     }
 
@@ -100,9 +112,8 @@ impl Resolver {
         Ok(())
     }
 
-    /// Says that the agent lives.
-    pub(crate) fn beat(&self) {
-        self.control.set_count(control::HEARTBEAT, boot_time_ns());
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.control))
     }
 
     /// Follows what the kernel says of this machine's addresses and of the interfaces on which questions are answered.
@@ -154,7 +165,7 @@ impl Resolver {
 
     fn follow_addresses(&mut self) -> Result<(), Error> {
         let mut wanted: HashMap<Address, u32> = HashMap::new();
-        for network in network::addresses()? {
+        for network in network::local_networks()? {
             if let IpNet::V4(network) = network
                 && network.prefix_len() < 31
             {

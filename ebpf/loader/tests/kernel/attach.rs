@@ -42,6 +42,8 @@ tests![
     an_interface_no_longer_listed_is_let_go,
     unload_works_without_an_agent,
     unload_detaches_under_a_running_agent,
+    an_interface_made_anew_is_attached_again,
+    what_is_detached_or_taken_is_told_and_restored,
     without_a_bpffs_there_are_no_pins_and_it_is_said,
     routes_and_addresses_are_read,
 ];
@@ -56,9 +58,12 @@ fn ready(options: &Options) -> PacketPlane {
     plane
 }
 
-fn hook(interface: &str) -> Option<interdict_ebpf_loader::Xdp> {
-    let all = interfaces().unwrap();
-    all.into_iter().find(|info| info.name == interface).unwrap().xdp
+fn interface(name: &str) -> InterfaceInfo {
+    interfaces().unwrap().into_iter().find(|info| info.name == name).unwrap()
+}
+
+fn hook(name: &str) -> Option<interdict_ebpf_loader::Xdp> {
+    interface(name).xdp
 }
 
 /// Waits until the hook is free, for which no instant can be named: a child that another test is starting holds a copy
@@ -375,6 +380,59 @@ fn unload_detaches_under_a_running_agent() {
         drop(plane);
         let _next = ready(&on("in", Role::Lan));
         assert!(hook("in").is_some());
+    });
+}
+
+/// What restoring says of the one interface of a plane.
+fn restored(plane: &mut PacketPlane) -> String {
+    match plane.restore().remove(0) {
+        (name, Ok(restored)) => format!("{name} {restored:?}"),
+        (name, Err(error)) => format!("{name} {error}"),
+    }
+}
+
+fn an_interface_made_anew_is_attached_again() {
+    for at_exit in [AtExit::Remove, AtExit::Keep] {
+        let pair = Pair::new();
+        pair.inside.ip("link add new type veth peer name new2");
+        pair.inside.run(|| {
+            let pin = private_bpffs();
+            let mut plane = ready(&Options { pin: pin.clone(), at_exit, ..on("new", Role::Lan) });
+            assert_eq!(restored(&mut plane), "new InPlace");
+            pair.inside.ip("link del new");
+            let gone = "new cannot attach to new: no such interface";
+            assert!(restored(&mut plane).starts_with(gone), "{}", restored(&mut plane));
+            assert_eq!(plane.interfaces(), []);
+            pair.inside.ip("link add new type veth peer name new2");
+            assert_eq!(restored(&mut plane), "new Again");
+            assert_eq!(restored(&mut plane), "new InPlace");
+            assert_eq!(plane.interfaces()[0].index, interface("new").index);
+            assert!(hook("new").is_some());
+            drop(plane);
+            match at_exit {
+                AtExit::Keep => assert_eq!(unload(&pin).unwrap(), ["new"]),
+                AtExit::Remove => wait_until_free("new"),
+            }
+            assert_eq!(hook("new"), None);
+        });
+    }
+}
+
+fn what_is_detached_or_taken_is_told_and_restored() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let mut plane = ready(&Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) });
+        unload(&pin).unwrap();
+        assert_eq!(hook("in"), None);
+        assert_eq!(restored(&mut plane), "in Again");
+        unload(&pin).unwrap();
+        let other = ready(&on("in", Role::Wan));
+        assert!(restored(&mut plane).contains("its XDP hook is held by the program interdict_wan"));
+        drop(other);
+        wait_until_free("in");
+        assert_eq!(restored(&mut plane), "in Again");
+        unload(&pin).unwrap();
     });
 }
 

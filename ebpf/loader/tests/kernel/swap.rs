@@ -19,6 +19,7 @@ tests![
     a_policy_may_grow_and_shrink,
     a_rule_keeps_its_counts_over_flips,
     a_policy_in_force_can_be_staged_again,
+    safe_networks_change_under_a_policy,
     no_packet_sees_two_policies,
 ];
 
@@ -30,11 +31,33 @@ fn verdict(plane: &PacketPlane, destination: &str) -> &'static str {
 
 fn before_the_first_policy_everything_passes() {
     let mut plane = PacketPlane::load(&options()).unwrap();
-    assert_eq!(verdict(&plane, BANNED), "no_policy");
-    let staged = plane.stage(&policy("a block 192.0.2.0/24")).unwrap();
-    assert_eq!(verdict(&plane, BANNED), "no_policy");
+    assert_eq!((verdict(&plane, BANNED), plane.digest()), ("no_policy", None));
+    let banned = policy("a block 192.0.2.0/24");
+    let staged = plane.stage(&banned).unwrap();
+    assert_eq!((verdict(&plane, BANNED), plane.digest()), ("no_policy", None));
     plane.flip(staged).unwrap();
-    assert_eq!(verdict(&plane, BANNED), "blocked");
+    assert_eq!((verdict(&plane, BANNED), plane.digest()), ("blocked", Some(banned.digest())));
+    let staged = plane.stage(&policy("b block 192.0.2.0/24")).unwrap();
+    assert_eq!(plane.digest(), Some(banned.digest()));
+    plane.flip(staged).unwrap();
+    assert_ne!(plane.digest(), Some(banned.digest()));
+}
+
+fn safe_networks_change_under_a_policy() {
+    let mut plane = plane(&policy("a block 192.0.2.0/24 2001:db8::/32"));
+    let v6 = |plane: &PacketPlane| exit_of(plane, Entry::Lan, &frame("v6 udp", &to("2001:db8::1", 443)));
+    for (safe, expect) in [
+        (&["192.0.2.1/32"][..], ["safe", "blocked"]),
+        (&["192.0.2.1/32", "2001:db8::/64"], ["safe", "safe"]),
+        (&["2001:db8::/64"], ["blocked", "safe"]),
+        (&[], ["blocked", "blocked"]),
+    ] {
+        plane.set_safe(safe.iter().map(|network| network.parse().unwrap()).collect()).unwrap();
+        assert_eq!([verdict(&plane, BANNED), v6(&plane)], expect, "{safe:?}");
+        // Policies are staged, and tried, beside what is safe now.
+        apply(&mut plane, &policy("a block 192.0.2.0/24 2001:db8::/32"));
+        assert_eq!([verdict(&plane, BANNED), v6(&plane)], expect, "{safe:?}, staged again");
+    }
 }
 
 fn the_verdict_changes_with_the_flip_and_not_before() {
