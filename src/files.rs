@@ -26,9 +26,9 @@ const STICKY: u32 = 0o1000;
 /// # Errors
 /// Every problem of every file.
 pub fn compile_paths(paths: &[PathBuf], profile: Option<&str>) -> Result<Compiled, Problems> {
-    let Read { sources, doubts } = read(paths)?;
+    let Read { sources, doubts, passed_over } = read(paths)?;
     let mut compiled = compile_with(&sources, &options(profile))?;
-    doubts.iter().for_each(|doubt| compiled.notes.push(doubt.clone()));
+    doubts.iter().chain(&passed_over).for_each(|note| compiled.notes.push(note.clone()));
     Ok(compiled)
 }
 
@@ -37,16 +37,16 @@ pub fn compile_paths(paths: &[PathBuf], profile: Option<&str>) -> Result<Compile
 /// # Errors
 /// Every problem of every file.
 pub fn compile_trusted(paths: &[PathBuf], profile: Option<&str>) -> Result<Compiled, Problems> {
-    let Read { sources, doubts } = read(paths)?;
-    match doubts.is_empty() {
-        true => compile_with(&sources, &options(profile)),
-        false => {
-            let mut problems = Problems::default();
-            let refused = |doubt: &Problem| Problem { severity: Severity::Error, ..doubt.clone() };
-            doubts.iter().for_each(|doubt| problems.push(refused(doubt)));
-            Err(problems)
-        }
+    let Read { sources, doubts, passed_over } = read(paths)?;
+    if !doubts.is_empty() {
+        let mut problems = Problems::default();
+        let refused = |doubt: &Problem| Problem { severity: Severity::Error, ..doubt.clone() };
+        doubts.iter().for_each(|doubt| problems.push(refused(doubt)));
+        return Err(problems);
     }
+    let mut compiled = compile_with(&sources, &options(profile))?;
+    passed_over.iter().for_each(|note| compiled.notes.push(note.clone()));
+    Ok(compiled)
 }
 
 fn options(profile: Option<&str>) -> Options {
@@ -58,6 +58,8 @@ pub(crate) struct Read {
     pub(crate) sources: Vec<Source>,
     /// Who else could have written it.
     doubts: Problems,
+    /// What lies in the folders and is not read.
+    passed_over: Problems,
 }
 
 /// Reads every file, and every `*.toml` of every folder in the order of their names, all as of one moment.
@@ -66,7 +68,11 @@ pub(crate) struct Read {
 /// Every file or folder that cannot be read.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Read, Problems> {
     if paths.is_empty() {
-        return Ok(Read { sources: vec![packs::kaspersky()], doubts: Problems::default() });
+        return Ok(Read {
+            sources: vec![packs::kaspersky()],
+            doubts: Problems::default(),
+            passed_over: Problems::default(),
+        });
     }
     read_at_rest(paths, || ())
 }
@@ -83,7 +89,7 @@ fn read_at_rest(paths: &[PathBuf], mut meanwhile: impl FnMut()) -> Result<Read, 
         meanwhile();
         let after = look(paths, &mut problems);
         if problems.is_empty() && after.iter().map(Found::stamp).eq(before.iter().map(Found::stamp)) {
-            return Ok(Read { sources, doubts: doubts(&before) });
+            return Ok(Read { sources, doubts: doubts(paths, &before), passed_over: passed_over(&before) });
         }
         std::thread::sleep(ATTEMPT_AGAIN);
     }
@@ -97,8 +103,8 @@ fn read_at_rest(paths: &[PathBuf], mut meanwhile: impl FnMut()) -> Result<Read, 
 struct Found {
     path: PathBuf,
     metadata: Metadata,
-    /// Whether the path is a symbolic link, which was followed.
-    linked: bool,
+    /// The folders in it, where it is one.
+    subfolders: Vec<PathBuf>,
 }
 
 impl Found {
@@ -125,7 +131,7 @@ type Wrong = (String, String);
 
 fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
     let wrong = |e: io::Error| (unreadable(&e), "name a policy file or a folder with *.toml files".into());
-    let named = find(path).map_err(wrong)?;
+    let mut named = find(path).map_err(wrong)?;
     if !named.metadata.is_dir() {
         return Ok(vec![named]);
     }
@@ -133,10 +139,14 @@ fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
     for entry in fs::read_dir(path).map_err(wrong)? {
         let file = entry.map_err(wrong)?.path();
         let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
-            files.push(file);
+        match file.extension() {
+            _ if hidden => {}
+            _ if file.is_dir() => named.subfolders.push(file),
+            Some(extension) if extension == "toml" => files.push(file),
+            _ => {}
         }
     }
+    named.subfolders.sort();
     if files.is_empty() {
         return Err(("the folder holds no *.toml file".into(), "put a policy there, or name another".into()));
     }
@@ -151,8 +161,7 @@ fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
 }
 
 fn find(path: &Path) -> io::Result<Found> {
-    let linked = fs::symlink_metadata(path)?.is_symlink();
-    Ok(Found { path: path.to_owned(), metadata: fs::metadata(path)?, linked })
+    Ok(Found { path: path.to_owned(), metadata: fs::metadata(path)?, subfolders: Vec::new() })
 }
 
 fn sources(found: &[Found], problems: &mut Problems) -> Vec<Source> {
@@ -184,15 +193,29 @@ fn read_file(file: &Found) -> Result<String, Wrong> {
     })
 }
 
-/// Everything that someone other than root and this process's user could have written.
-fn doubts(found: &[Found]) -> Problems {
+/// Everything that someone other than root and this process's user could have written, and every link: of the files and
+/// folders read, of the paths that name them, and of the folder where a named file lies.
+fn doubts(paths: &[PathBuf], found: &[Found]) -> Problems {
     let mut doubts = Problems::default();
     let mut doubt = |path: &Path, (message, help): Wrong| {
         doubts.push(problem(path, Severity::Note, message, help));
     };
-    for Found { path, metadata, linked } in found {
-        if *linked {
-            let help = "the agent follows no links; put the file itself there".to_owned();
+    for path in paths {
+        if let Some(link) = link_in(path) {
+            let real = path.canonicalize().unwrap_or_default();
+            let help = format!("the agent follows no links; name {}", real.display());
+            doubt(&link, ("it is a symbolic link".into(), help));
+        }
+        let folder = folder_of(path);
+        let wrong = folder.and_then(|folder| written_by_others(&fs::metadata(folder).ok()?));
+        if let Some((folder, wrong)) = folder.zip(wrong) {
+            doubt(folder, wrong);
+        }
+    }
+    for Found { path, metadata, .. } in found {
+        // The paths that were named are looked at above, part by part.
+        if !paths.contains(path) && path.is_symlink() {
+            let help = "the agent follows no links; put the file itself there".into();
             doubt(path, ("it is a symbolic link".into(), help));
         }
         if let Some(wrong) = written_by_others(metadata) {
@@ -202,6 +225,32 @@ fn doubts(found: &[Found]) -> Problems {
     doubts
 }
 
+/// The first part of a path that is a symbolic link, whoever owns it.
+fn link_in(path: &Path) -> Option<PathBuf> {
+    // Without a slash at the end, which would have the last part followed.
+    let path: PathBuf = path.components().collect();
+    let mut parts: Vec<&Path> = path.ancestors().collect();
+    parts.reverse();
+    parts.into_iter().find(|part| part.is_symlink()).map(Path::to_owned)
+}
+
+/// The folder of a named file: who may write there can put another file in its place.
+fn folder_of(path: &Path) -> Option<&Path> {
+    let folder = path.parent().filter(|_| !path.is_dir())?;
+    Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
+/// The folders inside those that were named: policy files in them are not read.
+fn passed_over(found: &[Found]) -> Problems {
+    let mut notes = Problems::default();
+    for folder in found.iter().flat_map(|found| &found.subfolders) {
+        let message = "the folder is not read, nor are policy files in it".into();
+        let help = "name it as well, or move its files up".into();
+        notes.push(Problem { code: Code::PassedOver, ..problem(folder, Severity::Note, message, help) });
+    }
+    notes
+}
+
 fn written_by_others(metadata: &Metadata) -> Option<Wrong> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (owner, mode) = (metadata.uid(), metadata.mode());
@@ -209,8 +258,11 @@ fn written_by_others(metadata: &Metadata) -> Option<Wrong> {
         let message = format!("it belongs to user {owner}, who is neither root nor the agent's user");
         return Some((message, "give it to root (chown root)".into()));
     }
-    // A folder like /tmp, where nobody can move away what others own, is as good as one that only its owner can write.
-    if mode & WRITABLE_BY_OTHERS != 0 && !(metadata.is_dir() && mode & STICKY != 0) {
+    // In a folder like /tmp nobody can move away what others own, and a new file there is known by its owner.
+    if metadata.is_dir() && mode & STICKY != 0 {
+        return None;
+    }
+    if mode & WRITABLE_BY_OTHERS != 0 {
         return Some(("everyone may write it".into(), "chmod o-w".into()));
     }
     if mode & WRITABLE_BY_GROUP != 0 && metadata.gid() != group && metadata.gid() != 0 {

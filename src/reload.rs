@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use interdict_audit::{Entry, Log};
 use interdict_dns_filter::Filter;
 use interdict_ebpf_loader::PacketPlane;
-use interdict_policy::{Compiled, Digest, Policy, Problems, Timestamp};
+use interdict_policy::{Code, Compiled, Digest, Policy, Problems, Timestamp};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -92,7 +92,10 @@ pub struct PolicyFiles {
 
 impl PolicyFiles {
     fn compile(&self) -> Result<Compiled, Problems> {
-        files::compile_trusted(&self.paths, self.profile.as_deref())
+        let compiled = files::compile_trusted(&self.paths, self.profile.as_deref())?;
+        let passed_over = compiled.notes.iter().filter(|note| note.code == Code::PassedOver);
+        passed_over.for_each(|note| tracing::warn!("{note}"));
+        Ok(compiled)
     }
 }
 
