@@ -18,6 +18,7 @@ mod history;
 mod import;
 pub mod lab;
 mod observe;
+mod out;
 pub mod packets;
 mod privileges;
 pub mod reload;

@@ -581,7 +581,8 @@ fn failure(test: &Test, found: Option<RuleIndex>, policy: &Policy, at: Timestamp
         return None;
     }
     let got = rule.map_or(String::new(), |rule| format!(" by rule \"{}\"", rule.id));
-    let wanted = test.rule.as_deref().map_or(String::new(), |rule| format!(" by rule \"{rule}\""));
+    let wanted =
+        test.rule.as_deref().map_or(String::new(), |rule| format!(" by rule \"{}\"", rule.escape_debug()));
     let name = test.name.escape_debug();
     Some(format!("test \"{name}\" fails: {} is {verdict}{got}, not {}{wanted}", test.ask, test.expect))
 }

@@ -12,6 +12,7 @@ use toml::value::{Date, Datetime, Offset, Time};
 
 use crate::document::FILE_LIMIT_BYTES;
 use crate::near;
+use crate::printable::printable;
 use crate::problem::{Code, Place, Problem, Problems, Severity};
 use crate::rule::At;
 
@@ -40,7 +41,7 @@ pub fn read_toml<T>(
         r.error(
             Code::NoToml,
             &error.span().unwrap_or(0..0),
-            error.message().replace('\n', ", "),
+            printable(&error.message().replace('\n', ", ")).into_owned(),
             "this is not TOML",
         );
     }
