@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use interdict_policy::export::{Exported, Unsaid, export};
+use interdict_policy::export::{Exported, Speaker, Unsaid, export};
 use serde_json::json;
 
 use crate::cli::{ControlArgs, ExportArgs, Outcome};
@@ -42,8 +42,10 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
 }
 
 fn shape(unsaid: &Unsaid) -> serde_json::Value {
+    let rule = if let Speaker::Rule(rule) = &unsaid.by { Some(rule) } else { None };
     json!({
-        "rule": unsaid.rule,
+        "rule": rule,
+        "table": (unsaid.by == Speaker::EgressDns).then_some("egress_dns"),
         "effect": unsaid.effect,
         "why": unsaid.why,
         "about": unsaid.about.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -269,7 +269,7 @@ impl<'t, 'i> Table<'t, 'i> {
         match value.get_ref() {
             DeValue::Datetime(Datetime { date: Some(date), time: None, offset: None }) => Some(*date),
             _ => {
-                wrong_type(r, key, value, "a date such as 2024-09-29");
+                wrong_type(r, key, value, "a date such as 2024-09-29, without quotes");
                 None
             }
         }
@@ -300,8 +300,8 @@ impl<'t, 'i> Table<'t, 'i> {
                 (date, time, offset)
             }
             _ => {
-                let wanted =
-                    "a day such as 2027-03-31, or a time with its offset such as 2027-03-31T18:00:00Z";
+                let wanted = "a day such as 2027-03-31, or a time with its offset such as 2027-03-31T18:00:00Z, \
+                              without quotes";
                 wrong_type(r, key, value, wanted);
                 return None;
             }

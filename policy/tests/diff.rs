@@ -10,6 +10,7 @@ fn policy(text: &str) -> Policy {
 const OLD: &str = r#"
 [ban]
 id = "v"
+vendor = "V"
 [[rule]]
 id = "v-mail"
 role = "mail"
@@ -28,8 +29,10 @@ ports = ["tcp/443"]
 fn a_policy_does_not_differ_from_itself() {
     let pack = compile(&[packs::kaspersky()]).unwrap().policy;
     assert_eq!((differences(&pack, &pack), effects(&pack, &pack)), (vec![], vec![]));
-    let reordered =
-        format!("# the same\n[[rule]]{}[ban]\nid = \"v\"\n", OLD.split_once("[[rule]]").unwrap().1);
+    let reordered = format!(
+        "# the same\n[[rule]]{}[ban]\nid = \"v\"\nvendor = \"V\"\n",
+        OLD.split_once("[[rule]]").unwrap().1
+    );
     assert_eq!(differences(&policy(OLD), &policy(&reordered)), vec![]);
 }
 
