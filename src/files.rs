@@ -289,6 +289,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_cannot_be_read_is_told_in_words() {
+        for (kind, said) in [
+            (io::ErrorKind::NotFound, "no such file or folder"),
+            (io::ErrorKind::PermissionDenied, "it may not be read by this user"),
+        ] {
+            assert_eq!(unreadable(&kind.into()), said);
+        }
+    }
+
+    #[test]
     fn files_are_read_once_they_rest_or_refused() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = |i: usize| folder.path().join(format!("{i}.toml"));
