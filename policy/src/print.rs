@@ -21,7 +21,10 @@ pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Every answer of `why --batch` carries it: byte by byte through `write!` it took a third of the time.
+        let hex = self.0.map(|byte| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
+        f.write_str(std::str::from_utf8(hex.as_flattened()).expect("hexadecimal digits are ASCII"))
     }
 }
 
