@@ -14,6 +14,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 use crate::name::{DomainName, Name, PresentationBuffer};
+use crate::printable::printable;
 
 /// Longest expression in bytes.
 const TEXT_LIMIT_BYTES: usize = 512;
@@ -99,8 +100,9 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 impl fmt::Display for Pattern {
+    /// On one line, whatever the expression holds: it stands in messages and in comments of exported files.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} under {}", self.text, self.under)
+        write!(f, "{} under {}", printable(&self.text), self.under)
     }
 }
 

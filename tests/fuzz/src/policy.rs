@@ -1,6 +1,7 @@
 //! What `interdict-policy` reads: policy files, names, and other people's lists.
 
-use interdict_policy::import::{Format, List, Prefix, Role, import};
+use interdict_policy::export::{Exported, Format, export};
+use interdict_policy::import::{self, List, Prefix, Role, import};
 use interdict_policy::lints::lints;
 use interdict_policy::{Ask, DomainName, Glob, Name, Source, compile};
 
@@ -23,13 +24,30 @@ pub fn policy(bytes: &[u8]) {
             return;
         }
     };
-    let _ = lints(&compiled);
+    for note in compiled.notes.iter().chain(&lints(&compiled)) {
+        assert!(!note.to_string().contains(char::is_control), "{note:?}");
+    }
+    Format::ALL
+        .into_iter()
+        .for_each(|format| opens_with_comments(&export(&compiled.policy, format, 1), format));
     let files = compiled.policy.canonical_files().iter();
     let sources: Vec<Source> =
         files.map(|file| Source { name: file.name.clone(), text: file.text.clone() }).collect();
     let again =
         compile(&sources).unwrap_or_else(|problems| panic!("the canonical form is refused:\n{problems}"));
     assert_eq!(again.policy.digest(), compiled.policy.digest());
+}
+
+/// What a format cannot say stands in comments at its top, and nothing in a policy ends one early.
+fn opens_with_comments(exported: &Exported, format: Format) {
+    let mark = match format {
+        Format::Json => return,
+        Format::Rpz => ";",
+        Format::Nft | Format::Hosts | Format::Unbound | Format::Dnsmasq => "#",
+    };
+    let head = exported.text.lines().take_while(|line| !line.is_empty());
+    let lines: Vec<&str> = head.filter(|line| !line.starts_with(mark)).collect();
+    assert!(lines.is_empty(), "{format}: {lines:?}");
 }
 
 /// A name, a glob or a question that is read is printed as itself; bytes from the wire are a name that can be shown, or
@@ -55,26 +73,26 @@ pub fn name(bytes: &[u8]) {
 
 /// A response policy zone; see [`list`].
 pub fn import_rpz(bytes: &[u8]) {
-    list(bytes, Format::Rpz);
+    list(bytes, import::Format::Rpz);
 }
 
 /// A hosts file; see [`list`].
 pub fn import_hosts(bytes: &[u8]) {
-    list(bytes, Format::Hosts);
+    list(bytes, import::Format::Hosts);
 }
 
 /// A list of domains; see [`list`].
 pub fn import_domains(bytes: &[u8]) {
-    list(bytes, Format::Domains);
+    list(bytes, import::Format::Domains);
 }
 
 /// A list of networks; see [`list`].
 pub fn import_cidrs(bytes: &[u8]) {
-    list(bytes, Format::Cidrs);
+    list(bytes, import::Format::Cidrs);
 }
 
 /// What a list is made into is a policy in order, and what it leaves out is in lines that it has.
-fn list(bytes: &[u8], format: Format) {
+fn list(bytes: &[u8], format: import::Format) {
     let text = String::from_utf8_lossy(bytes);
     let (prefix, role) = (Prefix::of_file("list"), Role::default());
     let imported = import(List { name: "list", text: &text, prefix: &prefix, role: &role }, format);
