@@ -10,6 +10,7 @@ use interdict_policy::{Ask, Policy, Timestamp};
 use serde_json::json;
 
 use crate::cli::{Outcome, WhyArgs};
+use crate::control::Explaining;
 use crate::explain::{Asker, Explanation, explain};
 use crate::{control, files, history, out};
 
@@ -20,12 +21,14 @@ const LINE_LIMIT_BYTES: u64 = 4096;
 
 pub(crate) fn why(args: &WhyArgs) -> anyhow::Result<Outcome> {
     let Some(judge) = judge(args)? else { return Ok(Outcome::Finding) };
-    let mut answers = Answers { judge, json: args.control.json, out: BufWriter::new(io::stdout().lock()) };
+    let out = BufWriter::new(io::stdout().lock());
+    let mut answers = Answers { judge, asked: None, json: args.control.json, out };
     let outcome = match &args.batch {
         Some(file) => answers.batch(&mut open(file)?)?,
         None => {
             let asks = args.what.iter().map(|what| what.parse().map_err(anyhow::Error::msg));
-            answers.print(&asks.collect::<anyhow::Result<Vec<Ask>>>()?)?;
+            answers.answer(&asks.collect::<anyhow::Result<Vec<Ask>>>()?)?;
+            answers.finish()?;
             Outcome::Done
         }
     };
@@ -44,6 +47,8 @@ fn open(file: &Path) -> anyhow::Result<Box<dyn BufRead>> {
 /// The answers on their way to standard output.
 struct Answers<W> {
     judge: Judge,
+    /// What the agent is still to answer, while the next questions are read.
+    asked: Option<Explaining>,
     json: bool,
     out: W,
 }
@@ -58,28 +63,51 @@ impl<W: Write> Answers<W> {
             match ask_of(&line) {
                 Ok(ask) => asks.extend(ask),
                 Err(wrong) => {
-                    self.print(&std::mem::take(&mut asks))?;
+                    self.answer(&std::mem::take(&mut asks))?;
+                    self.finish()?;
                     self.tell(number, &wrong)?;
                     outcome = Outcome::Finding;
                 }
             }
             if asks.len() == BATCH_LIMIT {
-                self.print(&std::mem::take(&mut asks))?;
+                self.answer(&std::mem::take(&mut asks))?;
             }
         }
-        self.print(&asks)?;
+        self.answer(&asks)?;
+        self.finish()?;
         Ok(outcome)
     }
 
-    fn print(&mut self, asks: &[Ask]) -> anyhow::Result<()> {
+    fn answer(&mut self, asks: &[Ask]) -> anyhow::Result<()> {
         for asks in asks.chunks(BATCH_LIMIT) {
-            for answer in self.judge.explain(asks)? {
-                match self.json {
-                    true => serde_json::to_writer(&mut self.out, &answer)?,
-                    false => write!(self.out, "{}", answer.for_people())?,
+            let answers = match &self.judge {
+                Judge::Policy { policy, asker } => {
+                    asks.iter().map(|ask| explain(policy, ask, asker)).collect()
                 }
-                self.out.write_all(b"\n")?;
+                Judge::Agent { socket, client } => {
+                    let asks = asks.iter().map(ToString::to_string).collect();
+                    let before = self.asked.replace(Explaining::send(socket, asks, *client)?);
+                    before.map(Explaining::answers).transpose()?.unwrap_or_default()
+                }
+            };
+            self.print(&answers)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what the agent is still to answer.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let answers = self.asked.take().map(Explaining::answers).transpose()?;
+        self.print(&answers.unwrap_or_default())
+    }
+
+    fn print(&mut self, answers: &[Explanation]) -> anyhow::Result<()> {
+        for answer in answers {
+            match self.json {
+                true => serde_json::to_writer(&mut self.out, answer)?,
+                false => write!(self.out, "{}", answer.for_people())?,
             }
+            self.out.write_all(b"\n")?;
         }
         Ok(())
     }
@@ -120,21 +148,6 @@ enum Judge {
     Policy { policy: Box<Policy>, asker: Asker },
 }
 
-impl Judge {
-    fn explain(&self, asks: &[Ask]) -> anyhow::Result<Vec<Explanation>> {
-        match self {
-            Judge::Policy { policy, asker } => {
-                Ok(asks.iter().map(|ask| explain(policy, ask, asker)).collect())
-            }
-            Judge::Agent { socket, client } => {
-                let asks = asks.iter().map(ToString::to_string).collect();
-                let answer = control::ask(socket, &control::Request::Why { asks, client: *client })?;
-                Ok(serde_json::from_value(answer["answers"].clone())?)
-            }
-        }
-    }
-}
-
 /// The policy of the past, that of the files named, the running agent, or the embedded pack. `None` when the files are
 /// not in order, which was said.
 fn judge(args: &WhyArgs) -> anyhow::Result<Option<Judge>> {
@@ -146,7 +159,7 @@ fn judge(args: &WhyArgs) -> anyhow::Result<Option<Judge>> {
     }
     let socket = args.control.socket();
     if args.policy.is_empty() && args.profile.is_none() {
-        match control::ask(&socket, &control::Request::Why { asks: vec![], client: None }) {
+        match Explaining::send(&socket, vec![], None).and_then(Explaining::answers) {
             Ok(_) => return Ok(Some(Judge::Agent { socket, client: args.client })),
             Err(error) if args.control.control.is_some() => return Err(error),
             Err(_) => {}

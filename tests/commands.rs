@@ -257,6 +257,19 @@ fn why_asks_the_running_agent() {
         let exemption = &answer["exemption"];
         assert_eq!((&exemption["id"], &exemption["applies"]), (&"lab".into(), &applies.into()));
     }
+    let asks: Vec<String> =
+        (0..2500).map(|i| if i == 1700 { "a b".into() } else { format!("n{i}.test") }).collect();
+    std::fs::write(agent.folder.path().join("asks"), asks.join("\n")).unwrap();
+    let batch = agent.folder.path().join("asks").display().to_string();
+    let output = agent.tell(&["why", "--json", "--batch", &batch]);
+    assert_eq!(output.status.code(), Some(1));
+    let answers = text(&output.stdout);
+    assert_eq!(answers.lines().count(), asks.len());
+    let answers = answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    for (i, (answer, ask)) in answers.zip(&asks).enumerate() {
+        let told = if i == 1700 { answer["line"] == 1701 } else { answer["ask"] == ask.as_str() };
+        assert!(told, "{i}: {answer}");
+    }
     let both = interdict(&["why", "a.test", "--at", "2026-11-24", "--profile", "p"]);
     assert_eq!(both.status.code(), Some(2), "a policy of the past has its own profile");
 }
