@@ -1,5 +1,6 @@
 //! Policy files on disk: a list of files and folders becomes a list of sources, or a list of what is wrong.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
@@ -194,7 +195,7 @@ fn read_file(file: &Found) -> Result<String, Wrong> {
 }
 
 /// Everything that someone other than root and this process's user could have written, and every link: of the files and
-/// folders read, of the paths that name them, and of the folder where a named file lies.
+/// folders read, of the paths that name them, and of the folders in which those that were named lie.
 fn doubts(paths: &[PathBuf], found: &[Found]) -> Problems {
     let mut doubts = Problems::default();
     let mut doubt = |path: &Path, (message, help): Wrong| {
@@ -206,9 +207,10 @@ fn doubts(paths: &[PathBuf], found: &[Found]) -> Problems {
             let help = format!("the agent follows no links; name {}", real.display());
             doubt(&link, ("it is a symbolic link".into(), help));
         }
-        let folder = folder_of(path);
-        let wrong = folder.and_then(|folder| written_by_others(&fs::metadata(folder).ok()?));
-        if let Some((folder, wrong)) = folder.zip(wrong) {
+    }
+    let around: BTreeSet<&Path> = paths.iter().filter_map(|path| folder_around(path)).collect();
+    for folder in around {
+        if let Some(wrong) = fs::metadata(folder).ok().and_then(|metadata| written_by_others(&metadata)) {
             doubt(folder, wrong);
         }
     }
@@ -234,9 +236,9 @@ fn link_in(path: &Path) -> Option<PathBuf> {
     parts.into_iter().find(|part| part.is_symlink()).map(Path::to_owned)
 }
 
-/// The folder of a named file: who may write there can put another file in its place.
-fn folder_of(path: &Path) -> Option<&Path> {
-    let folder = path.parent().filter(|_| !path.is_dir())?;
+/// The folder in which a named file or folder lies: who may write there can put another in its place.
+fn folder_around(path: &Path) -> Option<&Path> {
+    let folder = path.parent()?;
     Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
 

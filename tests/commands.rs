@@ -118,6 +118,11 @@ fn what_others_could_have_written_is_noted_and_refused_by_the_agent() {
         let refused = text(&run.stderr);
         assert!(run.status.code() == Some(2) && refused.contains(said), "{named} {file_mode:o}: {refused}");
     }
+    mode(&path(""), 0o757);
+    mode(&path("p"), 0o755);
+    let noted = text(&interdict(&["check", &path("p")]).stdout);
+    assert!(noted.contains(&format!("note: {}: everyone may write it", folder.path().display())), "{noted}");
+    mode(&path(""), 0o755);
     // Where nobody can move away what others own, everyone may write.
     mode(&path("p"), 0o1777);
     mode(&path("p/p.toml"), 0o644);
