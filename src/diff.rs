@@ -217,7 +217,7 @@ fn print_decisions(out: &mut impl Write, decisions: &[Effect], untried: &[Untrie
     print_rest(out, decisions.len())?;
     for untried in untried {
         let what = match untried {
-            Untried::Patterns => "names that patterns describe",
+            Untried::Patterns => "a pattern of which no example was found",
             Untried::Exemptions => "clients on the register of exemptions",
         };
         writeln!(out, "    (not tried: {what}; --replay decides again for those on record)")?;

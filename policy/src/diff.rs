@@ -67,7 +67,7 @@ pub struct Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Untried {
-    /// The names that patterns describe: no expression tells one of them.
+    /// The names that a pattern describes of which no example was found.
     Patterns,
     /// What clients on the register are let through: an effect is that for a client who is not on it.
     Exemptions,
@@ -128,7 +128,7 @@ pub fn differences(old: &Policy, new: &Policy) -> Vec<Difference> {
 }
 
 /// What the two policies decide differently, of what either of them names: each host, each domain and a name below it,
-/// a name that each glob describes, each network. [`untried`] says what is left out.
+/// a name that each glob and each pattern describes, each network. [`untried`] says what is left out.
 pub fn effects(old: &Policy, new: &Policy) -> Vec<Effect> {
     let asked: BTreeSet<String> =
         [old, new].into_iter().flat_map(|policy| policy.rules()).flat_map(asks).collect();
@@ -144,7 +144,10 @@ pub fn effects(old: &Policy, new: &Policy) -> Vec<Effect> {
 /// What [`effects`] leaves out of these two policies; nothing where they are one.
 pub fn untried(old: &Policy, new: &Policy) -> Vec<Untried> {
     let either = |has: fn(&Policy) -> bool| old.digest() != new.digest() && (has(old) || has(new));
-    let patterns = either(|policy| policy.rules().iter().any(|rule| !rule.patterns.is_empty()));
+    let patterns = either(|policy| {
+        let mut patterns = policy.rules().iter().flat_map(|rule| &rule.patterns);
+        patterns.any(|pattern| pattern.value.example().is_none())
+    });
     let exemptions = either(|policy| !policy.exemptions().is_empty());
     let untried = [patterns.then_some(Untried::Patterns), exemptions.then_some(Untried::Exemptions)];
     untried.into_iter().flatten().collect()
@@ -159,13 +162,15 @@ fn asks(rule: &Rule) -> Vec<String> {
         let below = format!("{BELOW}.{}", domain.value).parse::<DomainName>().ok();
         [Some(domain.value.to_string()), below.map(|below| below.to_string())].into_iter().flatten()
     });
-    let globs = rule.globs.iter().filter_map(|glob| glob.value.example()).map(|name| name.to_string());
+    let globs = rule.globs.iter().filter_map(|glob| glob.value.example());
+    let patterns = rule.patterns.iter().filter_map(|pattern| pattern.value.example());
+    let examples = globs.chain(patterns).map(|name| name.to_string());
     let addresses = rule.networks.iter().flat_map(|network| {
         let ask = |service| Ask::Address(network.value.network(), service).to_string();
         let services = rule.ports.iter().map(|port| ask(Some(port.value)));
         services.chain(rule.ports.is_empty().then(|| ask(None))).collect::<Vec<_>>()
     });
-    names.chain(domains).chain(globs).chain(addresses).collect()
+    names.chain(domains).chain(examples).chain(addresses).collect()
 }
 
 /// Every entry of a policy by kind and id.

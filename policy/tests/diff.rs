@@ -81,7 +81,7 @@ fn what_is_decided_differently_is_told() {
 }
 
 #[test]
-fn a_glob_is_tried_and_what_is_not_is_told() {
+fn globs_and_patterns_are_tried_by_example_and_what_is_not_is_told() {
     let rule = |action: &str, matcher: &str| {
         let rule = format!("[[rule]]\nid = \"r\"\nrole = \"x\"\naction = \"{action}\"\n{matcher}\n");
         policy(&rule)
@@ -90,7 +90,8 @@ fn a_glob_is_tried_and_what_is_not_is_told() {
         reason = \"r\"\napproved_by = \"a\"\nexpires = 2030-01-01";
     for (matcher, effect, left_out) in [
         ("globs = [\"s-*.v.test\"]", Some("s-any.v.test"), vec![]),
-        ("patterns = [{ under = \"v.test\", match = 's[0-9]' }]", None, vec![Untried::Patterns]),
+        ("patterns = [{ under = \"v.test\", match = 's[0-9]' }]", Some("s0.v.test"), vec![]),
+        ("patterns = [{ under = \"v.test\", match = 's{64}' }]", None, vec![Untried::Patterns]),
         (EXEMPT, Some("a.test"), vec![Untried::Exemptions]),
     ] {
         let (old, new) = (rule("block", matcher), rule("allow", matcher));

@@ -27,6 +27,13 @@ pub fn policy(bytes: &[u8]) {
     for note in compiled.notes.iter().chain(&lints(&compiled)) {
         assert!(!note.to_string().contains(char::is_control), "{note:?}");
     }
+    for pattern in compiled.policy.rules().iter().flat_map(|rule| &rule.patterns) {
+        let example = pattern.value.example();
+        assert!(
+            example.is_none_or(|name| name.as_name().is_at_or_below(pattern.value.under())),
+            "{pattern:?}"
+        );
+    }
     Format::ALL
         .into_iter()
         .for_each(|format| opens_with_comments(&export(&compiled.policy, format, 1), format));
