@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArgs;
 use crate::config::{PacketSettings, Settings};
-use crate::control::{self, Answer, Request};
+use crate::control::{self, Answer};
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
 use crate::guard::{self, Guard};
@@ -425,23 +425,24 @@ impl Agent {
 }
 
 impl Answer for Agent {
-    fn answer(&self, request: Request, uid: u32) -> anyhow::Result<Value> {
-        match request {
-            Request::Status => Ok(self.status()),
-            Request::Reload => Ok(match self.reloader.reload(Cause::Verb { uid }) {
-                Ok(applied) => json!({ "applied": true, "digest": applied.to.to_string() }),
-                Err(refused @ (Refused::Problems(_) | Refused::Failed(_))) => json!({
-                    "applied": false,
-                    "digest": self.filter.policy().digest().to_string(),
-                    "problems": refused.to_string(),
-                }),
+    fn status(&self) -> Value {
+        Agent::status(self)
+    }
+
+    fn reload(&self, uid: u32) -> Value {
+        match self.reloader.reload(Cause::Verb { uid }) {
+            Ok(applied) => json!({ "applied": true, "digest": applied.to.to_string() }),
+            Err(refused @ (Refused::Problems(_) | Refused::Failed(_))) => json!({
+                "applied": false,
+                "digest": self.filter.policy().digest().to_string(),
+                "problems": refused.to_string(),
             }),
-            Request::Why { asks, client } => {
-                let answers = asks.iter().map(|ask| ask.parse().map(|ask| self.explain(&ask, client)));
-                let answers = answers.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::msg)?;
-                Ok(json!({ "answers": answers }))
-            }
         }
+    }
+
+    fn why(&self, asks: &[String], client: Option<IpAddr>) -> anyhow::Result<Vec<Explanation>> {
+        let explain = |ask: &String| ask.parse().map(|ask| self.explain(&ask, client));
+        asks.iter().map(explain).collect::<Result<_, _>>().map_err(anyhow::Error::msg)
     }
 }
 

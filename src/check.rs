@@ -1,15 +1,17 @@
 //! `interdict check`: reads, compiles, runs the policy's tests, prints every problem.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 
 use interdict_policy::lints::lints;
-use interdict_policy::{FILE_LIMIT_BYTES, Problem, Problems, Severity, packs};
+use interdict_policy::{Compiled, FILE_LIMIT_BYTES, Problem, Problems, Severity, packs, printable};
 use serde_json::json;
+use unicode_width::UnicodeWidthChar;
 
 use crate::cli::{ControlArgs, Outcome};
-use crate::{control, files};
+use crate::{control, files, out};
 
 pub(crate) fn check(paths: &[PathBuf], profile: Option<&str>, args: &ControlArgs) -> anyhow::Result<Outcome> {
     let paths = if paths.is_empty() { running_paths(args) } else { paths.to_vec() };
@@ -18,42 +20,40 @@ pub(crate) fn check(paths: &[PathBuf], profile: Option<&str>, args: &ControlArgs
         Err(problems) => (None, problems),
     };
     let outcome = if compiled.is_some() { Outcome::Done } else { Outcome::Finding };
-    let lints = compiled.as_ref().map(lints).unwrap_or_default();
+    let notes = compiled.as_ref().map(notes).unwrap_or_default();
     if args.json {
         let list = |problems: &Problems| problems.iter().map(shape).collect::<Vec<_>>();
-        let mut notes = compiled.as_ref().map(|compiled| list(&compiled.notes)).unwrap_or_default();
-        notes.extend(list(&lints));
-        println!(
-            "{}",
-            json!({
-                "ok": compiled.is_some(),
-                "digest": compiled.as_ref().map(|compiled| compiled.policy.digest().to_string()),
-                "rules": compiled.as_ref().map(|compiled| compiled.policy.rules().len()),
-                "tests": compiled.as_ref().map(|compiled| compiled.tests),
-                "errors": list(&problems),
-                "error_count": problems.len(),
-                "notes": notes,
-            })
-        );
+        out::line(json!({
+            "ok": compiled.is_some(),
+            "digest": compiled.as_ref().map(|compiled| compiled.policy.digest().to_string()),
+            "rules": compiled.as_ref().map(|compiled| compiled.policy.rules().len()),
+            "tests": compiled.as_ref().map(|compiled| compiled.tests),
+            "errors": list(&problems),
+            "error_count": problems.len(),
+            "notes": list(&notes),
+            "note_count": notes.len(),
+        }))?;
         return Ok(outcome);
     }
     let Some(compiled) = compiled else {
         show(&problems, &mut std::io::stderr())?;
-        let count = problems.len();
-        eprintln!("{count} problem{} found; nothing is in force from these files", plural(count));
+        let found = counted(problems.len(), "problem");
+        out::say(format_args!("{found} found; nothing is in force from these files"))?;
         return Ok(outcome);
     };
-    let notes = [&compiled.notes, &lints];
-    for notes in notes.into_iter().filter(|notes| !notes.is_empty()) {
-        show(notes, &mut std::io::stdout())?;
-    }
-    println!(
-        "in order: {} rules, {} tests passed, digest {}",
-        compiled.policy.rules().len(),
-        compiled.tests,
+    show(&notes, &mut std::io::stdout())?;
+    out::line(format_args!(
+        "in order: {}, {} passed, digest {}",
+        counted(compiled.policy.rules().len(), "rule"),
+        counted(compiled.tests, "test"),
         compiled.policy.digest()
-    );
+    ))?;
     Ok(outcome)
+}
+
+/// What compiling noted and what the lints find, in one order.
+fn notes(compiled: &Compiled) -> Problems {
+    compiled.notes.clone().merged(lints(compiled), compiled.policy.files())
 }
 
 pub(crate) fn shape(problem: &Problem) -> serde_json::Value {
@@ -87,14 +87,18 @@ fn show(problems: &Problems, out: &mut dyn Write) -> std::io::Result<()> {
     }
 }
 
-/// As much of a line as fits a screen, around the character at `place`, and how many characters stand before that.
+/// As much of a line as fits a screen, around the character at `place`, and how many columns of the screen stand before
+/// that: a letter of an East Asian script takes two, a combining mark none.
 fn window(line: &str, place: usize) -> (String, usize) {
     const BEFORE: usize = 60;
     const SHOWN: usize = 120;
     let start = place.saturating_sub(BEFORE);
-    // A tab is one character wide here, so that the mark stands where it should.
-    let shown = line.chars().skip(start).take(SHOWN).map(|c| if c.is_control() { ' ' } else { c });
-    (shown.collect::<String>().trim_end().to_owned(), place - start)
+    // What is escaped elsewhere is one blank here, so that the mark stands where it should.
+    let plain =
+        |c: char| if matches!(printable(c.encode_utf8(&mut [0; 4])), Cow::Borrowed(_)) { c } else { ' ' };
+    let shown: String = line.chars().skip(start).take(SHOWN).map(plain).collect();
+    let before = shown.chars().take(place - start).filter_map(UnicodeWidthChar::width).sum();
+    (shown.trim_end().to_owned(), before)
 }
 
 fn text_of(file: &str) -> Option<String> {
@@ -108,8 +112,9 @@ fn text_of(file: &str) -> Option<String> {
     has_lines.then(|| std::fs::read_to_string(file).ok()).flatten()
 }
 
-pub(crate) fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+/// A number of things, with its noun.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The policy files of the running agent; none where no agent runs.
@@ -118,4 +123,28 @@ fn running_paths(args: &ControlArgs) -> Vec<PathBuf> {
     let paths = status["policies"].as_array().cloned().unwrap_or_default();
     let paths = paths.iter().filter_map(|path| path["path"].as_str());
     paths.filter(|path| !path.starts_with("embedded:")).map(PathBuf::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_stands_below_the_place() {
+        let long = format!("{}x{}", "例".repeat(100), "y".repeat(200));
+        for (line, place, before) in [
+            ("abc", 0, 0),
+            ("abc", 3, 3),
+            ("\ta", 1, 1),
+            ("bücher x", 7, 7),
+            ("bu\u{308}cher x", 8, 7),
+            ("\"例え.テスト\", x", 9, 14),
+            ("\u{1b}[31m\u{202e}x", 6, 6),
+            (&long, 100, 120),
+        ] {
+            let (shown, found) = window(line, place);
+            assert_eq!(found, before, "{line:?}");
+            assert!(!shown.contains(['\t', '\u{1b}', '\u{202e}']), "{shown:?}");
+        }
+    }
 }

@@ -12,7 +12,9 @@ use interdict_ebpf_loader::DEFAULT_PIN;
 use interdict_policy::export::Format;
 use interdict_policy::import;
 
-use crate::{agent, check, control, demo, diff, export, import as import_list, packets, status, tail, why};
+use crate::{
+    agent, check, control, demo, diff, export, import as import_list, out, packets, status, tail, why,
+};
 
 /// Enforces a ban on a vendor's network services, and keeps the record.
 #[derive(Debug, Parser)]
@@ -104,8 +106,9 @@ pub(crate) struct WhyArgs {
     /// Profile to judge by
     #[arg(long, value_name = "ID")]
     pub(crate) profile: Option<String>,
-    /// By the policy that was in force at a time, from the record: 2026-11-24T03:00:00Z, or a day
-    #[arg(long, value_name = "TIME", conflicts_with = "policy")]
+    /// By the policy that was in force at a time, under the profile of that time, from the record:
+    /// 2026-11-24T03:00:00Z, or a day
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["policy", "profile"])]
     pub(crate) at: Option<String>,
     /// Folder of the record, for --at. Default: the running agent's
     #[arg(long, value_name = "DIR", requires = "at")]
@@ -126,6 +129,9 @@ pub(crate) struct DiffArgs {
     /// Events to decide again by both: a file of events, a data folder, or - for standard input
     #[arg(long, value_name = "EVENTS")]
     pub(crate) replay: Option<PathBuf>,
+    /// Profile to judge files by; a policy named by its digest stays as it was in force
+    #[arg(long, value_name = "ID")]
+    pub(crate) profile: Option<String>,
     /// Data folder where policies named by digest were kept
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -215,12 +221,6 @@ fn words(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser
 /// signal, so a verb whose reader has gone, as in `interdict status | head -3`, ends by itself.
 pub const ENDED_BY_SIGPIPE: u8 = 128 + 13;
 
-/// Whether printing failed since nobody reads any more. An error with a context is about something else.
-fn is_a_closed_pipe(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    error.chain().len() == 1 && kind == Some(std::io::ErrorKind::BrokenPipe)
-}
-
 /// What a verb found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -250,8 +250,8 @@ impl Cli {
             Verb::Export(args) => export::run(&args),
             Verb::Import(args) => import_list::run(&args),
             Verb::Schema => {
-                println!("{:#}", interdict_policy::schema());
-                Ok(Outcome::Done)
+                let schema = out::line(format_args!("{:#}", interdict_policy::schema()));
+                schema.map(|()| Outcome::Done).map_err(anyhow::Error::from)
             }
             Verb::Status(args) => status::status(&args),
             Verb::Reload(args) => status::reload(&args),
@@ -261,7 +261,7 @@ impl Cli {
         match outcome {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::Finding) => ExitCode::from(1),
-            Err(error) if is_a_closed_pipe(&error) => ExitCode::from(ENDED_BY_SIGPIPE),
+            Err(error) if out::reader_left(&error) => ExitCode::from(ENDED_BY_SIGPIPE),
             Err(error) => {
                 eprintln!("interdict: {error:#}");
                 ExitCode::from(2)

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::explain::Explanation;
 
 /// Longest request in bytes.
 const REQUEST_LIMIT_BYTES: u64 = 1 << 20;
@@ -62,6 +65,67 @@ fn uid() -> u32 {
 /// # Errors
 /// When no agent listens there, or it refuses.
 pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Value> {
+    let answer: Value = Asked::send(socket, request)?.answer()?;
+    if let Some(error) = answer["error"].as_str() {
+        bail!("{error}");
+    }
+    Ok(answer)
+}
+
+/// Questions on their way to the agent, so that whoever has many can ask on while it answers.
+pub(crate) struct Explaining(Asked);
+
+impl Explaining {
+    /// Asks for each of these names and addresses, for a client.
+    ///
+    /// # Errors
+    /// When no agent listens there.
+    pub(crate) fn send(socket: &Path, asks: Vec<String>, client: Option<IpAddr>) -> anyhow::Result<Self> {
+        Asked::send(socket, &Request::Why { asks, client }).map(Self)
+    }
+
+    /// Waits for the answers, which are in the order of the questions.
+    ///
+    /// # Errors
+    /// When the agent refuses.
+    pub(crate) fn answers(self) -> anyhow::Result<Vec<Explanation>> {
+        match self.0.answer()? {
+            Explained { error: Some(error), .. } => bail!("{error}"),
+            Explained { answers, .. } => Ok(answers),
+        }
+    }
+}
+
+/// The answer to [`Request::Why`], read and written as it is: a batch has millions of its values.
+#[derive(Serialize, Deserialize)]
+struct Explained {
+    #[serde(default)]
+    answers: Vec<Explanation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A request that was sent.
+struct Asked(Stream);
+
+impl Asked {
+    fn send(socket: &Path, request: &Request) -> anyhow::Result<Self> {
+        let stream = connect(socket)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        (&stream).write_all(line.as_bytes()).context("the agent closed the connection")?;
+        Ok(Self(stream))
+    }
+
+    fn answer<T: DeserializeOwned>(self) -> anyhow::Result<T> {
+        let mut answer = String::new();
+        BufReader::new(&self.0).read_line(&mut answer).context("the agent did not answer")?;
+        serde_json::from_str(&answer).context("the agent's answer is no JSON")
+    }
+}
+
+fn connect(socket: &Path) -> anyhow::Result<Stream> {
     let stream = Stream::connect(socket).map_err(|e| match e.kind() {
         std::io::ErrorKind::PermissionDenied => {
             anyhow::anyhow!("no permission for {}; ask as root or as the agent's user", socket.display())
@@ -71,23 +135,19 @@ pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Value> {
             socket.display()
         ),
     })?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    let mut line = serde_json::to_string(request)?;
-    line.push('\n');
-    (&stream).write_all(line.as_bytes()).context("the agent closed the connection")?;
-    let mut answer = String::new();
-    BufReader::new(&stream).read_line(&mut answer).context("the agent did not answer")?;
-    let answer: Value = serde_json::from_str(&answer).context("the agent's answer is no JSON")?;
-    if let Some(error) = answer["error"].as_str() {
-        bail!("{error}");
-    }
-    Ok(answer)
+    Ok(stream)
 }
 
 /// What the agent does with requests.
 pub(crate) trait Answer: Send + Sync + 'static {
-    /// Answers one request of a process of the user `uid`. May block.
-    fn answer(&self, request: Request, uid: u32) -> anyhow::Result<Value>;
+    /// What is in force.
+    fn status(&self) -> Value;
+
+    /// Reads the policy files again, for a process of the user `uid`. May block.
+    fn reload(&self, uid: u32) -> Value;
+
+    /// Explains what is decided for each name or address, for a client. May block.
+    fn why(&self, asks: &[String], client: Option<IpAddr>) -> anyhow::Result<Vec<Explanation>>;
 }
 
 /// Binds the socket, mode 0660 in a folder 0750. A socket that nobody answers any more is replaced.
@@ -146,11 +206,22 @@ async fn serve_one(mut stream: UnixStream, agent: Arc<dyn Answer>) -> std::io::R
         Ok(Request::Reload) if caller != 0 && caller != uid() => {
             Err(anyhow::anyhow!("reload is only for root and the agent's user"))
         }
-        Ok(request) => tokio::task::spawn_blocking(move || agent.answer(request, caller))
+        Ok(request) => tokio::task::spawn_blocking(move || answer(&*agent, request, caller))
             .await
             .unwrap_or_else(|_| Err(anyhow::anyhow!("the agent failed to answer"))),
         Err(error) => Err(anyhow::anyhow!("not a request: {error}")),
     };
-    let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+    let answer = answer.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }).to_string());
     write.write_all(format!("{answer}\n").as_bytes()).await
+}
+
+fn answer(agent: &dyn Answer, request: Request, uid: u32) -> anyhow::Result<String> {
+    Ok(match request {
+        Request::Status => agent.status().to_string(),
+        Request::Reload => agent.reload(uid).to_string(),
+        Request::Why { asks, client } => {
+            let answers = agent.why(&asks, client)?;
+            serde_json::to_string(&Explained { answers, error: None })?
+        }
+    })
 }

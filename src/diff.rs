@@ -1,17 +1,19 @@
 //! `interdict diff`: what changes between two policies, by rule, by decision, and for what is on record.
 
 use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use interdict_policy::diff::{Change, Decided, Difference, Effect, differences, effects};
-use interdict_policy::{Ask, Policy};
+use interdict_policy::diff::{Change, Decided, Difference, Effect, Untried, differences, effects, untried};
+use interdict_policy::{Ask, Policy, Timestamp, printable};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::{DiffArgs, Outcome};
 use crate::store::Store;
-use crate::{files, history};
+use crate::{files, history, out};
 
 /// Clients and names whose verdict changes that are told apart; more are only counted.
 const REPLAYED_LIMIT: usize = 100_000;
@@ -19,9 +21,11 @@ const REPLAYED_LIMIT: usize = 100_000;
 const SHOWN: usize = 200;
 
 pub(crate) fn diff(args: &DiffArgs) -> anyhow::Result<Outcome> {
-    let (old, new) = (policy(&args.old, args.data.as_deref())?, policy(&args.new, args.data.as_deref())?);
-    let [Some(old), Some(new)] = [old, new] else { return Ok(Outcome::Finding) };
+    let [Some(old), Some(new)] = [policy(&args.old, args)?, policy(&args.new, args)?] else {
+        return Ok(Outcome::Finding);
+    };
     let (entries, decisions) = (differences(&old, &new), effects(&old, &new));
+    let untried = untried(&old, &new);
     let replayed = args.replay.as_deref().map(|from| replay(from, &old, &new)).transpose()?;
     if args.json {
         let all = json!({
@@ -29,33 +33,39 @@ pub(crate) fn diff(args: &DiffArgs) -> anyhow::Result<Outcome> {
             "new": new.digest().to_string(),
             "entries": entries,
             "decisions": decisions,
+            "not_tried": untried,
             "replay": replayed,
         });
-        println!("{all}");
+        out::line(all)?;
         return Ok(Outcome::Done);
     }
-    println!("old  {}  {}\nnew  {}  {}", old.digest(), args.old, new.digest(), args.new);
-    print_entries(&entries);
-    print_decisions(&decisions);
+    let out = &mut BufWriter::new(io::stdout().lock());
+    writeln!(out, "old  {}  {}\nnew  {}  {}", old.digest(), args.old, new.digest(), args.new)?;
+    print_entries(out, &entries)?;
+    print_decisions(out, &decisions, &untried)?;
     if let Some(replayed) = &replayed {
-        print_replay(replayed);
+        print_replay(out, replayed)?;
     }
+    out.flush()?;
     Ok(Outcome::Done)
 }
 
 /// A policy by its path, by the digest under which it was kept, or the one that is embedded. `None` when it is not in
 /// order, which was said.
-fn policy(named: &str, data: Option<&Path>) -> anyhow::Result<Option<Policy>> {
+fn policy(named: &str, args: &DiffArgs) -> anyhow::Result<Option<Policy>> {
     if named.len() == 64 && named.bytes().all(|byte| byte.is_ascii_hexdigit()) && !Path::new(named).exists() {
-        let data = data.context("a policy named by its digest needs --data DIR, where it was kept")?;
+        let data = args
+            .data
+            .as_deref()
+            .context("a policy named by its digest needs --data DIR, where it was kept")?;
         let kept = Store::open(data)?.kept(named);
         return kept.with_context(|| format!("{named} is not kept in {}", data.display())).map(Some);
     }
     let paths = if named == "embedded" { vec![] } else { vec![PathBuf::from(named)] };
-    match files::compile_paths(&paths, None) {
+    match files::compile_paths(&paths, args.profile.as_deref()) {
         Ok(compiled) => Ok(Some(compiled.policy)),
         Err(problems) => {
-            eprintln!("{problems}");
+            out::say(problems)?;
             Ok(None)
         }
     }
@@ -88,13 +98,13 @@ fn replay(from: &Path, old: &Policy, new: &Policy) -> anyhow::Result<Replayed> {
     let mut changes: HashMap<(Option<String>, String, Decided, Decided), u64> = HashMap::new();
     let (mut events, mut contacts, mut not_listed) = (0, 0, 0);
     let strange = history::each_event(from, |event| {
-        let Some(asks) = asks(event) else { return };
+        let Some(contact) = Contact::of(event) else { return };
         let count = event["count"].as_u64().unwrap_or(1);
         (events, contacts) = (events + 1, contacts + count);
-        let (before, after) = (decided(old, &asks), decided(new, &asks));
+        let (before, after) = (contact.decided(old), contact.decided(new));
         if before != after {
-            let client = event["client"].as_str().map(str::to_owned);
-            let key = (client, asks[0].to_string(), before, after);
+            let client = contact.client.map(|client| client.to_string());
+            let key = (client, contact.asks[0].to_string(), before, after);
             match changes.len() < REPLAYED_LIMIT || changes.contains_key(&key) {
                 true => *changes.entry(key).or_default() += count,
                 false => not_listed += count,
@@ -112,9 +122,34 @@ fn replay(from: &Path, old: &Policy, new: &Policy) -> anyhow::Result<Replayed> {
     Ok(Replayed { events, contacts, strange, changes, not_listed })
 }
 
-/// What an event asked: an address, or a name and the target that decided for it. `None` for what is no contact.
-fn asks(event: &Value) -> Option<Vec<Ask>> {
-    let asked = &event["asked"];
+/// What an event asked, for whom and when.
+struct Contact {
+    /// An address, or a name and the target that decided for it.
+    asks: Vec<Ask>,
+    client: Option<IpAddr>,
+    at: Timestamp,
+}
+
+impl Contact {
+    /// `None` for what is no contact.
+    fn of(event: &Value) -> Option<Self> {
+        let asks = asks(&event["asked"])?;
+        let client = event["client"].as_str().and_then(|client| client.parse().ok());
+        // An event whose time cannot be read is judged by the whole register: 1970 is before every end.
+        let at = event["time"].as_str().and_then(|time| time.parse().ok());
+        Some(Self { asks, client, at: at.unwrap_or(Timestamp::UNIX_EPOCH) })
+    }
+
+    /// By the name itself; by its target only where no rule concerns the name.
+    fn decided(&self, policy: &Policy) -> Decided {
+        let decisions = self.asks.iter().map(|ask| Decided::by(policy, ask, self.client, self.at));
+        let mut decisions: Vec<Decided> = decisions.collect();
+        let at = decisions.iter().position(|decided| decided.rule.is_some()).unwrap_or(0);
+        decisions.swap_remove(at)
+    }
+}
+
+fn asks(asked: &Value) -> Option<Vec<Ask>> {
     let names = [&asked["name"], &asked["via"]].into_iter().filter_map(Value::as_str);
     let names: Vec<Ask> = names.filter_map(|name| name.parse().ok()).collect();
     if !names.is_empty() {
@@ -131,17 +166,9 @@ fn asks(event: &Value) -> Option<Vec<Ask>> {
     Some(vec![whole.parse().ok()?])
 }
 
-/// By the name itself; by its target only where no rule concerns the name.
-fn decided(policy: &Policy, asks: &[Ask]) -> Decided {
-    let decisions = asks.iter().map(|ask| Decided::by(policy, ask));
-    let mut decisions: Vec<Decided> = decisions.collect();
-    let at = decisions.iter().position(|decided| decided.rule.is_some()).unwrap_or(0);
-    decisions.swap_remove(at)
-}
-
-fn print_entries(entries: &[Difference]) {
+fn print_entries(out: &mut impl Write, entries: &[Difference]) -> io::Result<()> {
     if entries.is_empty() {
-        println!("\nBoth say the same.");
+        writeln!(out, "\nBoth say the same.")?;
     }
     for Difference { entry, id, change, keys } in entries {
         let change = match change {
@@ -149,56 +176,72 @@ fn print_entries(entries: &[Difference]) {
             Change::Removed => "is gone",
             Change::Changed => "changes",
         };
-        println!("\n{entry} {id} {change}");
+        writeln!(out, "\n{entry} {id} {change}")?;
         for key in keys.iter().filter(|key| key.key != "id") {
             match (key.old.as_slice(), key.new.as_slice()) {
-                ([old], [new]) => println!("    {}: {old} -> {new}", key.key),
+                ([old], [new]) => {
+                    writeln!(out, "    {}: {} -> {}", key.key, printable(old), printable(new))?;
+                }
                 (old, new) => {
-                    print_values(&key.key, '-', old);
-                    print_values(&key.key, '+', new);
+                    print_values(out, &key.key, '-', old)?;
+                    print_values(out, &key.key, '+', new)?;
                 }
             }
         }
     }
+    Ok(())
 }
 
-fn print_values(key: &str, sign: char, values: &[String]) {
-    values.iter().take(SHOWN).for_each(|value| println!("    {key}: {sign} {value}"));
-    print_rest(values.len());
+fn print_values(out: &mut impl Write, key: &str, sign: char, values: &[String]) -> io::Result<()> {
+    for value in values.iter().take(SHOWN) {
+        writeln!(out, "    {key}: {sign} {}", printable(value))?;
+    }
+    print_rest(out, values.len())
 }
 
-fn print_rest(all: usize) {
-    if all > SHOWN {
-        println!("    … and {} more", all - SHOWN);
+fn print_rest(out: &mut impl Write, all: usize) -> io::Result<()> {
+    match all.saturating_sub(SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "    … and {more} more"),
     }
 }
 
-fn print_decisions(decisions: &[Effect]) {
-    if decisions.is_empty() {
-        return println!("\nNothing that either names is decided differently.");
+fn print_decisions(out: &mut impl Write, decisions: &[Effect], untried: &[Untried]) -> io::Result<()> {
+    match decisions {
+        [] => writeln!(out, "\nNothing that was tried, of what either names, is decided differently.")?,
+        _ => writeln!(out, "\nWhat is decided differently, of what either names:")?,
     }
-    println!("\nWhat is decided differently, of what either names:");
     for Effect { ask, old, new } in decisions.iter().take(SHOWN) {
-        println!("    {ask}: {old} -> {new}");
+        writeln!(out, "    {ask}: {old} -> {new}")?;
     }
-    print_rest(decisions.len());
+    print_rest(out, decisions.len())?;
+    for untried in untried {
+        let what = match untried {
+            Untried::Patterns => "a pattern of which no example was found",
+            Untried::Exemptions => "clients on the register of exemptions",
+        };
+        writeln!(out, "    (not tried: {what}; --replay decides again for those on record)")?;
+    }
+    Ok(())
 }
 
-fn print_replay(replayed: &Replayed) {
+fn print_replay(out: &mut impl Write, replayed: &Replayed) -> io::Result<()> {
     let Replayed { events, contacts, strange, changes, not_listed } = replayed;
-    println!("\nOf {contacts} contacts in {events} events on record:");
+    writeln!(out, "\nOf {contacts} contacts in {events} events on record:")?;
     if changes.is_empty() {
-        println!("    none would be decided differently");
+        writeln!(out, "    none would be decided differently")?;
     }
     for Replay { client, effect: Effect { ask, old, new }, contacts } in changes.iter().take(SHOWN) {
         let client = client.as_deref().unwrap_or("(client unknown)");
-        println!("    {contacts:>8} {client:<15} {ask}: {old} -> {new}");
+        writeln!(out, "    {contacts:>8} {client:<15} {ask}: {old} -> {new}")?;
     }
-    print_rest(changes.len());
+    print_rest(out, changes.len())?;
     if *not_listed > 0 {
-        println!("    {not_listed:>8} more, of clients and names beyond the first {REPLAYED_LIMIT}");
+        let limit = REPLAYED_LIMIT;
+        writeln!(out, "    {not_listed:>8} more, of clients and names beyond the first {limit}")?;
     }
     if *strange > 0 {
-        println!("    ({strange} lines are no events)");
+        writeln!(out, "    ({strange} lines are no events)")?;
     }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use interdict_policy::{
     Action, AddressMatch, Ask, Exemption, IpNet, NameForm, NameMatch, Place, Policy, Rule, RuleId, RuleIndex,
-    Service, Timestamp, Verdict,
+    Service, Timestamp, Verdict, printable,
 };
 use serde::{Deserialize, Serialize};
 
@@ -271,6 +271,7 @@ impl Explanation {
         if self.rule.is_some() {
             lines.push(format!("DNS {}; the packet plane {}", self.planes.dns, self.planes.packet));
         }
+        let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
         lines.join("\n    ")
     }
 }

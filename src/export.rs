@@ -6,47 +6,46 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use interdict_policy::export::{Exported, Unsaid, export};
+use interdict_policy::export::{Exported, Speaker, Unsaid, export};
 use serde_json::json;
 
 use crate::cli::{ControlArgs, ExportArgs, Outcome};
-use crate::{control, files};
+use crate::{control, files, out};
 
 pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Outcome> {
     let paths = if args.policy.is_empty() { in_force(&args.control)? } else { args.policy.clone() };
     let policy = match files::compile_paths(&paths, args.profile.as_deref()) {
         Ok(compiled) => compiled.policy,
         Err(problems) => {
-            eprintln!("{problems}");
+            out::say(problems)?;
             return Ok(Outcome::Finding);
         }
     };
     let Exported { text, unsaid } = export(&policy, args.format, args.serial.unwrap_or_else(now_secs));
     if args.control.json {
-        println!(
-            "{}",
-            json!({
-                "format": args.format.as_str(),
-                "digest": policy.digest().to_string(),
-                "text": text,
-                "unsaid": unsaid.iter().map(shape).collect::<Vec<_>>(),
-            })
-        );
+        out::line(json!({
+            "format": args.format.as_str(),
+            "digest": policy.digest().to_string(),
+            "text": text,
+            "unsaid": unsaid.iter().map(shape).collect::<Vec<_>>(),
+        }))?;
         return Ok(Outcome::Done);
     }
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")?;
     if !unsaid.is_empty() {
-        eprintln!("what the policy says and {} does not:", args.format);
+        out::say(format_args!("what the policy says and {} does not:", args.format))?;
     }
     for item in &unsaid {
-        eprintln!("- {item}");
+        out::say(format_args!("- {item}"))?;
     }
     Ok(Outcome::Done)
 }
 
 fn shape(unsaid: &Unsaid) -> serde_json::Value {
+    let rule = if let Speaker::Rule(rule) = &unsaid.by { Some(rule) } else { None };
     json!({
-        "rule": unsaid.rule,
+        "rule": rule,
+        "table": (unsaid.by == Speaker::EgressDns).then_some("egress_dns"),
         "effect": unsaid.effect,
         "why": unsaid.why,
         "about": unsaid.about.iter().map(ToString::to_string).collect::<Vec<_>>(),

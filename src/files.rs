@@ -1,5 +1,6 @@
 //! Policy files on disk: a list of files and folders becomes a list of sources, or a list of what is wrong.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
@@ -26,9 +27,9 @@ const STICKY: u32 = 0o1000;
 /// # Errors
 /// Every problem of every file.
 pub fn compile_paths(paths: &[PathBuf], profile: Option<&str>) -> Result<Compiled, Problems> {
-    let Read { sources, doubts } = read(paths)?;
+    let Read { sources, doubts, passed_over } = read(paths)?;
     let mut compiled = compile_with(&sources, &options(profile))?;
-    doubts.iter().for_each(|doubt| compiled.notes.push(doubt.clone()));
+    doubts.iter().chain(&passed_over).for_each(|note| compiled.notes.push(note.clone()));
     Ok(compiled)
 }
 
@@ -37,16 +38,16 @@ pub fn compile_paths(paths: &[PathBuf], profile: Option<&str>) -> Result<Compile
 /// # Errors
 /// Every problem of every file.
 pub fn compile_trusted(paths: &[PathBuf], profile: Option<&str>) -> Result<Compiled, Problems> {
-    let Read { sources, doubts } = read(paths)?;
-    match doubts.is_empty() {
-        true => compile_with(&sources, &options(profile)),
-        false => {
-            let mut problems = Problems::default();
-            let refused = |doubt: &Problem| Problem { severity: Severity::Error, ..doubt.clone() };
-            doubts.iter().for_each(|doubt| problems.push(refused(doubt)));
-            Err(problems)
-        }
+    let Read { sources, doubts, passed_over } = read(paths)?;
+    if !doubts.is_empty() {
+        let mut problems = Problems::default();
+        let refused = |doubt: &Problem| Problem { severity: Severity::Error, ..doubt.clone() };
+        doubts.iter().for_each(|doubt| problems.push(refused(doubt)));
+        return Err(problems);
     }
+    let mut compiled = compile_with(&sources, &options(profile))?;
+    passed_over.iter().for_each(|note| compiled.notes.push(note.clone()));
+    Ok(compiled)
 }
 
 fn options(profile: Option<&str>) -> Options {
@@ -58,6 +59,8 @@ pub(crate) struct Read {
     pub(crate) sources: Vec<Source>,
     /// Who else could have written it.
     doubts: Problems,
+    /// What lies in the folders and is not read.
+    passed_over: Problems,
 }
 
 /// Reads every file, and every `*.toml` of every folder in the order of their names, all as of one moment.
@@ -66,7 +69,11 @@ pub(crate) struct Read {
 /// Every file or folder that cannot be read.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Read, Problems> {
     if paths.is_empty() {
-        return Ok(Read { sources: vec![packs::kaspersky()], doubts: Problems::default() });
+        return Ok(Read {
+            sources: vec![packs::kaspersky()],
+            doubts: Problems::default(),
+            passed_over: Problems::default(),
+        });
     }
     read_at_rest(paths, || ())
 }
@@ -83,7 +90,7 @@ fn read_at_rest(paths: &[PathBuf], mut meanwhile: impl FnMut()) -> Result<Read, 
         meanwhile();
         let after = look(paths, &mut problems);
         if problems.is_empty() && after.iter().map(Found::stamp).eq(before.iter().map(Found::stamp)) {
-            return Ok(Read { sources, doubts: doubts(&before) });
+            return Ok(Read { sources, doubts: doubts(paths, &before), passed_over: passed_over(&before) });
         }
         std::thread::sleep(ATTEMPT_AGAIN);
     }
@@ -97,8 +104,8 @@ fn read_at_rest(paths: &[PathBuf], mut meanwhile: impl FnMut()) -> Result<Read, 
 struct Found {
     path: PathBuf,
     metadata: Metadata,
-    /// Whether the path is a symbolic link, which was followed.
-    linked: bool,
+    /// The folders in it, where it is one.
+    subfolders: Vec<PathBuf>,
 }
 
 impl Found {
@@ -125,17 +132,20 @@ type Wrong = (String, String);
 
 fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
     let wrong = |e: io::Error| (unreadable(&e), "name a policy file or a folder with *.toml files".into());
-    let named = find(path).map_err(wrong)?;
+    let mut named = find(path).map_err(wrong)?;
     if !named.metadata.is_dir() {
         return Ok(vec![named]);
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(path).map_err(wrong)? {
         let file = entry.map_err(wrong)?.path();
-        if is_policy_file(&file) {
-            files.push(file);
+        match file.extension() {
+            _ if file.is_dir() && !is_hidden(&file) => named.subfolders.push(file),
+            _ if is_policy_file(&file) => files.push(file),
+            _ => {}
         }
     }
+    named.subfolders.sort();
     if files.is_empty() {
         return Err(("the folder holds no *.toml file".into(), "put a policy there, or name another".into()));
     }
@@ -151,13 +161,15 @@ fn expand(path: &Path) -> Result<Vec<Found>, Wrong> {
 
 /// Whether a file in a policy folder is read, by its name.
 pub(crate) fn is_policy_file(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    path.extension().is_some_and(|extension| extension == "toml") && !hidden
+    path.extension().is_some_and(|extension| extension == "toml") && !is_hidden(path)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn find(path: &Path) -> io::Result<Found> {
-    let linked = fs::symlink_metadata(path)?.is_symlink();
-    Ok(Found { path: path.to_owned(), metadata: fs::metadata(path)?, linked })
+    Ok(Found { path: path.to_owned(), metadata: fs::metadata(path)?, subfolders: Vec::new() })
 }
 
 fn sources(found: &[Found], problems: &mut Problems) -> Vec<Source> {
@@ -189,15 +201,30 @@ fn read_file(file: &Found) -> Result<String, Wrong> {
     })
 }
 
-/// Everything that someone other than root and this process's user could have written.
-fn doubts(found: &[Found]) -> Problems {
+/// Everything that someone other than root and this process's user could have written, and every link: of the files and
+/// folders read, of the paths that name them, and of the folders in which those that were named lie.
+fn doubts(paths: &[PathBuf], found: &[Found]) -> Problems {
     let mut doubts = Problems::default();
     let mut doubt = |path: &Path, (message, help): Wrong| {
         doubts.push(problem(path, Severity::Note, message, help));
     };
-    for Found { path, metadata, linked } in found {
-        if *linked {
-            let help = "the agent follows no links; put the file itself there".to_owned();
+    for path in paths {
+        if let Some(link) = link_in(path) {
+            let real = path.canonicalize().unwrap_or_default();
+            let help = format!("the agent follows no links; name {}", real.display());
+            doubt(&link, ("it is a symbolic link".into(), help));
+        }
+    }
+    let around: BTreeSet<&Path> = paths.iter().filter_map(|path| folder_around(path)).collect();
+    for folder in around {
+        if let Some(wrong) = fs::metadata(folder).ok().and_then(|metadata| written_by_others(&metadata)) {
+            doubt(folder, wrong);
+        }
+    }
+    for Found { path, metadata, .. } in found {
+        // The paths that were named are looked at above, part by part.
+        if !paths.contains(path) && path.is_symlink() {
+            let help = "the agent follows no links; put the file itself there".into();
             doubt(path, ("it is a symbolic link".into(), help));
         }
         if let Some(wrong) = written_by_others(metadata) {
@@ -207,6 +234,32 @@ fn doubts(found: &[Found]) -> Problems {
     doubts
 }
 
+/// The first part of a path that is a symbolic link, whoever owns it.
+fn link_in(path: &Path) -> Option<PathBuf> {
+    // Without a slash at the end, which would have the last part followed.
+    let path: PathBuf = path.components().collect();
+    let mut parts: Vec<&Path> = path.ancestors().collect();
+    parts.reverse();
+    parts.into_iter().find(|part| part.is_symlink()).map(Path::to_owned)
+}
+
+/// The folder in which a named file or folder lies: who may write there can put another in its place.
+fn folder_around(path: &Path) -> Option<&Path> {
+    let folder = path.parent()?;
+    Some(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
+/// The folders inside those that were named: policy files in them are not read.
+fn passed_over(found: &[Found]) -> Problems {
+    let mut notes = Problems::default();
+    for folder in found.iter().flat_map(|found| &found.subfolders) {
+        let message = "the folder is not read, nor are policy files in it".into();
+        let help = "name it as well, or move its files up".into();
+        notes.push(Problem { code: Code::PassedOver, ..problem(folder, Severity::Note, message, help) });
+    }
+    notes
+}
+
 fn written_by_others(metadata: &Metadata) -> Option<Wrong> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let (owner, mode) = (metadata.uid(), metadata.mode());
@@ -214,8 +267,11 @@ fn written_by_others(metadata: &Metadata) -> Option<Wrong> {
         let message = format!("it belongs to user {owner}, who is neither root nor the agent's user");
         return Some((message, "give it to root (chown root)".into()));
     }
-    // A folder like /tmp, where nobody can move away what others own, is as good as one that only its owner can write.
-    if mode & WRITABLE_BY_OTHERS != 0 && !(metadata.is_dir() && mode & STICKY != 0) {
+    // In a folder like /tmp nobody can move away what others own, and a new file there is known by its owner.
+    if metadata.is_dir() && mode & STICKY != 0 {
+        return None;
+    }
+    if mode & WRITABLE_BY_OTHERS != 0 {
         return Some(("everyone may write it".into(), "chmod o-w".into()));
     }
     if mode & WRITABLE_BY_GROUP != 0 && metadata.gid() != group && metadata.gid() != 0 {
@@ -240,6 +296,16 @@ fn problem(file: &Path, severity: Severity, message: String, help: String) -> Pr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_in_words() {
+        for (kind, said) in [
+            (io::ErrorKind::NotFound, "no such file or folder"),
+            (io::ErrorKind::PermissionDenied, "it may not be read by this user"),
+        ] {
+            assert_eq!(unreadable(&kind.into()), said);
+        }
+    }
 
     #[test]
     fn files_are_read_once_they_rest_or_refused() {

@@ -9,8 +9,9 @@ use interdict_policy::import::{List, Prefix, import};
 use interdict_policy::{FILE_LIMIT_BYTES, Source, compile};
 use serde_json::json;
 
-use crate::check::{plural, shape};
+use crate::check::{counted, shape};
 use crate::cli::{ImportArgs, Outcome};
+use crate::out;
 
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Outcome> {
     let (name, text) = read(args)?;
@@ -20,36 +21,32 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<Outcome> {
     if !imported.text.is_empty()
         && let Err(problems) = compile(&[Source { name: name.clone(), text: imported.text.clone() }])
     {
-        eprintln!("the rules made of {name} are not in order:\n{problems}");
+        out::say(format_args!("the rules made of {name} are not in order:\n{problems}"))?;
         return Ok(Outcome::Finding);
     }
     let left_out = &imported.left_out;
     if args.json {
-        println!(
-            "{}",
-            json!({
-                "format": args.format.as_str(),
-                "file": name,
-                "text": imported.text,
-                "names": imported.names,
-                "networks": imported.networks,
-                "skipped": imported.skipped,
-                "left_out": left_out.iter().map(shape).collect::<Vec<_>>(),
-                "left_out_count": left_out.len(),
-            })
-        );
+        out::line(json!({
+            "format": args.format.as_str(),
+            "file": name,
+            "text": imported.text,
+            "names": imported.names,
+            "networks": imported.networks,
+            "skipped": imported.skipped,
+            "left_out": left_out.iter().map(shape).collect::<Vec<_>>(),
+            "left_out_count": left_out.len(),
+        }))?;
     } else {
         std::io::stdout().write_all(imported.text.as_bytes()).context("cannot write to stdout")?;
         if !left_out.is_empty() {
-            eprintln!("{left_out}");
+            out::say(left_out)?;
         }
-        let count = |n: usize, what: &str| format!("{n} {what}{}", plural(n));
-        eprintln!(
+        out::say(format_args!(
             "{}, {}; {} left out",
-            count(imported.names, "name"),
-            count(imported.networks, "network"),
-            count(left_out.len(), "line")
-        );
+            counted(imported.names, "name"),
+            counted(imported.networks, "network"),
+            counted(left_out.len(), "line")
+        ))?;
     }
     let whole = left_out.is_empty() && !imported.text.is_empty();
     Ok(if whole { Outcome::Done } else { Outcome::Finding })

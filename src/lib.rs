@@ -21,6 +21,7 @@ mod import;
 pub mod lab;
 mod listen;
 mod observe;
+mod out;
 pub mod packets;
 mod privileges;
 pub mod reload;

@@ -104,7 +104,10 @@ pub struct PolicyFiles {
 
 impl PolicyFiles {
     fn compile(&self) -> Result<Compiled, Problems> {
-        files::compile_trusted(&self.paths, self.profile.as_deref())
+        let compiled = files::compile_trusted(&self.paths, self.profile.as_deref())?;
+        let passed_over = compiled.notes.iter().filter(|note| note.code == Code::PassedOver);
+        passed_over.for_each(|note| tracing::warn!("{note}"));
+        Ok(compiled)
     }
 }
 

@@ -1,76 +1,79 @@
 //! `interdict status` and `interdict reload`: what the running agent says.
 
 use anyhow::Context;
+use interdict_policy::printable;
 use serde_json::Value;
 
 use crate::cli::{ControlArgs, Outcome};
 use crate::control::{self, Request};
+use crate::out;
 
 pub(crate) fn status(args: &ControlArgs) -> anyhow::Result<Outcome> {
     let status = match control::ask(&args.socket(), &Request::Status) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("not in force: {error:#}");
+            out::say(format_args!("not in force: {error:#}"))?;
             return Ok(Outcome::Finding);
         }
     };
     if args.json {
-        println!("{status}");
+        out::line(&status)?;
     } else {
-        print_status(&status);
+        out::line(for_people(&status))?;
     }
     Ok(if status["in_force"] == true { Outcome::Done } else { Outcome::Finding })
 }
 
-fn print_status(status: &Value) {
-    let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+fn for_people(status: &Value) -> String {
+    let text = |value: &Value| printable(value.as_str().unwrap_or("none")).into_owned();
     let list = |value: &Value| {
         let items = value.as_array().cloned().unwrap_or_default();
         items.iter().map(text).collect::<Vec<_>>().join(", ")
     };
-    println!("policy   {}", text(&status["digest"]));
+    let mut lines = vec![format!("policy   {}", text(&status["digest"]))];
     for policy in status["policies"].as_array().into_iter().flatten() {
-        println!("         {}", text(&policy["path"]));
+        lines.push(format!("         {}", text(&policy["path"])));
     }
-    if let Some(profile) = status["profile"].as_str() {
-        println!("profile  {profile}");
+    if !status["profile"].is_null() {
+        lines.push(format!("profile  {}", text(&status["profile"])));
     }
     for exemption in status["exemptions"].as_array().into_iter().flatten() {
         let ends = if exemption["ended"] == true { "ENDED" } else { "ends" };
-        println!("exempt   {}, {ends} {}", text(&exemption["id"]), text(&exemption["expires"]));
+        lines.push(format!("exempt   {}, {ends} {}", text(&exemption["id"]), text(&exemption["expires"])));
     }
-    if let Some(warning) = status["warning"].as_str() {
-        println!("WARNING  {warning}");
+    if !status["warning"].is_null() {
+        lines.push(format!("WARNING  {}", text(&status["warning"])));
     }
-    println!("dns      listening on {}", list(&status["planes"]["dns"]["listen"]));
-    println!("         asking {}", list(&status["planes"]["dns"]["upstreams"]));
+    lines.push(format!("dns      listening on {}", list(&status["planes"]["dns"]["listen"])));
+    lines.push(format!("         asking {}", list(&status["planes"]["dns"]["upstreams"])));
     let packet = &status["planes"]["packet"];
     let filtered = packet["interfaces"].as_array().into_iter().flatten();
     let filtered: Vec<String> = filtered.map(|interface| text(&interface["name"])).collect();
-    match filtered.as_slice() {
-        _ if packet.is_null() => println!("packets  no packet plane"),
-        [] => println!("packets  filtered on no interface"),
-        names => println!("packets  filtered on {}", names.join(", ")),
-    }
-    println!("record   {}", text(&status["data"]));
+    lines.push(match filtered.as_slice() {
+        _ if packet.is_null() => "packets  no packet plane".to_owned(),
+        [] => "packets  filtered on no interface".to_owned(),
+        names => format!("packets  filtered on {}", names.join(", ")),
+    });
+    lines.push(format!("record   {}", text(&status["data"])));
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
-        println!("{value:>12} {name}");
+        lines.push(format!("{value:>12} {name}"));
     }
     for counted in status["counters"]["packet"]["rules"].as_array().into_iter().flatten() {
         let [rule, verdict] = ["rule", "verdict"].map(|key| text(&counted[key]));
-        println!("{:>12} packets: {verdict} by {rule}", counted["packets"]);
+        lines.push(format!("{:>12} packets: {verdict} by {rule}", counted["packets"]));
     }
+    lines.join("\n")
 }
 
 pub(crate) fn reload(args: &ControlArgs) -> anyhow::Result<Outcome> {
     let answer = control::ask(&args.socket(), &Request::Reload).context("cannot reload")?;
     if args.json {
-        println!("{answer}");
+        out::line(&answer)?;
     } else if answer["applied"] == true {
-        println!("in force: {}", answer["digest"].as_str().unwrap_or_default());
+        out::line(format_args!("in force: {}", answer["digest"].as_str().unwrap_or_default()))?;
     } else {
-        eprintln!("{}", answer["problems"].as_str().unwrap_or_default());
-        eprintln!("refused; the policy in force stays {}", answer["digest"].as_str().unwrap_or_default());
+        let [problems, digest] = ["problems", "digest"].map(|key| answer[key].as_str().unwrap_or_default());
+        out::say(format_args!("{problems}\nrefused; the policy in force stays {digest}"))?;
     }
     Ok(if answer["applied"] == true { Outcome::Done } else { Outcome::Finding })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use interdict_audit::{Start, Tail};
+use interdict_policy::printable;
 use serde_json::Value;
 
 use crate::cli::{Outcome, TailArgs};
@@ -30,7 +31,7 @@ pub(crate) fn tail(args: &TailArgs) -> anyhow::Result<Outcome> {
         let lines = tail.next_lines()?;
         let more = !lines.is_empty();
         for line in lines {
-            let shown = if args.control.json { line } else { for_people(&line) };
+            let shown = if args.control.json { line } else { printable(&for_people(&line)).into_owned() };
             // A closed pipe is how `tail | head` ends.
             if writeln!(out, "{shown}").is_err() {
                 return Ok(Outcome::Done);

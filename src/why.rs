@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use interdict_policy::{Ask, Policy, Timestamp};
+use serde_json::json;
 
 use crate::cli::{Outcome, WhyArgs};
+use crate::control::Explaining;
 use crate::explain::{Asker, Explanation, explain};
-use crate::{control, files, history};
+use crate::{control, files, history, out};
 
 /// Questions put to the agent at once.
 const BATCH_LIMIT: usize = 1000;
@@ -19,71 +21,131 @@ const LINE_LIMIT_BYTES: u64 = 4096;
 
 pub(crate) fn why(args: &WhyArgs) -> anyhow::Result<Outcome> {
     let Some(judge) = judge(args)? else { return Ok(Outcome::Finding) };
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut asks = Vec::new();
-    for (number, what) in whats(args)?.enumerate() {
-        let what = what?;
-        let ask: Ask = what.parse().map_err(|wrong| match args.batch {
-            Some(_) => anyhow::anyhow!("line {}: {wrong}", number + 1),
-            None => anyhow::Error::msg(wrong),
-        })?;
-        asks.push(ask);
-        if asks.len() == BATCH_LIMIT {
-            print(&judge.explain(&asks)?, args, &mut out)?;
-            asks.clear();
+    let out = BufWriter::new(io::stdout().lock());
+    let mut answers = Answers { judge, asked: None, json: args.control.json, out };
+    let outcome = match &args.batch {
+        Some(file) => answers.batch(&mut open(file)?)?,
+        None => {
+            let asks = args.what.iter().map(|what| what.parse().map_err(anyhow::Error::msg));
+            answers.answer(&asks.collect::<anyhow::Result<Vec<Ask>>>()?)?;
+            answers.finish()?;
+            Outcome::Done
         }
-    }
-    if !asks.is_empty() {
-        print(&judge.explain(&asks)?, args, &mut out)?;
-    }
-    out.flush()?;
-    Ok(Outcome::Done)
+    };
+    answers.out.flush()?;
+    Ok(outcome)
 }
 
-/// What is asked: the words of the command line, or the lines of a file. Empty lines and comments ask nothing.
-fn whats(args: &WhyArgs) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<String>>>> {
-    let Some(batch) = &args.batch else { return Ok(Box::new(args.what.clone().into_iter().map(Ok))) };
-    let mut reader: Box<dyn BufRead> = match batch.as_os_str() == "-" {
-        true => Box::new(BufReader::new(io::stdin())),
-        false => {
-            let file = File::open(batch).with_context(|| format!("cannot read {}", batch.display()))?;
-            Box::new(BufReader::new(file))
+fn open(file: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if file.as_os_str() == "-" {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    let file = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// The answers on their way to standard output.
+struct Answers<W> {
+    judge: Judge,
+    /// What the agent is still to answer, while the next questions are read.
+    asked: Option<Explaining>,
+    json: bool,
+    out: W,
+}
+
+impl<W: Write> Answers<W> {
+    /// Answers line by line. A line that asks nothing we know is told with its number and ends nothing.
+    fn batch(&mut self, lines: &mut dyn BufRead) -> anyhow::Result<Outcome> {
+        let (mut asks, mut outcome) = (Vec::new(), Outcome::Done);
+        let mut number: u64 = 0;
+        while let Some(line) = next_line(lines)? {
+            number += 1;
+            match ask_of(&line) {
+                Ok(ask) => asks.extend(ask),
+                Err(wrong) => {
+                    self.answer(&std::mem::take(&mut asks))?;
+                    self.finish()?;
+                    self.tell(number, &wrong)?;
+                    outcome = Outcome::Finding;
+                }
+            }
+            if asks.len() == BATCH_LIMIT {
+                self.answer(&std::mem::take(&mut asks))?;
+            }
         }
-    };
-    let mut next_line = move || -> anyhow::Result<Option<String>> {
-        let mut line = String::new();
-        let read = io::Read::take(&mut reader, LINE_LIMIT_BYTES).read_line(&mut line)?;
-        Ok((read > 0).then_some(line))
-    };
-    let lines = std::iter::from_fn(move || next_line().transpose());
-    Ok(Box::new(lines.filter_map(|line| match line {
-        Ok(line) => match line.split('#').next().unwrap_or_default().trim() {
-            "" => None,
-            what => Some(Ok(what.to_owned())),
-        },
-        Err(error) => Some(Err(error)),
-    })))
+        self.answer(&asks)?;
+        self.finish()?;
+        Ok(outcome)
+    }
+
+    fn answer(&mut self, asks: &[Ask]) -> anyhow::Result<()> {
+        for asks in asks.chunks(BATCH_LIMIT) {
+            let answers = match &self.judge {
+                Judge::Policy { policy, asker } => {
+                    asks.iter().map(|ask| explain(policy, ask, asker)).collect()
+                }
+                Judge::Agent { socket, client } => {
+                    let asks = asks.iter().map(ToString::to_string).collect();
+                    let before = self.asked.replace(Explaining::send(socket, asks, *client)?);
+                    before.map(Explaining::answers).transpose()?.unwrap_or_default()
+                }
+            };
+            self.print(&answers)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what the agent is still to answer.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let answers = self.asked.take().map(Explaining::answers).transpose()?;
+        self.print(&answers.unwrap_or_default())
+    }
+
+    fn print(&mut self, answers: &[Explanation]) -> anyhow::Result<()> {
+        for answer in answers {
+            match self.json {
+                true => serde_json::to_writer(&mut self.out, answer)?,
+                false => write!(self.out, "{}", answer.for_people())?,
+            }
+            self.out.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, line: u64, wrong: &str) -> anyhow::Result<()> {
+        if self.json {
+            writeln!(self.out, "{}", json!({ "line": line, "error": wrong }))?;
+        }
+        Ok(out::say(format_args!("line {line}: {wrong}"))?)
+    }
+}
+
+/// The next line, or as much of it as a question can be long; the rest is passed over.
+fn next_line(lines: &mut dyn BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let read = io::Read::take(&mut *lines, LINE_LIMIT_BYTES).read_until(b'\n', &mut line)?;
+    if read as u64 == LINE_LIMIT_BYTES && !line.ends_with(b"\n") {
+        lines.skip_until(b'\n')?;
+    }
+    Ok((read > 0).then_some(line))
+}
+
+/// What a line asks; empty lines and comments ask nothing.
+fn ask_of(line: &[u8]) -> Result<Option<Ask>, String> {
+    if line.len() as u64 == LINE_LIMIT_BYTES {
+        return Err(format!("it is longer than any name or address: {LINE_LIMIT_BYTES} bytes or more"));
+    }
+    let line = std::str::from_utf8(line).map_err(|_| "it is not UTF-8".to_owned())?;
+    match line.split('#').next().unwrap_or_default().trim() {
+        "" => Ok(None),
+        what => what.parse().map(Some),
+    }
 }
 
 /// Who explains.
 enum Judge {
     Agent { socket: PathBuf, client: Option<IpAddr> },
     Policy { policy: Box<Policy>, asker: Asker },
-}
-
-impl Judge {
-    fn explain(&self, asks: &[Ask]) -> anyhow::Result<Vec<Explanation>> {
-        match self {
-            Judge::Policy { policy, asker } => {
-                Ok(asks.iter().map(|ask| explain(policy, ask, asker)).collect())
-            }
-            Judge::Agent { socket, client } => {
-                let asks = asks.iter().map(ToString::to_string).collect();
-                let answer = control::ask(socket, &control::Request::Why { asks, client: *client })?;
-                Ok(serde_json::from_value(answer["answers"].clone())?)
-            }
-        }
-    }
 }
 
 /// The policy of the past, that of the files named, the running agent, or the embedded pack. `None` when the files are
@@ -97,7 +159,7 @@ fn judge(args: &WhyArgs) -> anyhow::Result<Option<Judge>> {
     }
     let socket = args.control.socket();
     if args.policy.is_empty() && args.profile.is_none() {
-        match control::ask(&socket, &control::Request::Why { asks: vec![], client: None }) {
+        match Explaining::send(&socket, vec![], None).and_then(Explaining::answers) {
             Ok(_) => return Ok(Some(Judge::Agent { socket, client: args.client })),
             Err(error) if args.control.control.is_some() => return Err(error),
             Err(_) => {}
@@ -109,7 +171,7 @@ fn judge(args: &WhyArgs) -> anyhow::Result<Option<Judge>> {
             Ok(Some(Judge::Policy { policy: Box::new(compiled.policy), asker }))
         }
         Err(problems) => {
-            eprintln!("{problems}");
+            out::say(problems)?;
             Ok(None)
         }
     }
@@ -119,16 +181,4 @@ fn running_data(args: &WhyArgs) -> anyhow::Result<PathBuf> {
     let status = control::ask(&args.control.socket(), &control::Request::Status)
         .context("whose record? name its folder with --data DIR")?;
     Ok(Path::new(status["data"].as_str().context("the agent names no data folder")?).to_owned())
-}
-
-fn print(answers: &[Explanation], args: &WhyArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    for answer in answers {
-        if args.control.json {
-            serde_json::to_writer(&mut *out, answer)?;
-            out.write_all(b"\n")?;
-        } else {
-            writeln!(out, "{}", answer.for_people())?;
-        }
-    }
-    Ok(())
 }

@@ -11,10 +11,16 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(check_accepts_the_examples_and_the_embedded_pack),
         case!(bad_paths_are_named),
         case!(what_others_could_have_written_is_noted_and_refused_by_the_agent),
+        case!(folders_inside_a_policy_folder_are_told_and_not_read),
         case!(why_explains_names_and_addresses),
         case!(why_tells_what_lost_and_which_exemption_was_considered),
         case!(why_asks_the_running_agent),
         case!(why_reads_a_batch),
+        case!(a_line_of_a_batch_that_asks_nothing_ends_nothing),
+        case!(what_is_escaped_in_files_reaches_no_terminal),
+        case!(a_reader_that_leaves_ends_a_verb_in_peace),
+        case!(diff_decides_again_for_the_client_of_each_event_at_its_time),
+        case!(diff_compares_under_a_profile_and_tells_what_it_did_not_try),
         case!(the_past_is_explained_compared_and_replayed, Dig),
         case!(import_prints_a_policy_and_tells_what_it_leaves_out),
         case!(bad_starts_say_what_to_do),
@@ -103,11 +109,16 @@ fn what_others_could_have_written_is_noted_and_refused_by_the_agent() {
     std::fs::create_dir(path("p")).unwrap();
     std::fs::write(path("p/p.toml"), RULE).unwrap();
     symlink(path("p/p.toml"), path("link.toml")).unwrap();
-    let cases: [(&str, u32, u32, &str); 4] = [
+    symlink(path("p"), path("linked")).unwrap();
+    let cases: [(&str, u32, u32, &str); 8] = [
         ("p", 0o755, 0o646, "p.toml: everyone may write it (chmod o-w)"),
         ("p/p.toml", 0o755, 0o602, "p.toml: everyone may write it (chmod o-w)"),
         ("p", 0o757, 0o644, "p: everyone may write it (chmod o-w)"),
-        ("link.toml", 0o755, 0o644, "link.toml: it is a symbolic link"),
+        ("p/p.toml", 0o757, 0o644, "p: everyone may write it (chmod o-w)"),
+        ("link.toml", 0o755, 0o644, "link.toml: it is a symbolic link (the agent follows no links; name "),
+        ("linked/", 0o755, 0o644, "linked: it is a symbolic link"),
+        ("linked/p.toml", 0o755, 0o644, "linked: it is a symbolic link"),
+        ("linked/../p", 0o755, 0o644, "linked: it is a symbolic link"),
     ];
     for (named, folder_mode, file_mode, said) in cases {
         mode(&path("p"), folder_mode);
@@ -120,6 +131,31 @@ fn what_others_could_have_written_is_noted_and_refused_by_the_agent() {
         let refused = text(&run.stderr);
         assert!(run.status.code() == Some(2) && refused.contains(said), "{named} {file_mode:o}: {refused}");
     }
+    mode(&path(""), 0o757);
+    mode(&path("p"), 0o755);
+    let noted = text(&interdict(&["check", &path("p")]).stdout);
+    assert!(noted.contains(&format!("note: {}: everyone may write it", folder.path().display())), "{noted}");
+    mode(&path(""), 0o755);
+    // Where nobody can move away what others own, everyone may write.
+    mode(&path("p"), 0o1777);
+    mode(&path("p/p.toml"), 0o644);
+    let noted = text(&interdict(&["check", &path("p/p.toml")]).stdout);
+    assert!(!noted.contains("may write it"), "{noted}");
+}
+
+fn folders_inside_a_policy_folder_are_told_and_not_read() {
+    let upstream = Upstream::start();
+    let agent = Agent::start(&[("p.toml", RULE)], &upstream);
+    let folder = agent.folder.path().join("policy");
+    for name in ["more", ".git"] {
+        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::write(folder.join(name).join("bad.toml"), "format = 2").unwrap();
+    }
+    let check = interdict(&["check", &folder.display().to_string()]);
+    let noted = text(&check.stdout);
+    assert!(check.status.success() && noted.contains("policy/more: the folder is not read"), "{noted}");
+    assert!(!noted.contains(".git"), "{noted}");
+    assert!(agent.tell(&["reload"]).status.success());
 }
 
 fn why_explains_names_and_addresses() {
@@ -225,13 +261,35 @@ expires = 2001-03-31
 
 fn why_asks_the_running_agent() {
     let upstream = Upstream::start();
-    let policy =
-        "format = 1\n[[rule]]\nid = \"mine\"\nrole = \"x\"\naction = \"log\"\ndomains = [\"mine.test\"]\n";
-    let agent = Agent::start(&[("p.toml", policy)], &upstream);
+    let exempt = "[[exempt]]\nid = \"lab\"\nclients = [\"10.9.8.0/28\"]\nrules = [\"mine\"]\n\
+        reason = \"r\"\napproved_by = \"a\"\nexpires = 2999-12-31\n";
+    let agent = Agent::start(&[("p.toml", &format!("{RULE}{exempt}"))], &upstream);
     let output = agent.tell(&["why", "--json", "a.mine.test"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&answer["rule"], &answer["verdict"]), (&"mine".into(), &"log".into()));
     assert_eq!(answer["digest"], agent.status()["digest"]);
+    for (client, verdict, applies) in [("10.9.8.1", "exempt", true), ("10.9.9.1", "log", false)] {
+        let output = agent.tell(&["why", "--json", "--client", client, "a.mine.test"]);
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&answer["verdict"], &answer["client"]), (&verdict.into(), &client.into()));
+        let exemption = &answer["exemption"];
+        assert_eq!((&exemption["id"], &exemption["applies"]), (&"lab".into(), &applies.into()));
+    }
+    let asks: Vec<String> =
+        (0..2500).map(|i| if i == 1700 { "a b".into() } else { format!("n{i}.test") }).collect();
+    std::fs::write(agent.folder.path().join("asks"), asks.join("\n")).unwrap();
+    let batch = agent.folder.path().join("asks").display().to_string();
+    let output = agent.tell(&["why", "--json", "--batch", &batch]);
+    assert_eq!(output.status.code(), Some(1));
+    let answers = text(&output.stdout);
+    assert_eq!(answers.lines().count(), asks.len());
+    let answers = answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    for (i, (answer, ask)) in answers.zip(&asks).enumerate() {
+        let told = if i == 1700 { answer["line"] == 1701 } else { answer["ask"] == ask.as_str() };
+        assert!(told, "{i}: {answer}");
+    }
+    let both = interdict(&["why", "a.test", "--at", "2026-11-24", "--profile", "p"]);
+    assert_eq!(both.status.code(), Some(2), "a policy of the past has its own profile");
 }
 
 fn import_prints_a_policy_and_tells_what_it_leaves_out() {
@@ -348,10 +406,171 @@ fn why_reads_a_batch() {
             (&format!("n{i}.other.test").into(), &"none".into())
         );
     }
-    std::fs::write(path("asks"), "a.test\nb c\n").unwrap();
-    let output = interdict(&["why", "--policy", &path("p.toml"), "--batch", &path("asks")]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("line 2: \"b c\" is neither a name nor an address"));
+}
+
+fn a_line_of_a_batch_that_asks_nothing_ends_nothing() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("p.toml"), RULE).unwrap();
+    let long = "x".repeat(10_000);
+    let asks = format!("# first\nmine.test\nb c\n\n{long}\n10.0.0.1:443\n").into_bytes();
+    std::fs::write(path("asks"), [&asks[..], b"caf\xe9\nlast.test"].concat()).unwrap();
+    let why = |json: &[&str]| {
+        let words = ["why", "--policy", &path("p.toml"), "--batch", &path("asks")];
+        let output = interdict(&[&words, json].concat());
+        assert_eq!(output.status.code(), Some(1));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let wrong = [
+        "line 3: \"b c\" is neither a name nor an address: it holds ' '",
+        "line 5: it is longer than any name or address",
+        "line 6: \"10.0.0.1:443\" is neither a name nor an address",
+        "line 7: it is not UTF-8",
+    ];
+    let (answers, said) = why(&[]);
+    assert!(
+        answers.starts_with("mine.test: log") && answers.ends_with("last.test: none: no rule concerns it\n")
+    );
+    assert_eq!(said.lines().count(), wrong.len(), "{said}");
+    said.lines().zip(wrong).for_each(|(line, wrong)| assert!(line.starts_with(wrong), "{line}"));
+
+    let (answers, _) = why(&["--json"]);
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Option<u64>> = answers
+        .iter()
+        .map(|answer| answer["line"].as_u64().filter(|_| answer["error"].is_string()))
+        .collect();
+    assert_eq!(lines, [None, Some(3), Some(5), Some(6), Some(7), None]);
+}
+
+/// A policy with one of everything that people write and read again, each beginning to colour a terminal.
+const COLOURED: &str = r#"format = 1
+[[rule]]
+id = "r"
+role = "x"
+action = "block"
+hosts = ["a.test"]
+note = "\u001b[31mnote"
+[[exempt]]
+id = "e"
+clients = ["10.0.0.0/28"]
+rules = ["r"]
+reason = "\u001b[31mreason"
+approved_by = "\u001b[31mCISO\u202e"
+expires = 2999-03-31
+"#;
+
+fn what_is_escaped_in_files_reaches_no_terminal() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("p.toml"), COLOURED).unwrap();
+    std::fs::write(path("rule.toml"), RULE).unwrap();
+    let test =
+        "[[test]]\nname = \"\\u001b[31mN\"\nask = \"a.test\"\nexpect = \"log\"\nrule = \"\\u001b[31mX\"\n";
+    std::fs::write(path("test.toml"), format!("{COLOURED}{test}")).unwrap();
+    std::fs::write(path("raw.toml"), "format = 1\n\"\u{202e}\" = 1 # \u{202e}\n").unwrap();
+    std::fs::write(path("\u{1b}[31m.toml"), "format = 2\n").unwrap();
+    for words in [
+        &["why", "--policy", &path("p.toml"), "--client", "10.0.0.1", "a.test"][..],
+        &["diff", &path("rule.toml"), &path("p.toml")],
+        &["check", &path("p.toml")],
+        &["check", &path("test.toml")],
+        &["check", &path("raw.toml")],
+        &["check", &path("\u{1b}[31m.toml")],
+    ] {
+        let output = interdict(words);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.is_empty() && !said.contains(['\u{1b}', '\u{202e}']), "{words:?}: {said:?}");
+    }
+}
+
+fn a_reader_that_leaves_ends_a_verb_in_peace() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("p.toml"), RULE).unwrap();
+    std::fs::write(path("asks"), "a.mine.test\n".repeat(10_000)).unwrap();
+    let nowhere = ["--control", "/nonexistent/sock"];
+    for words in [
+        &["check", "--json", nowhere[0], nowhere[1]][..],
+        &["check", nowhere[0], nowhere[1]],
+        &["why", "--policy", &path("p.toml"), "--batch", &path("asks")],
+        &["why", "--json", "--policy", &path("p.toml"), "--batch", &path("asks")],
+        &["diff", &path("p.toml"), "embedded"],
+        &["diff", "--json", &path("p.toml"), "embedded"],
+        &["export", "json", "--policy", &path("p.toml")],
+        &["schema"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_interdict"))
+            .args(words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {}", text(&output.stderr));
+    }
+}
+
+fn diff_decides_again_for_the_client_of_each_event_at_its_time() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let rule = RULE.replace("log", "block");
+    let exempt = "[[exempt]]\nid = \"lab\"\nclients = [\"10.0.0.0/28\"]\nrules = [\"mine\"]\n\
+        reason = \"r\"\napproved_by = \"a\"\nexpires = 2026-11-30\n";
+    std::fs::write(path("without.toml"), &rule).unwrap();
+    std::fs::write(path("with.toml"), format!("{rule}{exempt}")).unwrap();
+    let events = [
+        ("2026-11-30T12:00:00Z", "10.0.0.1"),
+        ("2026-12-01T12:00:00Z", "10.0.0.2"),
+        ("2026-11-30T12:00:00Z", "10.0.0.16"),
+    ]
+    .map(|(time, client)| {
+        serde_json::json!({ "time": time, "client": client, "asked": { "name": "a.mine.test", "type": "A" } })
+    });
+    std::fs::write(path("events"), events.map(|event| format!("{event}\n")).concat()).unwrap();
+    for (old, new, before, after) in
+        [("with.toml", "without.toml", "exempt", "block"), ("without.toml", "with.toml", "block", "exempt")]
+    {
+        let output = interdict(&["diff", &path(old), &path(new), "--json", "--replay", &path("events")]);
+        let diff: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let changes = &diff["replay"]["changes"];
+        assert_eq!(diff["replay"]["events"], 3);
+        assert_eq!(
+            (changes.as_array().unwrap().len(), &changes[0]["client"]),
+            (1, &"10.0.0.1".into()),
+            "{changes}"
+        );
+        assert_eq!(
+            (&changes[0]["old"]["verdict"], &changes[0]["new"]["verdict"]),
+            (&before.into(), &after.into())
+        );
+        assert_eq!(diff["not_tried"], serde_json::json!(["exemptions"]));
+    }
+}
+
+fn diff_compares_under_a_profile_and_tells_what_it_did_not_try() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let rule =
+        RULE.replace("domains = [\"mine.test\"]", "patterns = [{ under = \"mine.test\", match = 'a{64}' }]");
+    let policy = |strict: &str| format!("{rule}[profile.strict]\nx = \"{strict}\"\n");
+    std::fs::write(path("old.toml"), policy("log")).unwrap();
+    std::fs::write(path("new.toml"), policy("block")).unwrap();
+    let diff = |words: &[&str]| {
+        let output = interdict(&[&["diff", &path("old.toml"), &path("new.toml")], words].concat());
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (_, said, _) = diff(&[]);
+    assert!(said.contains("Both say the same.") && !said.contains("not tried"), "{said}");
+    let (_, said, _) = diff(&["--profile", "strict"]);
+    assert!(said.contains("profile strict changes\n    x: log -> block"), "{said}");
+    assert!(
+        said.contains("Nothing that was tried") && said.contains("(not tried: a pattern of which no example")
+    );
+    let (status, _, said) = diff(&["--profile", "none"]);
+    assert!(status == Some(1) && said.contains("no profile is called \"none\""), "{said}");
 }
 
 const RULE: &str =

@@ -27,6 +27,7 @@ const POLICY: &str = r#"
 format = 1
 [ban]
 id = "v"
+vendor = "V"
 [[rule]]
 id = "v-all"
 role = "update"

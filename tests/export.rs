@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use hickory_proto::rr::RecordType;
-use interdict_policy::export::{Effect, Exported, Format, export};
+use interdict_policy::export::{Effect, Exported, Format, Speaker, export};
 use interdict_policy::{Action, Answer, DomainName, IpNet, Policy, Rule, Service, Source, compile, packs};
 use serde_json::Value;
 
@@ -45,6 +45,18 @@ action = "allow"
 hosts = ["a.b.c.deep.example"]
 domains = ["open.deep.example"]
 globs = ["*.maybe.deep.example"]
+
+[[rule]]
+id = "numbered"
+role = "x"
+action = "block"
+patterns = [{ under = "numbered.example", match = 'p[0-9]+' }]
+
+[[rule]]
+id = "numbered-open"
+role = "x"
+action = "allow"
+patterns = [{ under = "deep.example", match = 'q[0-9]+' }]
 
 [[rule]]
 id = "deep-watched"
@@ -173,9 +185,13 @@ fn policy() -> Policy {
     compile(&[packs::kaspersky(), traps]).unwrap_or_else(|problems| panic!("{problems}")).policy
 }
 
+/// Names that the patterns of the traps describe, and names that they do not.
+const BESIDE_PATTERNS: [&str; 4] =
+    ["p7.numbered.example", "px.numbered.example", "q7.deep.example", "qx.deep.example"];
+
 /// Every name that a rule writes, with its parent, names below it, look-alikes, and another case.
 fn names(policy: &Policy) -> Vec<String> {
-    let mut names = BTreeSet::new();
+    let mut names = BTreeSet::from(BESIDE_PATTERNS.map(str::to_owned));
     for rule in policy.rules() {
         let hosts = rule.hosts.iter().chain(&rule.domains).map(|at| at.value.to_string());
         let globs = rule.globs.iter().map(|at| at.value.to_string().replace('*', "any"));
@@ -252,7 +268,7 @@ fn agrees(rule: Option<&Rule>, answered: &Answered, record: RecordType, exported
         exported
             .unsaid
             .iter()
-            .any(|item| item.rule.as_ref() == Some(&rule.id) && item.effect == Effect::Otherwise)
+            .any(|item| item.by == Speaker::Rule(rule.id.clone()) && item.effect == Effect::Otherwise)
     };
     let blocks = !matches!(answered, Answered::Upstream | Answered::Silent | Answered::Other(_));
     *answered == wanted || (blocks && otherwise())

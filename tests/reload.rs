@@ -25,7 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn policy(domain: &str) -> String {
     format!(
-        "format = 1\n[ban]\nid = \"v\"\n[[rule]]\nid = \"v-all\"\nrole = \"x\"\naction = \"block\"\ndomains = [\"{domain}\", \"always.test\"]\n"
+        "format = 1\n[ban]\nid = \"v\"\nvendor = \"V\"\n[[rule]]\nid = \"v-all\"\nrole = \"x\"\naction = \"block\"\ndomains = [\"{domain}\", \"always.test\"]\n"
     )
 }
 

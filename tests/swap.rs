@@ -34,7 +34,7 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9));
 fn policy(odd: bool, round: usize) -> String {
     let (name, address) = if odd { ("odd", 1) } else { ("even", 2) };
     format!(
-        "format = 1\n[ban]\nid = \"v\"\n\
+        "format = 1\n[ban]\nid = \"v\"\nvendor = \"V\"\n\
          [[rule]]\nid = \"v-names\"\nrole = \"x\"\naction = \"block\"\n\
          domains = [\"always.test\", \"{name}.test\", \"r{round}.test\"]\n\
          [[rule]]\nid = \"v-networks\"\nrole = \"x\"\naction = \"block\"\n\

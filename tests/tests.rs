@@ -3,6 +3,7 @@
 //! What cannot run here (a tool is missing, no root) is reported by name as ignored, never as passed.
 
 mod commands;
+mod diagnostics;
 mod dns;
 mod embed;
 mod export;
@@ -23,6 +24,7 @@ fn main() {
         reload::cases(),
         swap::cases(),
         commands::cases(),
+        diagnostics::cases(),
     ];
     let cases = cases.concat();
     let trials = cases.into_iter().flat_map(support::Case::into_trials).collect();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn asked(name: &str) -> Entry {
-    let asked = Asked::Name { name: name.into(), rtype: "A".into(), via: None };
+    let asked = Asked::Name { name: name.into(), rtype: "A".into(), via: None, resolver: None };
     let client = "10.0.0.9".parse().unwrap();
     Entry::dns("udp", client, asked, Verdict::Block, "v-all", "update", Digest([0xab; 32]))
 }

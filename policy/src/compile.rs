@@ -201,7 +201,10 @@ impl<'s> Merge<'s> {
         self.refuse_twins("ban", parts.bans.iter().map(|ban| (ban.id.as_str(), ban.place)));
         self.refuse_twins("instrument", parts.instruments.iter().map(|i| (i.id.as_str(), i.place)));
         self.refuse_twins("rule", parts.rules.iter().map(|rule| (rule.id.as_str(), rule.place)));
-        self.refuse_twins("override of rule", parts.overrides.iter().map(|o| (o.rule.as_str(), o.place)));
+        self.refuse_twins(
+            "override of rule",
+            parts.overrides.iter().map(|o| (o.rule.value.as_str(), o.place)),
+        );
         self.refuse_twins("unit", parts.units.iter().map(|unit| (unit.id.as_str(), unit.place)));
         self.refuse_twins("exemption", parts.exemptions.iter().map(|e| (e.id.as_str(), e.place)));
 
@@ -329,8 +332,8 @@ impl<'s> Merge<'s> {
 
     fn apply(&mut self, overrides: &[Override], rules: &mut [Rule], by_id: &HashMap<RuleId, usize>) {
         for change in overrides {
-            let Some(rule) = by_id.get(&change.rule).map(|i| &mut rules[*i]) else {
-                self.unknown_rule(&change.rule, change.place, by_id);
+            let Some(rule) = by_id.get(&change.rule.value).map(|i| &mut rules[*i]) else {
+                self.unknown_rule(&change.rule.value, change.rule.place, by_id);
                 continue;
             };
             rule.action = change.action.unwrap_or(rule.action);
@@ -485,7 +488,7 @@ impl<'s> Merge<'s> {
                 let rule = deciding(test, policy);
                 tested.extend(rule.map(|index| policy.rule(index).id.clone()));
                 if let Some(message) = failure(test, rule, policy, at) {
-                    self.error(Code::FailedTest, test.place, message, "change the rule or the test");
+                    self.error(Code::FailedTest, test.place, message, what_to_do(test, policy));
                 }
             }
         }
@@ -578,6 +581,17 @@ fn deciding(test: &Test, policy: &Policy) -> Option<RuleIndex> {
     }
 }
 
+/// What to do about a failed test. One that names a rule by a slip of the finger can never pass.
+fn what_to_do(test: &Test, policy: &Policy) -> String {
+    let known = policy.rules().iter().map(|rule| rule.id.as_str());
+    match test.rule.as_deref().filter(|wanted| known.clone().all(|id| id != *wanted)) {
+        Some(wanted) => {
+            format!("no rule has that id; {}", near::help(wanted, known, "write the id of a rule"))
+        }
+        None => "change the rule or the test".to_owned(),
+    }
+}
+
 /// What a test got instead of what it expects.
 fn failure(test: &Test, found: Option<RuleIndex>, policy: &Policy, at: Timestamp) -> Option<String> {
     let verdict =
@@ -589,7 +603,8 @@ fn failure(test: &Test, found: Option<RuleIndex>, policy: &Policy, at: Timestamp
         return None;
     }
     let got = rule.map_or(String::new(), |rule| format!(" by rule \"{}\"", rule.id));
-    let wanted = test.rule.as_deref().map_or(String::new(), |rule| format!(" by rule \"{rule}\""));
+    let wanted =
+        test.rule.as_deref().map_or(String::new(), |rule| format!(" by rule \"{}\"", rule.escape_debug()));
     let name = test.name.escape_debug();
     Some(format!("test \"{name}\" fails: {} is {verdict}{got}, not {}{wanted}", test.ask, test.expect))
 }

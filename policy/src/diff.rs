@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -61,6 +63,16 @@ pub struct Effect {
     pub new: Decided,
 }
 
+/// Something that both policies may decide differently, and that [`effects`] does not try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Untried {
+    /// The names that a pattern describes of which no example was found.
+    Patterns,
+    /// What clients on the register are let through: an effect is that for a client who is not on it.
+    Exemptions,
+}
+
 /// A verdict, and the rule it is by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Decided {
@@ -71,18 +83,17 @@ pub struct Decided {
 }
 
 impl Decided {
-    /// What a policy decides, for any client.
-    pub fn by(policy: &Policy, ask: &Ask) -> Self {
+    /// What a policy decides for a client at a moment; without a client, for one who is not on the register.
+    pub fn by(policy: &Policy, ask: &Ask, client: Option<IpAddr>, at: Timestamp) -> Self {
         let index = match ask {
             Ask::Name(name) => policy.decide_name(name.as_name()).map(|found| found.rule),
             Ask::Address(address, service) => {
                 policy.decide_address(*address, *service).map(|found| found.rule)
             }
         };
-        let rule = index.map(|index| policy.rule(index));
         Self {
-            verdict: rule.map_or(Verdict::None, |rule| rule.action.into()),
-            rule: rule.map(|rule| rule.id.to_string()),
+            verdict: index.map_or(Verdict::None, |index| policy.judge(index, client, at).verdict),
+            rule: index.map(|index| policy.rule(index).id.to_string()),
         }
     }
 }
@@ -116,17 +127,30 @@ pub fn differences(old: &Policy, new: &Policy) -> Vec<Difference> {
         .collect()
 }
 
-/// What the two policies decide differently, of everything that either of them names: each host, each domain and a name
-/// below it, each network.
+/// What the two policies decide differently, of what either of them names: each host, each domain and a name below it,
+/// a name that each glob and each pattern describes, each network. [`untried`] says what is left out.
 pub fn effects(old: &Policy, new: &Policy) -> Vec<Effect> {
     let asked: BTreeSet<String> =
         [old, new].into_iter().flat_map(|policy| policy.rules()).flat_map(asks).collect();
     let effect = |text: String| {
         let ask = text.parse().ok()?;
-        let (old, new) = (Decided::by(old, &ask), Decided::by(new, &ask));
+        let decided = |policy| Decided::by(policy, &ask, None, Timestamp::UNIX_EPOCH);
+        let (old, new) = (decided(old), decided(new));
         (old != new).then_some(Effect { ask: text, old, new })
     };
     asked.into_iter().filter_map(effect).collect()
+}
+
+/// What [`effects`] leaves out of these two policies; nothing where they are one.
+pub fn untried(old: &Policy, new: &Policy) -> Vec<Untried> {
+    let either = |has: fn(&Policy) -> bool| old.digest() != new.digest() && (has(old) || has(new));
+    let patterns = either(|policy| {
+        let mut patterns = policy.rules().iter().flat_map(|rule| &rule.patterns);
+        patterns.any(|pattern| pattern.value.example().is_none())
+    });
+    let exemptions = either(|policy| !policy.exemptions().is_empty());
+    let untried = [patterns.then_some(Untried::Patterns), exemptions.then_some(Untried::Exemptions)];
+    untried.into_iter().flatten().collect()
 }
 
 /// Questions that a rule is about.
@@ -138,12 +162,15 @@ fn asks(rule: &Rule) -> Vec<String> {
         let below = format!("{BELOW}.{}", domain.value).parse::<DomainName>().ok();
         [Some(domain.value.to_string()), below.map(|below| below.to_string())].into_iter().flatten()
     });
+    let globs = rule.globs.iter().filter_map(|glob| glob.value.example());
+    let patterns = rule.patterns.iter().filter_map(|pattern| pattern.value.example());
+    let examples = globs.chain(patterns).map(|name| name.to_string());
     let addresses = rule.networks.iter().flat_map(|network| {
         let ask = |service| Ask::Address(network.value.network(), service).to_string();
         let services = rule.ports.iter().map(|port| ask(Some(port.value)));
         services.chain(rule.ports.is_empty().then(|| ask(None))).collect::<Vec<_>>()
     });
-    names.chain(domains).chain(addresses).collect()
+    names.chain(domains).chain(examples).chain(addresses).collect()
 }
 
 /// Every entry of a policy by kind and id.

@@ -48,7 +48,7 @@ pub(crate) struct Document {
 pub(crate) struct Ban {
     pub(crate) id: String,
     pub(crate) place: Place,
-    pub(crate) vendor: Option<String>,
+    pub(crate) vendor: String,
     pub(crate) reviewed: Option<Date>,
     pub(crate) ede: Ede,
 }
@@ -71,7 +71,7 @@ pub struct Instrument {
 /// `[[override]]`: a site's change to a shipped rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Override {
-    pub(crate) rule: RuleId,
+    pub(crate) rule: At<RuleId>,
     pub(crate) place: Place,
     pub(crate) action: Option<Action>,
     pub(crate) answer: Option<Answer>,
@@ -182,11 +182,11 @@ fn format_one(r: &mut Reader<'_>, root: &mut Table<'_, '_>) {
 fn ban(r: &mut Reader<'_>, mut table: Table<'_, '_>) -> Option<Ban> {
     let place = table.place(r);
     let id = table.parsed::<Word>(r, "id", "such as \"kaspersky\"");
-    let vendor = table.text(r, "vendor").map(|text| text.value.to_owned());
+    let vendor = table.required_text(r, "vendor");
     let reviewed = table.date(r, "reviewed");
     let ede = table.word(r, "ede", Ede::WORDS).unwrap_or(Ede::Blocked);
     table.finish(r);
-    Some(Ban { id: id?.value.0, place, vendor, reviewed, ede })
+    Some(Ban { id: id?.value.0, place, vendor: vendor?.value.to_owned(), reviewed, ede })
 }
 
 fn instrument(r: &mut Reader<'_>, mut table: Table<'_, '_>, ban: &Option<String>) -> Option<Instrument> {
@@ -308,7 +308,7 @@ fn override_(r: &mut Reader<'_>, mut table: Table<'_, '_>) -> Option<Override> {
         table.missing(r, "change", "add action, answer, ttl_secs or packet");
     }
     table.finish(r);
-    Some(Override { rule: rule?.value, place, action, answer, ttl_secs, packet })
+    Some(Override { rule: rule?, place, action, answer, ttl_secs, packet })
 }
 
 fn answer(r: &mut Reader<'_>, table: &mut Table<'_, '_>) -> Option<Answer> {

@@ -38,6 +38,12 @@ impl Glob {
         self.fixed.as_name()
     }
 
+    /// A name that the glob describes, for people to see; `None` where none is short enough.
+    pub fn example(&self) -> Option<DomainName> {
+        let filled = |filler: &str| self.to_string().replace('*', filler).parse().ok();
+        filled("any").or_else(|| filled("a"))
+    }
+
     /// Whether the glob describes `name`.
     pub(crate) fn matches(&self, name: Name<'_>) -> bool {
         let (total, fixed) = (name.labels().count(), self.fixed().labels().count());
@@ -160,6 +166,21 @@ mod tests {
             let name: DomainName = name.parse().unwrap();
             assert_eq!(matches(&parsed, name.as_name()), fits, "{glob} {name}");
             assert_eq!(parsed.to_string(), glob);
+        }
+    }
+
+    #[test]
+    fn a_glob_has_an_example() {
+        let full = format!("{}*.example", "a".repeat(62));
+        for (glob, example) in [
+            ("ksn-*-geo.v.example", "ksn-any-geo.v.example"),
+            ("*.b.*.example", "any.b.any.example"),
+            (&full, &full.replace('*', "a")),
+        ] {
+            let glob = Glob::parse(glob).unwrap();
+            let name = glob.example().unwrap();
+            assert_eq!(name.to_string(), example);
+            assert!(matches(&glob, name.as_name()));
         }
     }
 

@@ -31,6 +31,7 @@ mod pattern;
 mod policy;
 mod prefix;
 mod print;
+mod printable;
 mod problem;
 mod profile;
 pub mod reading;
@@ -51,6 +52,7 @@ pub use networks::NetworkVerdicts;
 pub use pattern::Pattern;
 pub use policy::{AddressMatch, Judgement, NameMatch, Policy};
 pub use print::{CanonicalFile, Digest};
+pub use printable::printable;
 pub use problem::{Code, Place, Problem, Problems, Severity};
 pub use profile::Profile;
 pub use rule::{

@@ -6,6 +6,8 @@ use std::fmt::Write;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::values::shortened;
+
 /// Longest name on the wire in bytes, length bytes and root included (RFC 1035 §3.1).
 const NAME_LIMIT_BYTES: usize = 255;
 /// Longest label in bytes (RFC 1035 §3.1).
@@ -191,7 +193,7 @@ pub enum NameError {
     #[error("a label is empty")]
     EmptyLabel,
     /// A label of more than 63 bytes.
-    #[error("label \"{0}\" is longer than 63 bytes")]
+    #[error("label \"{}\" is longer than 63 bytes", shortened(.0))]
     LongLabel(String),
     /// More than 253 characters, which is 255 bytes on the wire.
     #[error("it is {0} characters long; a name has at most 253")]

@@ -14,6 +14,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 use crate::name::{DomainName, Name, PresentationBuffer};
+use crate::printable::printable;
 
 /// Longest expression in bytes.
 const TEXT_LIMIT_BYTES: usize = 512;
@@ -76,6 +77,14 @@ impl Pattern {
         &self.text
     }
 
+    /// A name that the pattern describes, for people to see; `None` where none is found at once.
+    pub fn example(&self) -> Option<DomainName> {
+        let mut left = Vec::new();
+        append_example(&parse(&self.text).ok()?, &mut left);
+        let name = format!("{}.{}", String::from_utf8(left).ok()?, self.under).parse::<DomainName>().ok()?;
+        Some(name).filter(|name| self.matches(name.as_name()))
+    }
+
     /// Whether the pattern describes `name`.
     pub(crate) fn matches(&self, name: Name<'_>) -> bool {
         let (total, fixed) = (name.labels().count(), self.under().labels().count());
@@ -99,8 +108,9 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 impl fmt::Display for Pattern {
+    /// On one line, whatever the expression holds: it stands in messages and in comments of exported files.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} under {}", self.text, self.under)
+        write!(f, "{} under {}", printable(&self.text), self.under)
     }
 }
 
@@ -121,6 +131,40 @@ fn parse(text: &str) -> Result<Hir, (String, String)> {
         Err(e) => (e.to_string().replace('\n', " "), 0),
     };
     Err((format!("at character {}, {what}", at + 1), "see the syntax of the regex crate".into()))
+}
+
+/// Appends a text that the expression describes, each part that may repeat as often as it must, and at least once.
+/// What no text can be found for is left out.
+fn append_example(hir: &Hir, text: &mut Vec<u8>) {
+    let letters = || (b'a'..=b'z').chain(b'0'..=b'9').chain(*b"-_.");
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => {}
+        HirKind::Literal(literal) => text.extend_from_slice(&literal.0),
+        HirKind::Class(Class::Bytes(class)) => {
+            let fits = |c: &u8| class.ranges().iter().any(|range| (range.start()..=range.end()).contains(c));
+            text.extend(letters().find(fits));
+        }
+        HirKind::Class(Class::Unicode(class)) => {
+            let fits =
+                |c: &u8| class.ranges().iter().any(|r| (r.start()..=r.end()).contains(&char::from(*c)));
+            text.extend(letters().find(fits));
+        }
+        HirKind::Repetition(repetition) => {
+            let most = repetition.max.unwrap_or(u32::MAX);
+            for _ in 0..repetition.min.max(1).min(most) {
+                append_example(&repetition.sub, text);
+                // No name is longer.
+                if text.len() > usize::from(u8::MAX) {
+                    return;
+                }
+            }
+        }
+        HirKind::Capture(capture) => append_example(&capture.sub, text),
+        HirKind::Concat(parts) => parts.iter().for_each(|part| append_example(part, text)),
+        HirKind::Alternation(parts) => {
+            parts.iter().take(1).for_each(|part| append_example(part, text));
+        }
+    }
 }
 
 /// Whether some part can only be met by capitals, which no name has here.
@@ -177,6 +221,27 @@ mod tests {
             let pattern = Pattern::new("v.example".parse().unwrap(), text).unwrap();
             let name: DomainName = name.parse().unwrap();
             assert_eq!(matches(&pattern, name.as_name()), fits, "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn an_expression_has_an_example() {
+        for (text, example) in [
+            (r"^dnl-[0-9]+\.geo$", Some("dnl-0.geo")),
+            (r"s[0-9]{3}(-eu)?", Some("s000-eu")),
+            (".*", Some("a")),
+            (r"[^a-m.]+\.(x|y)", Some("n.x")),
+            (r"a{0}b", Some("b")),
+            (r"\bx\b", Some("x")),
+            // A label of DNS that people cannot write, and one that is too long.
+            (r"a\\\.b", None),
+            ("a{64}", None),
+            (r"a\Bb|c", Some("ab")),
+            ("(a{100}){5}", None),
+        ] {
+            let pattern = Pattern::new("v.example".parse().unwrap(), text).unwrap();
+            let example = example.map(|left| format!("{left}.v.example"));
+            assert_eq!(pattern.example().map(|name| name.to_string()), example, "{text}");
         }
     }
 

@@ -21,7 +21,10 @@ pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Every answer of `why --batch` carries it: byte by byte through `write!` it took a third of the time.
+        let hex = self.0.map(|byte| [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]));
+        f.write_str(std::str::from_utf8(hex.as_flattened()).expect("hexadecimal digits are ASCII"))
     }
 }
 
@@ -76,9 +79,7 @@ fn file(parts: &Parts, ban: Option<&Ban>) -> String {
     if let Some(ban) = ban {
         out.push_str("\n[ban]\n");
         text(&mut out, "id", &ban.id);
-        if let Some(vendor) = &ban.vendor {
-            text(&mut out, "vendor", vendor);
-        }
+        text(&mut out, "vendor", &ban.vendor);
         if let Some(reviewed) = ban.reviewed {
             line(&mut out, "reviewed", reviewed);
         }
@@ -102,7 +103,7 @@ fn file(parts: &Parts, ban: Option<&Ban>) -> String {
         .for_each(|profile| write_profile(&mut out, profile));
     if ban.is_none() {
         let mut overrides: Vec<_> = parts.overrides.iter().collect();
-        overrides.sort_by(|a, b| a.rule.cmp(&b.rule));
+        overrides.sort_by(|a, b| a.rule.value.cmp(&b.rule.value));
         overrides.into_iter().for_each(|change| write_override(&mut out, change));
         let mut units: Vec<_> = parts.units.iter().collect();
         units.sort_by(|a, b| a.id.cmp(&b.id));
@@ -110,11 +111,7 @@ fn file(parts: &Parts, ban: Option<&Ban>) -> String {
         let mut exemptions: Vec<_> = parts.exemptions.iter().collect();
         exemptions.sort_by(|a, b| a.id.cmp(&b.id));
         exemptions.into_iter().for_each(|exemption| write_exemption(&mut out, exemption));
-        // What is written as the default says and what is not written at all are the same policy.
-        let egress = egress_dns(&parts.egress_dns());
-        if egress != egress_dns(&EgressDns::default()) {
-            out.push_str(&egress);
-        }
+        out.extend(egress_dns(&parts.egress_dns()));
     }
     out
 }
@@ -153,7 +150,7 @@ fn write_rule(out: &mut String, rule: &Rule) {
 
 fn write_override(out: &mut String, change: &Override) {
     out.push_str("\n[[override]]\n");
-    text(out, "rule", change.rule.as_str());
+    text(out, "rule", change.rule.value.as_str());
     if let Some(action) = change.action {
         text(out, "action", action.as_str());
     }
@@ -193,7 +190,13 @@ fn write_exemption(out: &mut String, exemption: &Exemption) {
     line(out, "expires", exemption.expires);
 }
 
-fn egress_dns(egress: &EgressDns) -> String {
+/// `None` where it is as the default says: to write that and to write nothing are the same policy.
+pub(crate) fn egress_dns(egress: &EgressDns) -> Option<String> {
+    let written = egress_dns_table(egress);
+    (written != egress_dns_table(&EgressDns::default())).then_some(written)
+}
+
+fn egress_dns_table(egress: &EgressDns) -> String {
     let mut out = "\n[egress_dns]\n".to_owned();
     text(&mut out, "plain", egress.plain.as_str());
     text(&mut out, "dot", egress.dot.as_str());

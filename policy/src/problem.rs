@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::printable::printable;
+
 /// A position in one of the files handed to [`crate::compile`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
@@ -29,6 +31,8 @@ pub enum Code {
     Unreadable,
     /// Someone else could have written the file.
     Untrusted,
+    /// A folder inside a policy folder, which is not read.
+    PassedOver,
     /// The file is no TOML.
     NoToml,
     /// A key that no table of this kind has.
@@ -74,11 +78,40 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every kind.
+    pub const ALL: [Code; 24] = [
+        Self::Unreadable,
+        Self::Untrusted,
+        Self::PassedOver,
+        Self::NoToml,
+        Self::UnknownKey,
+        Self::MissingKey,
+        Self::WrongType,
+        Self::BadValue,
+        Self::TooMuch,
+        Self::Duplicate,
+        Self::UnknownId,
+        Self::Conflict,
+        Self::FailedTest,
+        Self::Empty,
+        Self::Ended,
+        Self::NotYet,
+        Self::Overlap,
+        Self::Shadowed,
+        Self::WideNetwork,
+        Self::Untested,
+        Self::Unsourced,
+        Self::PublicSuffix,
+        Self::LowConfidence,
+        Self::NotImported,
+    ];
+
     /// The word.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
             Self::Untrusted => "untrusted",
+            Self::PassedOver => "passed-over",
             Self::NoToml => "no-toml",
             Self::UnknownKey => "unknown-key",
             Self::MissingKey => "missing-key",
@@ -123,7 +156,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
+        f.write_str(&printable(&self.file))?;
         if let Some((line, column)) = self.at {
             write!(f, ":{line}:{column}")?;
         }
@@ -169,6 +202,16 @@ impl Problems {
     /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Both lists as one, in the order of `files` and lines.
+    pub fn merged(mut self, other: Self, files: &[String]) -> Self {
+        self.list.extend(other.list);
+        self.more += other.more;
+        self.sort_by_place(files);
+        self.more += self.list.len().saturating_sub(Self::LIMIT);
+        self.list.truncate(Self::LIMIT);
+        self
     }
 
     pub(crate) fn sort_by_place(&mut self, files: &[String]) {

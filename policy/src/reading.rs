@@ -12,6 +12,7 @@ use toml::value::{Date, Datetime, Offset, Time};
 
 use crate::document::FILE_LIMIT_BYTES;
 use crate::near;
+use crate::printable::printable;
 use crate::problem::{Code, Place, Problem, Problems, Severity};
 use crate::rule::At;
 
@@ -40,7 +41,7 @@ pub fn read_toml<T>(
         r.error(
             Code::NoToml,
             &error.span().unwrap_or(0..0),
-            error.message().replace('\n', ", "),
+            printable(&error.message().replace('\n', ", ")).into_owned(),
             "this is not TOML",
         );
     }
@@ -268,7 +269,7 @@ impl<'t, 'i> Table<'t, 'i> {
         match value.get_ref() {
             DeValue::Datetime(Datetime { date: Some(date), time: None, offset: None }) => Some(*date),
             _ => {
-                wrong_type(r, key, value, "a date such as 2024-09-29");
+                wrong_type(r, key, value, "a date such as 2024-09-29, without quotes");
                 None
             }
         }
@@ -299,8 +300,8 @@ impl<'t, 'i> Table<'t, 'i> {
                 (date, time, offset)
             }
             _ => {
-                let wanted =
-                    "a day such as 2027-03-31, or a time with its offset such as 2027-03-31T18:00:00Z";
+                let wanted = "a day such as 2027-03-31, or a time with its offset such as 2027-03-31T18:00:00Z, \
+                              without quotes";
                 wrong_type(r, key, value, wanted);
                 return None;
             }

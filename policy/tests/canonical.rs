@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use interdict_policy::{Ask, Options, Policy, Source, Timestamp, compile_with};
+use interdict_policy::{Ask, Options, Policy, Source, Timestamp, compile_with, diff};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -376,6 +376,15 @@ proptest! {
         prop_assert_eq!(again.digest(), policy.digest());
         prop_assert_eq!(again.canonical_files(), canonical);
         prop_assert_eq!(sayings(&again), sayings(&policy));
+    }
+
+    #[test]
+    fn a_policy_does_not_differ_from_itself(draft in draft(), one in any::<u64>(), other in any::<u64>()) {
+        let profile = draft.profile.as_deref();
+        let (one, other) = (compiled(&files(&draft, one), profile), compiled(&files(&draft, other), profile));
+        prop_assert_eq!(diff::differences(&one, &other), vec![]);
+        prop_assert_eq!(diff::effects(&one, &other), vec![]);
+        prop_assert_eq!(diff::untried(&one, &other), vec![]);
     }
 
     #[test]

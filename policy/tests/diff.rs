@@ -1,7 +1,7 @@
 //! What changes between two policies, told by entry and by decision.
 
-use interdict_policy::diff::{Change, Decided, differences, effects};
-use interdict_policy::{Ask, Policy, Source, compile, packs};
+use interdict_policy::diff::{Change, Decided, Untried, differences, effects, untried};
+use interdict_policy::{Ask, Policy, Source, Timestamp, compile, packs};
 
 fn policy(text: &str) -> Policy {
     compile(&[Source { name: "p.toml".into(), text: format!("format = 1\n{text}") }]).unwrap().policy
@@ -10,6 +10,7 @@ fn policy(text: &str) -> Policy {
 const OLD: &str = r#"
 [ban]
 id = "v"
+vendor = "V"
 [[rule]]
 id = "v-mail"
 role = "mail"
@@ -28,8 +29,10 @@ ports = ["tcp/443"]
 fn a_policy_does_not_differ_from_itself() {
     let pack = compile(&[packs::kaspersky()]).unwrap().policy;
     assert_eq!((differences(&pack, &pack), effects(&pack, &pack)), (vec![], vec![]));
-    let reordered =
-        format!("# the same\n[[rule]]{}[ban]\nid = \"v\"\n", OLD.split_once("[[rule]]").unwrap().1);
+    let reordered = format!(
+        "# the same\n[[rule]]{}[ban]\nid = \"v\"\nvendor = \"V\"\n",
+        OLD.split_once("[[rule]]").unwrap().1
+    );
     assert_eq!(differences(&policy(OLD), &policy(&reordered)), vec![]);
 }
 
@@ -78,8 +81,43 @@ fn what_is_decided_differently_is_told() {
 }
 
 #[test]
-fn a_decision_is_told_with_its_rule() {
-    let policy = policy(OLD);
-    let ask = |text: &str| Decided::by(&policy, &text.parse::<Ask>().unwrap()).to_string();
-    assert_eq!((ask("x.v.test").as_str(), ask("w.test").as_str()), ("block by v-all", "none"));
+fn globs_and_patterns_are_tried_by_example_and_what_is_not_is_told() {
+    let rule = |action: &str, matcher: &str| {
+        let rule = format!("[[rule]]\nid = \"r\"\nrole = \"x\"\naction = \"{action}\"\n{matcher}\n");
+        policy(&rule)
+    };
+    const EXEMPT: &str = "hosts = [\"a.test\"]\n[[exempt]]\nid = \"e\"\nclients = [\"10.0.0.0/28\"]\nrules = [\"r\"]\n\
+        reason = \"r\"\napproved_by = \"a\"\nexpires = 2030-01-01";
+    for (matcher, effect, left_out) in [
+        ("globs = [\"s-*.v.test\"]", Some("s-any.v.test"), vec![]),
+        ("patterns = [{ under = \"v.test\", match = 's[0-9]' }]", Some("s0.v.test"), vec![]),
+        ("patterns = [{ under = \"v.test\", match = 's{64}' }]", None, vec![Untried::Patterns]),
+        (EXEMPT, Some("a.test"), vec![Untried::Exemptions]),
+    ] {
+        let (old, new) = (rule("block", matcher), rule("allow", matcher));
+        let found: Vec<String> = effects(&old, &new).into_iter().map(|effect| effect.ask).collect();
+        assert_eq!(found, Vec::from_iter(effect), "{matcher}");
+        assert_eq!(untried(&old, &new), left_out, "{matcher}");
+        assert_eq!(untried(&old, &old), vec![], "{matcher}");
+    }
+}
+
+#[test]
+fn a_decision_is_told_with_its_rule_for_the_client() {
+    const EXEMPT: &str = "[[rule]]\nid = \"r\"\nrole = \"x\"\naction = \"block\"\ndomains = [\"v.test\"]\n\
+        [[exempt]]\nid = \"e\"\nclients = [\"10.0.0.0/28\"]\nrules = [\"r\"]\n\
+        reason = \"r\"\napproved_by = \"a\"\nexpires = 2026-12-31\n";
+    let policy = policy(EXEMPT);
+    for (ask, client, at, decided) in [
+        ("x.v.test", None, "2026-12-31T12:00:00Z", "block by r"),
+        ("x.v.test", Some("10.0.0.1"), "2026-12-31T12:00:00Z", "exempt by r"),
+        ("x.v.test", Some("10.0.0.1"), "2027-01-01T00:00:00Z", "block by r"),
+        ("x.v.test", Some("10.0.0.16"), "2026-12-31T12:00:00Z", "block by r"),
+        ("w.test", Some("10.0.0.1"), "2026-12-31T12:00:00Z", "none"),
+    ] {
+        let ask = ask.parse::<Ask>().unwrap();
+        let client = client.map(|client| client.parse().unwrap());
+        let found = Decided::by(&policy, &ask, client, at.parse::<Timestamp>().unwrap());
+        assert_eq!(found.to_string(), decided, "{ask} {client:?} {at}");
+    }
 }

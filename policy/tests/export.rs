@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use interdict_policy::export::{Effect, Exported, Format, export};
+use interdict_policy::export::{Effect, Exported, Format, Speaker, export};
 use interdict_policy::{Action, DomainName, IpNet, Policy, Service, Source, compile};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -47,8 +47,12 @@ fn check(format: Format, lines: &[(&str, &str, &str)], expected: &[&str]) {
 #[track_caller]
 fn check_unsaid(format: Format, lines: &[(&str, &str, &str)], expected: &[&str]) {
     let exported = export(&rules(lines), format, 7);
-    let unsaid: Vec<String> =
-        exported.unsaid.iter().filter(|item| item.rule.is_some()).map(ToString::to_string).collect();
+    let unsaid: Vec<String> = exported
+        .unsaid
+        .iter()
+        .filter(|item| item.by != Speaker::EveryRule)
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(unsaid, expected, "{format}");
     for line in &exported.unsaid {
         assert!(exported.text.contains(&format!("- {line}\n")), "the file does not open with: {line}");
@@ -258,6 +262,37 @@ fn json_says_every_rule() {
     assert_eq!(json["rules"][0]["ports"][0], "tcp/443");
     assert_eq!(json["rules"][1]["domains"][0], "v.example");
     assert!(exported.unsaid.is_empty());
+}
+
+#[test]
+fn egress_dns_is_unsaid_but_in_json_where_it_is_not_as_by_default() {
+    const RULE: &str =
+        "format = 1\n[[rule]]\nid = \"r\"\nrole = \"x\"\naction = \"block\"\nhosts = [\"a.example\"]\n";
+    for (table, said) in [
+        ("", false),
+        ("[egress_dns]\nplain = \"allow\"\n", false),
+        ("[egress_dns]\nplain = \"redirect\"\nresolvers = [\"10.1.0.53\"]\n", true),
+    ] {
+        let policy = policy(&format!("{RULE}{table}"));
+        for format in Format::ALL.into_iter().filter(|format| *format != Format::Json) {
+            let exported = export(&policy, format, 7);
+            let line =
+                "- [egress_dns]: what it asks for is not done: DNS to other resolvers goes its own way";
+            assert_eq!(exported.text.contains(line), said, "{format} {table}");
+            assert_eq!(
+                exported.unsaid.iter().any(|item| item.by == Speaker::EgressDns),
+                said,
+                "{format} {table}"
+            );
+        }
+        let json = export(&policy, Format::Json, 7).text;
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let egress = &json["egress_dns"];
+        assert_eq!(
+            (&egress["plain"], &egress["dot"], egress["resolvers"][0].as_str()),
+            (&if said { "redirect" } else { "allow" }.into(), &"log".into(), said.then_some("10.1.0.53"))
+        );
+    }
 }
 
 /// How a server goes from a zone to a verdict where a name has no entry of its own.

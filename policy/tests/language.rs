@@ -28,6 +28,7 @@ fn address(text: &str) -> IpAddr {
 const BAN: &str = r#"
 [ban]
 id = "v"
+vendor = "V"
 
 [[rule]]
 id = "v-update"
@@ -159,6 +160,7 @@ fn a_day_and_the_moment_it_ends_are_the_same_policy() {
 const PROFILES: &str = r#"
 [ban]
 id = "v"
+vendor = "V"
 
 [[instrument]]
 id = "law"

@@ -103,7 +103,7 @@ fn unknown_keys_are_errors_everywhere() {
 #[test]
 fn all_problems_of_all_files_come_at_once_in_order() {
     let broken = problems(&[
-        ("a.toml", "format = 2\n[ban]\nid = \"Big\"\n"),
+        ("a.toml", "format = 2\n[ban]\nid = \"Big\"\nvendor = \"V\"\n"),
         ("b.toml", "[[rule]]\nid = \"r\"\nrole = \"x\"\naction = \"stop\"\nhosts = [\"a b\"]\n"),
         ("c.toml", "format = 1\nx = = 1\ny = \"\n"),
     ]);
@@ -136,7 +136,7 @@ fn nothing_is_ever_banned_by_an_empty_policy() {
     );
 }
 
-const BAN: &str = "format = 1\n[ban]\nid = \"v\"\n[[rule]]\nid = \"v-one\"\nrole = \"x\"\naction = \"block\"\ndomains = [\"v.example\"]\nnetworks = [\"192.0.2.0/24\"]\n";
+const BAN: &str = "format = 1\n[ban]\nid = \"v\"\nvendor = \"V\"\n[[rule]]\nid = \"v-one\"\nrole = \"x\"\naction = \"block\"\ndomains = [\"v.example\"]\nnetworks = [\"192.0.2.0/24\"]\n";
 
 #[test]
 fn ids_stand_once_and_overrides_name_a_rule() {
@@ -144,14 +144,14 @@ fn ids_stand_once_and_overrides_name_a_rule() {
         "format = 1\n[[rule]]\nid = \"v-one\"\nrole = \"x\"\naction = \"log\"\nhosts = [\"w.example\"]\n";
     assert_eq!(
         problems(&[("a.toml", BAN), ("b.toml", again)]),
-        "b.toml:2:1: rule \"v-one\" stands twice (the other is at a.toml:4:1)"
+        "b.toml:2:1: rule \"v-one\" stands twice (the other is at a.toml:5:1)"
     );
     assert_eq!(
         problems(&[
             ("a.toml", BAN),
             ("b.toml", "format = 1\n[[override]]\nrule = \"v-two\"\naction = \"log\"\n")
         ]),
-        "b.toml:2:1: no rule is called \"v-two\" (there are: v-one)"
+        "b.toml:3:8: no rule is called \"v-two\" (there are: v-one)"
     );
     let inside = format!("{BAN}[[override]]\nrule = \"v-one\"\naction = \"log\"\n");
     assert!(problems(&[("a.toml", &inside)]).contains("an override stands in a file with [ban]"));
@@ -163,7 +163,7 @@ fn what_only_the_last_step_decides_is_an_error_in_one_ban_and_a_note_across_file
         format!("{BAN}[[rule]]\nid = \"v-two\"\nrole = \"x\"\naction = \"log\"\ndomains = [\"V.example\"]\n");
     assert_eq!(
         problems(&[("a.toml", &twin)]),
-        "a.toml:14:12: v.example is matched by rule \"v-one\" in the same way (keep it in one of the two; the other is at a.toml:4:1)"
+        "a.toml:15:12: v.example is matched by rule \"v-one\" in the same way (keep it in one of the two; the other is at a.toml:5:1)"
     );
     let local =
         "format = 1\n[[rule]]\nid = \"mine\"\nrole = \"x\"\naction = \"allow\"\ndomains = [\"v.example\"]\n";
@@ -171,7 +171,7 @@ fn what_only_the_last_step_decides_is_an_error_in_one_ban_and_a_note_across_file
     let notes: Vec<String> = compiled.notes.iter().map(ToString::to_string).collect();
     assert_eq!(
         notes[1],
-        "b.toml:6:12: v.example is also in rule \"v-one\" at a.toml:4:1; \"mine\" decides (of two rules alike, allow goes before block before log)"
+        "b.toml:6:12: v.example is also in rule \"v-one\" at a.toml:5:1; \"mine\" decides (of two rules alike, allow goes before block before log)"
     );
 }
 
@@ -180,7 +180,12 @@ fn a_failing_test_refuses_the_policy() {
     let test = "[[test]]\nname = \"n\"\nask = \"x.v.example\"\nexpect = \"log\"\nrule = \"v-one\"\n";
     assert_eq!(
         problems(&[("a.toml", &format!("{BAN}{test}"))]),
-        "a.toml:10:1: test \"n\" fails: x.v.example is block by rule \"v-one\", not log by rule \"v-one\" (change the rule or the test)"
+        "a.toml:11:1: test \"n\" fails: x.v.example is block by rule \"v-one\", not log by rule \"v-one\" (change the rule or the test)"
+    );
+    let slip = test.replace("log", "block").replace("v-one", "v-on");
+    assert_eq!(
+        problems(&[("a.toml", &format!("{BAN}{slip}"))]),
+        "a.toml:11:1: test \"n\" fails: x.v.example is block by rule \"v-one\", not block by rule \"v-on\" (no rule has that id; did you mean v-one?)"
     );
 }
 
@@ -201,7 +206,8 @@ fn a_network_belongs_to_one_unit() {
     let unit = |id: &str, networks: &str| {
         format!("[[unit]]\nid = \"{id}\"\ntitle = \"T\"\nnetworks = [{networks}]\n")
     };
-    let local = |units: String| format!("{BAN}\n").replace("[ban]\nid = \"v\"\n", "") + &units;
+    let local =
+        |units: String| format!("{BAN}\n").replace("[ban]\nid = \"v\"\nvendor = \"V\"\n", "") + &units;
     assert_eq!(
         problems(&[("p.toml", &local(unit("hq", "\"10.1.0.0/16\"") + &unit("lab", "\"10.1.0.0/16\"")))]),
         "p.toml:16:13: 10.1.0.0/16 is also in unit \"hq\" (a network belongs to one unit; the other is at p.toml:9:1)"
@@ -221,7 +227,7 @@ fn a_network_belongs_to_one_unit() {
     );
     assert_eq!(
         problems(&[("p.toml", &format!("{BAN}{}", unit("hq", "\"10.1.0.0/16\"")))]),
-        "p.toml:10:1: a unit stands in a file with [ban] (move it to a file without [ban])"
+        "p.toml:11:1: a unit stands in a file with [ban] (move it to a file without [ban])"
     );
 }
 
@@ -282,7 +288,7 @@ fn an_exemption_is_for_few_owned_and_ends() {
             "2027-03-31",
             text,
             &format!(
-                "p.toml:13:11: expires is {what} (it must be a day such as 2027-03-31, or a time with its offset such as 2027-03-31T18:00:00Z)"
+                "p.toml:13:11: expires is {what} (it must be a day such as 2027-03-31, or a time with its offset such as 2027-03-31T18:00:00Z, without quotes)"
             ),
         );
     }
@@ -299,7 +305,7 @@ fn an_exemption_is_for_few_owned_and_ends() {
     );
     assert_eq!(
         problems(&[("p.toml", &format!("{BAN}{}", EXEMPT.replace("\"r\"", "\"v-one\"")))]),
-        "p.toml:10:1: an exemption stands in a file with [ban] (move it to a file without [ban])"
+        "p.toml:11:1: an exemption stands in a file with [ban] (move it to a file without [ban])"
     );
     check(
         &format!("{RULE}{EXEMPT}{EXEMPT}"),
@@ -462,7 +468,7 @@ fn egress_dns_stands_once_and_has_its_own_words() {
     );
     assert_eq!(
         problems(&[("a.toml", &format!("{BAN}[egress_dns]\n"))]),
-        "a.toml:10:1: egress_dns stands in a file with [ban] (move it to a file without [ban])"
+        "a.toml:11:1: egress_dns stands in a file with [ban] (move it to a file without [ban])"
     );
 }
 

@@ -50,6 +50,8 @@ fn a_slip_does_not_satisfy_it() {
     for (from, to, fits) in [
         ("", "", true),
         ("format = 1\n", "", false),
+        ("[[rule]]", "[ban]\nid = \"a\"\nvendor = \"A\"\n[[rule]]", true),
+        ("[[rule]]", "[ban]\nid = \"a\"\n[[rule]]", false),
         ("action", "acton", false),
         ("\"block\"", "\"blok\"", false),
         ("[\"a.test\"]", "\"a.test\"", false),

@@ -38,6 +38,14 @@ pub(super) fn export(policy: &Policy) -> Exported {
     let exemptions: Vec<Value> = policy.exemptions().iter().map(exemption).collect();
     let units: Vec<Value> = policy.units().iter().map(unit).collect();
     let rules: Vec<Value> = policy.rules().iter().map(rule).collect();
+    let egress = policy.egress_dns();
+    let egress_dns = json!({
+        "plain": egress.plain.as_str(),
+        "dot": egress.dot.as_str(),
+        "doh": egress.doh.as_str(),
+        "unjudged": egress.unjudged.as_str(),
+        "resolvers": list(&egress.resolvers),
+    });
     let all = json!({
         "digest": policy.digest().to_string(),
         "bans": bans,
@@ -46,6 +54,7 @@ pub(super) fn export(policy: &Policy) -> Exported {
         "rules": rules,
         "exemptions": exemptions,
         "units": units,
+        "egress_dns": egress_dns,
     });
     Exported { text: format!("{all:#}\n"), unsaid: Vec::new() }
 }

@@ -19,9 +19,10 @@ use std::fmt;
 use std::fmt::Write;
 use std::str::FromStr;
 
-pub use unsaid::{About, Effect, Unsaid};
+pub use unsaid::{About, Effect, Speaker, Unsaid};
 
 use crate::policy::Policy;
+use crate::print::egress_dns;
 use unsaid::Notes;
 
 /// A format that a policy can be written in.
@@ -101,7 +102,17 @@ pub fn export(policy: &Policy, format: Format, serial: u32) -> Exported {
 
 /// Puts the head above the body: which policy this is, how to use the file, and what it does not say. Every line is a
 /// comment that starts with `mark`.
-fn finish(policy: &Policy, format: Format, mark: &str, usage: &str, body: &str, notes: Notes) -> Exported {
+fn finish(
+    policy: &Policy,
+    format: Format,
+    mark: &str,
+    usage: &str,
+    body: &str,
+    mut notes: Notes,
+) -> Exported {
+    if egress_dns(policy.egress_dns()).is_some() {
+        notes.egress_dns();
+    }
     let unsaid = notes.into_list();
     let mut text = String::with_capacity(body.len() + 4096);
     let mut line = |words: fmt::Arguments<'_>| {

@@ -44,11 +44,32 @@ impl fmt::Display for About {
     }
 }
 
+/// A part of a policy that says something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// Every rule.
+    EveryRule,
+    /// This rule.
+    Rule(RuleId),
+    /// `[egress_dns]`.
+    EgressDns,
+}
+
+impl fmt::Display for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Speaker::EveryRule => f.write_str("every rule"),
+            Speaker::Rule(rule) => rule.fmt(f),
+            Speaker::EgressDns => f.write_str("[egress_dns]"),
+        }
+    }
+}
+
 /// Something that the policy says and a format does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsaid {
-    /// The rule that says it; `None` where it holds for every rule.
-    pub rule: Option<RuleId>,
+    /// What says it.
+    pub by: Speaker,
     /// What becomes of it.
     pub effect: Effect,
     /// What the format lacks, in words.
@@ -74,10 +95,7 @@ impl fmt::Display for Unsaid {
     /// One line, with the first few of the parts that are meant.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
-        match &self.rule {
-            Some(rule) => write!(f, "{rule}: {}", self.why)?,
-            None => write!(f, "every rule: {}", self.why)?,
-        }
+        write!(f, "{}: {}", self.by, self.why)?;
         match self.effect {
             Effect::LetThrough => f.write_str(" (let through here)")?,
             Effect::Blocked => f.write_str(" (blocked here)")?,
@@ -103,7 +121,13 @@ pub(super) struct Notes {
 impl Notes {
     /// Something that holds for every rule.
     pub(super) fn every_rule(&mut self, why: &'static str) {
-        self.list.push(Unsaid { rule: None, effect: Effect::Otherwise, why, about: Vec::new() });
+        self.list.push(Unsaid { by: Speaker::EveryRule, effect: Effect::Otherwise, why, about: Vec::new() });
+    }
+
+    /// `[egress_dns]` as a whole, which no format has words for.
+    pub(super) fn egress_dns(&mut self) {
+        let why = "what it asks for is not done: DNS to other resolvers goes its own way";
+        self.list.push(Unsaid { by: Speaker::EgressDns, effect: Effect::LetThrough, why, about: Vec::new() });
     }
 
     /// A part of a rule.
@@ -123,7 +147,7 @@ impl Notes {
 
     fn place(&mut self, rule: &Rule, effect: Effect, why: &'static str) -> usize {
         *self.places.entry((rule.id.clone(), effect, why)).or_insert_with(|| {
-            self.list.push(Unsaid { rule: Some(rule.id.clone()), effect, why, about: Vec::new() });
+            self.list.push(Unsaid { by: Speaker::Rule(rule.id.clone()), effect, why, about: Vec::new() });
             self.list.len() - 1
         })
     }

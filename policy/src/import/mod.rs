@@ -14,6 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::document::FILE_LIMIT_BYTES;
+use crate::printable::printable;
 use crate::problem::{Code, Problem, Problems, Severity};
 use crate::rule::word;
 use crate::values::WORD_LIMIT_BYTES;
@@ -206,7 +207,8 @@ fn problem(file: &str, line: u32, message: String, help: &str) -> Problem {
         code: Code::NotImported,
         file: file.to_owned(),
         at,
-        message,
+        // A message quotes the list, whatever it holds.
+        message: printable(&message).into_owned(),
         help: help.to_owned(),
     }
 }
