@@ -54,6 +54,6 @@ pub use network::{
 pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Options, Role};
 pub use pins::{Pins, unload};
 pub use plane::{Flipped, PacketPlane};
-pub use prober::{Answer, Entry, Probe, Prober, Run};
+pub use prober::{Answer, Entry, Probe, Prober, Reply, Run};
 pub use resolver::{Answers as AnswersOn, DivertSockets, Pulse};
 pub use staging::Staged;

@@ -63,6 +63,20 @@ pub struct Run {
     pub duration: Duration,
 }
 
+/// What a program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It was dropped.
+    Dropped,
+    /// It passed, as this.
+    Passed(Vec<u8>),
+    /// It was sent back, as this.
+    SentBack(Vec<u8>),
+}
+
+/// How much longer a frame may become: by the longest answer, and what stands in front of a diverted one.
+const REPLY_ROOM_BYTES: usize = 256;
+
 /// What the staged policy decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -97,6 +111,27 @@ impl Prober {
             ..Default::default()
         };
         self.test_run(probe.entry, options)
+    }
+
+    /// Runs a program once, and gives back the frame as the program left it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prober::run`].
+    pub fn reply(&self, entry: Entry, frame: &[u8]) -> Result<Reply, Error> {
+        let mut out = vec![0; frame.len() + REPLY_ROOM_BYTES];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
+        // The lock is only ever written to while attaching, which leaves the object whole even in a panic.
+        let object = self.object.read().unwrap_or_else(PoisonError::into_inner);
+        let result = object::program(&object, entry)
+            .test_run(options)
+            .map_err(|source| Error::Program { name: entry.program_name(), source })?;
+        out.truncate(result.data_size_out as usize);
+        Ok(match result.return_value {
+            XDP_DROP => Reply::Dropped,
+            XDP_TX => Reply::SentBack(out),
+            _ => Reply::Passed(out),
+        })
     }
 
     /// Asks the staged policy what it would do with a frame.
@@ -146,6 +181,8 @@ fn context(first_buffer: u32) -> [u8; 24] {
 
 /// In `enum xdp_action` of the kernel's `bpf.h`.
 const XDP_DROP: u32 = 1;
+/// In `enum xdp_action` of the kernel's `bpf.h`.
+const XDP_TX: u32 = 3;
 
 /// Reads what the self-test program wrote over the first bytes of the frame.
 fn answer(frame: &[u8]) -> Option<Answer> {

@@ -7,6 +7,7 @@
 //! - [`truncation`]: every form of frame, cut off at every byte
 //! - [`swap`]: staging, flipping, refusing; and no packet between two policies
 //! - [`opened`]: addresses that a name opened
+//! - [`queries`]: DNS questions, answered in the place of the resolver that was asked
 //! - [`register`]: exemptions, and addresses that are open to one client
 //! - [`records`]: counters, events, sampling, and what happens when there is no more room
 //! - [`attach`]: real interfaces in namespaces of their own
@@ -18,6 +19,7 @@ mod frames;
 mod load;
 mod namespace;
 mod opened;
+mod queries;
 mod records;
 mod register;
 mod support;
@@ -38,6 +40,7 @@ fn main() {
         truncation::tests(),
         swap::tests(),
         opened::tests(),
+        queries::tests(),
         records::tests(),
         register::tests(),
         attach::tests(),

@@ -1,0 +1,526 @@
+//! DNS questions: which are answered in the kernel and how, which go up, and which are dropped.
+
+use std::net::IpAddr;
+
+use hickory_proto::op::{Message, ResponseCode};
+use interdict_ebpf_loader::{Answering, Entry, InKernel, Options, PacketPlane, Reply};
+use interdict_policy::{Policy, Source, compile};
+
+use crate::support::{options, plane_with, tests};
+
+tests![
+    a_blocked_name_is_answered_for_any_resolver,
+    every_header_form_is_answered_or_goes_up,
+    names_are_decided_as_the_policy_says,
+    every_answer_of_a_rule_is_written,
+    what_is_no_plain_question_is_left_alone,
+    only_clients_from_where_answers_reach_them_are_answered,
+    a_client_that_asks_too_fast_is_dropped_and_counted,
+    an_answered_question_is_an_event_with_its_name,
+    questions_cut_off_anywhere_are_never_answered_wrongly,
+    a_label_of_any_bytes_never_passes_for_several,
+    too_many_names_are_refused_by_name,
+];
+
+const RULES: &str = r#"
+format = 1
+[[rule]]
+id = "update"
+role = "update"
+action = "block"
+domains = ["upd.vendor.example"]
+hosts = ["vendor.example", "dl.vendor.example"]
+[[rule]]
+id = "allowed"
+role = "website"
+action = "allow"
+domains = ["fine.upd.vendor.example"]
+[[rule]]
+id = "logged"
+role = "website"
+action = "log"
+hosts = ["www.vendor.example"]
+[[rule]]
+id = "glob"
+role = "ksn"
+action = "block"
+globs = ["ksn-*.glob.example"]
+[[rule]]
+id = "deeper"
+role = "ksn"
+action = "block"
+domains = ["sub.glob.example"]
+[[rule]]
+id = "long"
+role = "other"
+action = "block"
+domains = ["aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee.example"]
+"#;
+
+/// A plane that answers questions of private clients on the loopback interface, where test frames come in.
+fn answering(policy: &Policy) -> PacketPlane {
+    answering_with(policy, 1_000_000)
+}
+
+fn answering_with(policy: &Policy, client_qps: u32) -> PacketPlane {
+    let clients = ["10.0.0.0/8", "2001:db8::/32"].map(|network| network.parse().unwrap()).to_vec();
+    let listen = vec!["192.0.2.53".parse().unwrap()];
+    let answering = Answering { clients, client_qps, listen, in_kernel: InKernel::Always };
+    let mut plane = plane_with(&Options { answering: Some(answering), ..options() }, policy);
+    plane.judge_queries(None).unwrap();
+    plane
+}
+
+fn policy(text: &str) -> Policy {
+    let source = Source { name: "test.toml".to_owned(), text: text.to_owned() };
+    compile(&[source]).unwrap_or_else(|problems| panic!("{problems}")).policy
+}
+
+/// A question on its way.
+#[derive(Clone)]
+struct Asked {
+    client: IpAddr,
+    resolver: IpAddr,
+    tags: usize,
+    message: Vec<u8>,
+}
+
+impl Asked {
+    fn new(name: &str, qtype: u16) -> Self {
+        let (client, resolver) = ("10.0.0.9".parse().unwrap(), "8.8.8.8".parse().unwrap());
+        Self { client, resolver, tags: 0, message: message(name, qtype, None) }
+    }
+
+    fn from(self, client: &str, resolver: &str) -> Self {
+        Self { client: client.parse().unwrap(), resolver: resolver.parse().unwrap(), ..self }
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        // Frames of tests come in by the loopback interface, whose address is all zero.
+        let mut frame = vec![0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2];
+        for _ in 0..self.tags {
+            frame.extend([0x81, 0x00, 0x00, 0x2a]);
+        }
+        let udp_bytes = (8 + self.message.len()) as u16;
+        match (self.client, self.resolver) {
+            (IpAddr::V4(client), IpAddr::V4(resolver)) => {
+                frame.extend([0x08, 0x00, 0x45, 0]);
+                frame.extend((20 + udp_bytes).to_be_bytes());
+                frame.extend([0x12, 0x34, 0, 0, 63, 17, 0, 0]);
+                frame.extend(client.octets());
+                frame.extend(resolver.octets());
+            }
+            (IpAddr::V6(client), IpAddr::V6(resolver)) => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                frame.extend(udp_bytes.to_be_bytes());
+                frame.extend([17, 63]);
+                frame.extend(client.octets());
+                frame.extend(resolver.octets());
+            }
+            other => panic!("{other:?}"),
+        }
+        frame.extend(40_000_u16.to_be_bytes());
+        frame.extend(53_u16.to_be_bytes());
+        frame.extend(udp_bytes.to_be_bytes());
+        // As a card that sums by itself leaves it: a part of the sum.
+        frame.extend([0xab, 0xcd]);
+        frame.extend(&self.message);
+        frame
+    }
+}
+
+/// A query with this name, as written: the case of letters stays. With `edns`, an OPT record with these options.
+fn message(name: &str, qtype: u16, edns: Option<&[u8]>) -> Vec<u8> {
+    let mut message = vec![0xbe, 0xef, 0x01, 0x10, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.push(0);
+    message.extend(qtype.to_be_bytes());
+    message.extend([0, 1]);
+    if let Some(options) = edns {
+        message.extend([0, 0, 41, 0x10, 0, 0, 0, 0x80, 0]);
+        message.extend((options.len() as u16).to_be_bytes());
+        message.extend(options);
+    }
+    message
+}
+
+/// The frame that comes back, taken apart and checked: addresses, lengths and sums.
+struct Answered {
+    message: Vec<u8>,
+}
+
+fn answered(plane: &PacketPlane, asked: &Asked) -> Answered {
+    match plane.prober().reply(Entry::Lan, &asked.frame()).unwrap() {
+        Reply::SentBack(frame) => taken_apart(&frame, asked),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn taken_apart(frame: &[u8], asked: &Asked) -> Answered {
+    let question = asked.frame();
+    assert_eq!(
+        (&frame[..6], &frame[6..12]),
+        (&question[6..12], &question[..6]),
+        "the two ends change places"
+    );
+    let ip = 14 + 4 * asked.tags;
+    assert_eq!(frame[12..ip], question[12..ip], "the tags stay");
+    let ip_bytes = if asked.client.is_ipv4() { 20 } else { 40 };
+    let (header, udp) = (&frame[ip..ip + ip_bytes], &frame[ip + ip_bytes..]);
+    let (addresses, payload_bytes) = match asked.client {
+        IpAddr::V4(_) => {
+            assert_eq!(sum(&[header]), 0xffff, "the header's sum");
+            (&header[12..20], u16::from_be_bytes([header[2], header[3]]) - 20)
+        }
+        IpAddr::V6(_) => (&header[8..40], u16::from_be_bytes([header[4], header[5]])),
+    };
+    let half = addresses.len() / 2;
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    assert_eq!(addresses[..half], octets(asked.resolver)[..], "it comes from the resolver that was asked");
+    assert_eq!(addresses[half..], octets(asked.client)[..]);
+    assert_eq!(usize::from(payload_bytes), udp.len(), "nothing stands behind the datagram");
+    assert_eq!(udp[4..6], payload_bytes.to_be_bytes());
+    assert_eq!((&udp[..2], &udp[2..4]), (&53_u16.to_be_bytes()[..], &40_000_u16.to_be_bytes()[..]));
+    let pseudo = [&payload_bytes.to_be_bytes()[..], &[0, 17]].concat();
+    assert_eq!(sum(&[addresses, &pseudo, udp]), 0xffff, "the datagram's sum is a full one");
+    Answered { message: udp[8..].to_vec() }
+}
+
+/// The ones' complement sum (RFC 1071); of what carries its own sum it is all ones.
+fn sum(parts: &[&[u8]]) -> u16 {
+    let mut bytes = parts.concat();
+    bytes.resize(bytes.len().next_multiple_of(2), 0);
+    let words = bytes.chunks(2).map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum: u64 = words.sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum as u16
+}
+
+impl Answered {
+    fn read(&self) -> Message {
+        Message::from_vec(&self.message).unwrap()
+    }
+}
+
+/// Runs the program on a frame, and says by which exit it left.
+fn exit(plane: &PacketPlane, frame: &[u8]) -> &'static str {
+    let before = plane.counters().unwrap().exits;
+    plane.prober().reply(Entry::Lan, frame).unwrap();
+    let after = plane.counters().unwrap().exits;
+    let grown: Vec<_> = after.iter().filter(|(name, count)| before[*name] != **count).collect();
+    assert_eq!(grown.len(), 1, "{grown:?}");
+    grown[0].0
+}
+
+fn a_blocked_name_is_answered_for_any_resolver() {
+    let plane = answering(&policy(RULES));
+    for (client, resolver) in
+        [("10.0.0.9", "8.8.8.8"), ("10.0.0.9", "192.0.2.53"), ("2001:db8::9", "2001:4860:4860::8888")]
+    {
+        for tags in 0..=4 {
+            for edns in [None, Some(&[][..]), Some(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8])] {
+                let asked = Asked { tags, ..Asked::new("", 1).from(client, resolver) };
+                let asked = Asked { message: message("s07.UPD.vendor.Example", 65, edns), ..asked };
+                let answer = answered(&plane, &asked);
+                assert_eq!(
+                    answer.message[12..39],
+                    asked.message[12..39],
+                    "the question is echoed as it was asked"
+                );
+                let read = answer.read();
+                assert_eq!(read.metadata.response_code, ResponseCode::NXDomain);
+                assert_eq!(read.authorities[0].name.to_string().to_lowercase(), "upd.vendor.example.");
+                assert_eq!(read.edns.is_some(), edns.is_some());
+            }
+        }
+    }
+}
+
+fn every_header_form_is_answered_or_goes_up() {
+    let plane = answering(&policy(RULES));
+    let base = Asked::new("a.upd.vendor.example", 1);
+    let cut = |frame: &mut Vec<u8>| frame.truncate(frame.len() - 1);
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change, &str); 9] = [
+        ("as it is", |_| {}, "query_answered"),
+        ("padded as short frames are", |f| f.extend([0; 18]), "query_answered"),
+        ("without a checksum", |f| f[40..42].fill(0), "query_answered"),
+        ("an IPv4 length that is too short", |f| f[17] -= 1, "query_diverted"),
+        ("a UDP length that is too long", |f| f[39] += 1, "query_diverted"),
+        ("a first fragment", |f| f[20] = 0x20, "query_fragment"),
+        ("a later fragment", |f| f[21] = 1, "no_match"),
+        ("to another port", |f| f[37] = 54, "no_match"),
+        ("of another protocol", |f| f[23] = 132, "no_match"),
+    ];
+    for (what, change, expect) in changes {
+        let mut frame = base.frame();
+        change(&mut frame);
+        assert_eq!(exit(&plane, &frame), expect, "{what}");
+    }
+    let mut frame = base.frame();
+    cut(&mut frame);
+    assert_eq!(exit(&plane, &frame), "query_diverted", "cut off");
+    let mut options = base.frame();
+    options[14] = 0x46;
+    options[17] += 4;
+    options.splice(34..34, [1, 1, 1, 1]);
+    assert_eq!(exit(&plane, &options), "query_diverted", "with IP options");
+    let to_us = Asked { resolver: "192.0.2.53".parse().unwrap(), ..base };
+    let mut options = to_us.frame();
+    options[14] = 0x46;
+    options[17] += 4;
+    options.splice(34..34, [1, 1, 1, 1]);
+    assert_eq!(exit(&plane, &options), "query_handed_up", "with IP options, to us");
+}
+
+fn names_are_decided_as_the_policy_says() {
+    let plane = answering(&policy(RULES));
+    for (name, expect) in [
+        ("upd.vendor.example", "query_answered"),
+        ("a.upd.vendor.example", "query_answered"),
+        ("a.b.c.d.upd.vendor.example", "query_answered"),
+        ("vendor.example", "query_answered"),
+        ("DL.vendor.EXAMPLE", "query_answered"),
+        ("x.dl.vendor.example", "no_match"),
+        ("x.vendor.example", "no_match"),
+        ("notupd.vendor.example", "no_match"),
+        ("upd.vendor.example.org", "no_match"),
+        ("example", "no_match"),
+        ("", "no_match"),
+        ("fine.upd.vendor.example", "query_diverted"),
+        ("a.fine.upd.vendor.example", "query_diverted"),
+        ("www.vendor.example", "query_diverted"),
+        ("glob.example", "no_match"),
+        ("ksn-1.glob.example", "query_diverted"),
+        ("other.glob.example", "query_diverted"),
+        ("a.sub.glob.example", "query_answered"),
+        // A label of 45 letters: its length is the byte of a hyphen.
+        ("aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee.example", "query_answered"),
+        ("x-aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee.example", "no_match"),
+    ] {
+        assert_eq!(exit(&plane, &Asked::new(name, 1).frame()), expect, "{name}");
+    }
+    // To us, what only the agent can tell goes up as it is.
+    for (name, expect) in
+        [("ksn-1.glob.example", "query_handed_up"), ("www.vendor.example", "query_handed_up")]
+    {
+        let asked = Asked::new(name, 1).from("10.0.0.9", "192.0.2.53");
+        assert_eq!(exit(&plane, &asked.frame()), expect, "{name}");
+    }
+}
+
+fn every_answer_of_a_rule_is_written() {
+    let rule = |id: &str, answer: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\nrole = \"other\"\naction = \"block\"\ndomains = [\"{id}.example\"]\nanswer = {answer}\nttl_secs = 77\n"
+        )
+    };
+    let text = [
+        "format = 1\n".to_owned(),
+        rule("nx", "\"nxdomain\""),
+        rule("nodata", "\"nodata\""),
+        rule("refused", "\"refused\""),
+        rule("dropped", "\"drop\""),
+        rule("zero", "\"null\""),
+        rule("hole", "{ a = \"192.0.2.1\" }"),
+    ]
+    .concat();
+    let plane = answering(&policy(&text));
+    for (name, qtype, code, answers, authorities) in [
+        ("a.nx.example", 1, ResponseCode::NXDomain, "", 1),
+        ("a.nodata.example", 28, ResponseCode::NoError, "", 1),
+        ("a.refused.example", 1, ResponseCode::Refused, "", 0),
+        ("a.zero.example", 1, ResponseCode::NoError, "0.0.0.0", 0),
+        ("a.zero.example", 28, ResponseCode::NoError, "::", 0),
+        ("a.zero.example", 65, ResponseCode::NoError, "", 1),
+        ("a.hole.example", 1, ResponseCode::NoError, "192.0.2.1", 0),
+        ("a.hole.example", 28, ResponseCode::NoError, "", 1),
+    ] {
+        let read = answered(&plane, &Asked::new(name, qtype)).read();
+        assert_eq!(read.metadata.response_code, code, "{name} {qtype}");
+        let said: Vec<String> = read.answers.iter().map(|record| record.data.to_string()).collect();
+        assert_eq!(
+            (said.join(" ").as_str(), read.authorities.len()),
+            (answers, authorities),
+            "{name} {qtype}"
+        );
+        let ttls = read.answers.iter().chain(&read.authorities).all(|record| record.ttl == 77);
+        assert!(ttls, "{name} {qtype}");
+    }
+    assert_eq!(exit(&plane, &Asked::new("a.dropped.example", 1).frame()), "query_silenced");
+}
+
+fn what_is_no_plain_question_is_left_alone() {
+    let plane = answering(&policy(RULES));
+    let name = "a.upd.vendor.example";
+    let with = |at: usize, byte: u8| {
+        let mut message = message(name, 1, None);
+        message[at] = byte;
+        message
+    };
+    let after = message(name, 1, None).len();
+    let opt_version_1 = {
+        let mut message = message(name, 1, Some(&[]));
+        message[after + 6] = 1;
+        message
+    };
+    let twice = {
+        let mut message = message(name, 1, Some(&[]));
+        message[11] = 2;
+        message.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        message
+    };
+    let class = |class: u8| {
+        let mut message = message(name, 1, None);
+        message[after - 1] = class;
+        message
+    };
+    for (what, message, expect) in [
+        ("a response", with(2, 0x81), "no_match"),
+        ("an update", with(2, 0x28), "query_opcode"),
+        ("a notification", with(2, 0x20), "query_opcode"),
+        ("no question", with(5, 0), "query_diverted"),
+        ("two questions", with(5, 2), "query_diverted"),
+        ("an answer in a query", with(7, 1), "query_diverted"),
+        ("a compressed name", with(12, 0xc0), "query_diverted"),
+        ("a byte above 127 in a label", with(13, 0x81), "query_diverted"),
+        ("class CH", class(3), "query_diverted"),
+        ("class ANY", class(255), "query_answered"),
+        ("an EDNS version to come", opt_version_1, "query_diverted"),
+        ("two OPT records", twice, "query_diverted"),
+        ("bytes behind the message", [message(name, 1, None), vec![1, 2, 3]].concat(), "query_answered"),
+        ("nothing but a header", vec![0; 12], "query_diverted"),
+    ] {
+        let asked = Asked { message, ..Asked::new("", 1) };
+        assert_eq!(exit(&plane, &asked.frame()), expect, "{what}");
+    }
+}
+
+fn only_clients_from_where_answers_reach_them_are_answered() {
+    let plane = answering(&policy(RULES));
+    let name = "a.upd.vendor.example";
+    for (client, resolver, expect) in [
+        ("10.0.0.9", "8.8.8.8", "query_answered"),
+        ("192.0.2.9", "8.8.8.8", "query_stranger"),
+        ("2001:db8::9", "2001:4860:4860::8888", "query_answered"),
+        ("2002::9", "2001:4860:4860::8888", "query_stranger"),
+        ("0.0.0.0", "8.8.8.8", "query_source"),
+        ("127.0.0.1", "8.8.8.8", "query_source"),
+        ("224.0.0.1", "8.8.8.8", "query_source"),
+        ("255.255.255.255", "8.8.8.8", "query_source"),
+        ("::1", "2001:4860:4860::8888", "query_source"),
+        ("ff02::1", "2001:4860:4860::8888", "query_source"),
+        ("10.0.0.9", "224.0.0.251", "query_source"),
+        ("10.0.0.9", "255.255.255.255", "query_source"),
+        ("2001:db8::9", "ff02::fb", "query_source"),
+    ] {
+        let asked = Asked::new(name, 1).from(client, resolver);
+        assert_eq!(exit(&plane, &asked.frame()), expect, "{client} to {resolver}");
+    }
+    let asked = Asked::new(name, 1);
+    let mut elsewhere = asked.frame();
+    elsewhere[5] = 7;
+    assert_eq!(exit(&plane, &elsewhere), "query_source", "a frame for another machine");
+    let mut portless = asked.frame();
+    portless[34..36].fill(0);
+    assert_eq!(exit(&plane, &portless), "query_source", "no port to answer to");
+}
+
+fn a_client_that_asks_too_fast_is_dropped_and_counted() {
+    let plane = answering_with(&policy(RULES), 5);
+    let frame = Asked::new("a.upd.vendor.example", 1).frame();
+    let exits: Vec<_> = (0..20).map(|_| exit(&plane, &frame)).collect();
+    let answered = exits.iter().filter(|exit| **exit == "query_answered").count();
+    let dropped = exits.iter().filter(|exit| **exit == "query_too_fast").count();
+    // A second may end meanwhile, on a busy machine.
+    assert!((5..=10).contains(&answered) && answered + dropped == 20, "{exits:?}");
+    let other = Asked::new("a.upd.vendor.example", 1).from("10.0.0.10", "8.8.8.8");
+    assert_eq!(exit(&plane, &other.frame()), "query_answered", "another client has its own");
+}
+
+fn an_answered_question_is_an_event_with_its_name() {
+    let policy = policy(RULES);
+    let mut plane = answering(&policy);
+    let mut events = plane.events().unwrap();
+    answered(&plane, &Asked::new("S07.upd.Vendor.example", 28));
+    let mut seen = Vec::new();
+    events.drain(|contact| seen.push(contact));
+    let [contact] = &seen[..] else { panic!("{seen:?}") };
+    let question = contact.question.as_ref().unwrap();
+    assert_eq!(question.name, b"\x03s07\x03upd\x06vendor\x07example\0");
+    assert_eq!(question.qtype, 28);
+    assert_eq!((contact.rule.as_str(), contact.digest), ("update", policy.digest()));
+    assert_eq!(contact.client, Some("10.0.0.9".parse().unwrap()));
+    assert_eq!((contact.remote, contact.port), ("8.8.8.8".parse().unwrap(), Some(53)));
+    // Beyond a hundred a second they are counted, and the count has a sample of the names.
+    for _ in 0..500 {
+        plane.prober().reply(Entry::Lan, &Asked::new("a.upd.vendor.example", 1).frame()).unwrap();
+    }
+    let (mut total, mut sampled) = (0, 0);
+    events.drain(|contact| total += contact.count);
+    events
+        .sweep(|contact| {
+            total += contact.count;
+            sampled += u64::from(contact.question.is_some());
+        })
+        .unwrap();
+    assert_eq!(total, 500);
+    assert!(sampled > 0, "a count has a name beside it");
+}
+
+fn questions_cut_off_anywhere_are_never_answered_wrongly() {
+    let plane = answering(&policy(RULES));
+    let asked = Asked {
+        message: message("a.upd.vendor.example", 1, Some(&[0, 12, 0, 4, 0, 0, 0, 0])),
+        ..Asked::new("", 1)
+    };
+    let whole = asked.frame();
+    for length in 14..whole.len() {
+        let reply = plane.prober().reply(Entry::Lan, &whole[..length]).unwrap();
+        assert!(!matches!(reply, Reply::SentBack(_)), "cut at {length}");
+    }
+    // Cut off with lengths that fit: a shorter datagram, which may be another whole question.
+    for length in 0..asked.message.len() {
+        let shorter = Asked { message: asked.message[..length].to_vec(), ..asked.clone() };
+        if let Reply::SentBack(frame) = plane.prober().reply(Entry::Lan, &shorter.frame()).unwrap() {
+            taken_apart(&frame, &shorter);
+            panic!("an answer to {length} bytes");
+        }
+    }
+}
+
+/// Whatever bytes a label holds, it is one label: the kernel answers only where the policy blocks the name.
+fn a_label_of_any_bytes_never_passes_for_several() {
+    let policy = policy(RULES);
+    let plane = answering(&policy);
+    for byte in 0..=u8::MAX {
+        // One label that spells a banned name, with `byte` where the dots are; and a banned name below a strange label.
+        let one = [&b"\x12upd"[..], &[byte], b"vendor", &[byte], b"example\0"].concat();
+        let below = [&[2, byte, b'x'][..], b"\x03upd\x06vendor\x07example\0"].concat();
+        for (name, banned) in [(one, false), (below, true)] {
+            let mut message = vec![0; 12];
+            message[5] = 1;
+            message.extend(&name);
+            message.extend([0, 1, 0, 1]);
+            let asked = Asked { message, ..Asked::new("", 1) };
+            let reply = plane.prober().reply(Entry::Lan, &asked.frame()).unwrap();
+            let answers = matches!(reply, Reply::SentBack(_));
+            assert_eq!(answers, banned && byte < 0x80, "byte {byte:#x} in {name:?}");
+        }
+    }
+}
+
+fn too_many_names_are_refused_by_name() {
+    let policy = policy(RULES);
+    let mut plane = PacketPlane::load(&Options { max_names: 3, ..options() }).unwrap();
+    let error = plane.stage(&policy).err().unwrap().to_string();
+    assert!(error.contains("names ([packet] max_names") && error.contains(": 3"), "{error}");
+}
