@@ -2,17 +2,20 @@
 //!
 //! `interdict demo` shows the program in it, and the tests try it there. Nothing outside the namespaces is touched.
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
-use hickory_proto::rr::rdata::{A, AAAA, HTTPS, SVCB};
+use hickory_proto::rr::rdata::{A, AAAA, HTTPS, SOA, SVCB};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use interdict_ebpf_loader::{PassLink, PassProgram};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Where the client reaches the gateway.
@@ -21,6 +24,15 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The resolver in the lab's internet.
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Public resolvers in the lab's internet, under the addresses that everyone knows.
+pub const PUBLIC: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(9, 9, 9, 9)];
+/// A public resolver by IPv6.
+pub const PUBLIC6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x4860, 0x4860, 0, 0, 0, 0, 0x8888);
+/// A name that each resolver answers with its own address.
+pub const WHO_ARE_YOU: &str = "who-are-you.test";
+/// A zone that each resolver hands over, a message for each record.
+pub const ZONE: &str = "zone.test";
 /// An ordinary server in the lab's internet.
 pub const ORDINARY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// A server with one of the vendor's addresses, in the lab's internet.
@@ -54,6 +66,8 @@ pub enum Side {
 /// The namespaces; they go when it is dropped.
 pub struct Lab {
     prefix: String,
+    /// What the resolvers were asked.
+    asked: Arc<Mutex<Vec<(IpAddr, String)>>>,
 }
 
 impl Lab {
@@ -64,7 +78,7 @@ impl Lab {
     pub fn new() -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("interdict-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { prefix };
+        let lab = Self { prefix, asked: Arc::default() };
         let [client, gateway, internet] =
             [Side::Client, Side::Gateway, Side::Internet].map(|side| lab.name(side));
         for (side, name) in [(Side::Client, &client), (Side::Gateway, &gateway), (Side::Internet, &internet)]
@@ -84,6 +98,10 @@ impl Lab {
             format!("-n {internet} addr add {RESOLVER}/24 dev eth0"),
             format!("-n {internet} addr add {ORDINARY}/32 dev lo"),
             format!("-n {internet} addr add {VENDOR}/32 dev lo"),
+            format!("-n {internet} addr add {}/32 dev lo", PUBLIC[0]),
+            format!("-n {internet} addr add {}/32 dev lo", PUBLIC[1]),
+            format!("-n {internet} addr add {}/32 dev lo", PUBLIC[2]),
+            format!("-n {internet} addr add {PUBLIC6}/128 dev lo"),
             format!("-n {client} link set eth0 up"),
             format!("-n {gateway} link set {LAN} up"),
             format!("-n {gateway} link set {WAN} up"),
@@ -153,30 +171,59 @@ impl Lab {
         let listener = self.inside(Side::Internet, move || TcpListener::bind(address))??;
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let _ = std::io::Write::write_all(&mut stream, b"hello\n");
+                let _ = stream.write_all(b"hello\n");
             }
         });
         Ok(())
     }
 
-    /// Serves DNS on the lab's resolver: the vendor's logged names get the vendor's addresses, all others the
-    /// ordinary server's, in A and AAAA records and as hints in HTTPS records.
+    /// Serves DNS over UDP and TCP on all of the lab's resolvers: the vendor's names get the vendor's addresses, all
+    /// others the ordinary server's, in A and AAAA records and as hints in HTTPS records.
     ///
     /// # Errors
-    /// When port 53 of the resolver cannot be served.
+    /// When port 53 of a resolver cannot be served.
     pub fn serve_dns(&self) -> anyhow::Result<()> {
-        for resolver in [IpAddr::from(RESOLVER), RESOLVER6.into()] {
-            let socket = self.inside(Side::Internet, move || UdpSocket::bind((resolver, 53)))??;
-            std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                while let Ok((len, from)) = socket.recv_from(&mut buffer) {
-                    if let Some(answer) = resolve(&buffer[..len]) {
-                        let _ = socket.send_to(&answer, from);
+        let v4 = [RESOLVER].into_iter().chain(PUBLIC).map(IpAddr::from);
+        for resolver in v4.chain([RESOLVER6.into(), PUBLIC6.into()]) {
+            let (socket, listener) = self.inside(Side::Internet, move || {
+                let socket = UdpSocket::bind((resolver, 53));
+                socket.and_then(|socket| Ok((socket, TcpListener::bind((resolver, 53))?)))
+            })??;
+            let asked = self.asked.clone();
+            let answers = move |question: &[u8]| resolve(question, resolver, &asked);
+            std::thread::spawn({
+                let answers = answers.clone();
+                move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                        for answer in answers(&buffer[..len]).into_iter().take(1) {
+                            let _ = socket.send_to(&answer, from);
+                        }
                     }
+                }
+            });
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let answers = answers.clone();
+                    std::thread::spawn(move || serve_stream(stream, answers));
                 }
             });
         }
         Ok(())
+    }
+
+    /// The names that resolvers were asked for so far, in presentation form without the final dot and in lower case,
+    /// each with the resolver.
+    pub fn asked(&self) -> Vec<(IpAddr, String)> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the client's end of its line take what the gateway's kernel sends back, as a network card would.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn take_what_is_sent_back(&self) -> anyhow::Result<PassLink> {
+        self.inside(Side::Client, || Ok(PassProgram::load()?.attach("eth0")?))?
     }
 
     /// Asks the gateway for a name's address, from the client.
@@ -200,7 +247,9 @@ impl Lab {
             let any = if gateway.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
             let socket = UdpSocket::bind((any, 0))?;
             socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-            socket.send_to(&question, (gateway, 53))?;
+            // Connected, so that only what comes from there is taken for an answer.
+            socket.connect((gateway, 53))?;
+            socket.send(&question)?;
             let mut buffer = [0; 4096];
             let len = socket.recv(&mut buffer)?;
             Ok(buffer[..len].to_vec())
@@ -250,14 +299,43 @@ pub enum Reply {
     Code(String),
 }
 
-fn resolve(question: &[u8]) -> Option<Vec<u8>> {
-    let question = Message::from_vec(question).ok()?;
-    let query = question.queries.first()?;
-    let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
+/// Answers messages behind their lengths, until there are no more.
+fn serve_stream(mut stream: TcpStream, answers: impl Fn(&[u8]) -> Vec<Vec<u8>>) {
+    let mut length = [0; 2];
+    while stream.read_exact(&mut length).is_ok() {
+        let mut question = vec![0; u16::from_be_bytes(length).into()];
+        if stream.read_exact(&mut question).is_err() {
+            return;
+        }
+        for answer in answers(&question) {
+            let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+            if stream.write_all(&framed).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a resolver says to a message: nothing, an answer, or a zone in several.
+fn resolve(message: &[u8], resolver: IpAddr, asked: &Mutex<Vec<(IpAddr, String)>>) -> Vec<Vec<u8>> {
+    let Ok(question) = Message::from_vec(message) else { return Vec::new() };
+    let mut answer = Message::new(question.metadata.id, MessageType::Response, question.metadata.op_code);
     answer.metadata.recursion_available = true;
+    let Some(query) = question.queries.first() else { return Vec::new() };
+    let name = query.name().to_string().to_lowercase();
+    let name = name.trim_end_matches('.');
+    asked.lock().unwrap_or_else(PoisonError::into_inner).push((resolver, name.to_owned()));
     answer.add_query(query.clone());
-    let vendors = query.name().to_string().to_lowercase().contains("kaspersky");
-    let (v4, v6) = if vendors { (A(VENDOR), AAAA(VENDOR6)) } else { (A(ORDINARY), AAAA(ORDINARY6)) };
+    let record = |data| Record::from_rdata(query.name().clone(), 300, data);
+    let (own4, own6) = match resolver {
+        IpAddr::V4(own) => (A(own), AAAA(own.to_ipv6_mapped())),
+        IpAddr::V6(own) => (A(ORDINARY), AAAA(own)),
+    };
+    let (v4, v6) = match name {
+        WHO_ARE_YOU => (own4, own6),
+        _ if name.contains("kaspersky") => (A(VENDOR), AAAA(VENDOR6)),
+        _ => (A(ORDINARY), AAAA(ORDINARY6)),
+    };
     let data = match query.query_type() {
         RecordType::A => Some(RData::A(v4)),
         RecordType::AAAA => Some(RData::AAAA(v6)),
@@ -268,10 +346,20 @@ fn resolve(question: &[u8]) -> Option<Vec<u8>> {
             ];
             Some(RData::HTTPS(HTTPS(SVCB::new(1, Name::root(), hints))))
         }
+        RecordType::AXFR => {
+            let soa = RData::SOA(SOA::new(Name::root(), Name::root(), 1, 3600, 600, 86_400, 60));
+            let records = [soa.clone(), RData::A(v4), RData::AAAA(v6), soa].map(record);
+            let messages = records.into_iter().map(|record| {
+                let mut message = answer.clone();
+                message.answers.push(record);
+                message.to_vec()
+            });
+            return messages.flatten().collect();
+        }
         _ => None,
     };
-    answer.answers.extend(data.map(|data| Record::from_rdata(query.name().clone(), 300, data)));
-    answer.to_vec().ok()
+    answer.answers.extend(data.map(record));
+    answer.to_vec().into_iter().collect()
 }
 
 fn ip(line: &str) -> anyhow::Result<()> {

@@ -89,16 +89,21 @@ fn ask(lab: &Lab, name: &str) -> Reply {
 }
 
 /// An agent on the lab's gateway.
-struct Gateway {
+pub(crate) struct Gateway {
     folder: TempDir,
     child: Child,
 }
 
 impl Gateway {
-    fn start(lab: &Lab, policy: &str, interface: &str) -> Self {
+    pub(crate) fn start(lab: &Lab, policy: &str, interface: &str) -> Self {
+        Self::start_with(lab, policy, &["--interface", interface])
+    }
+
+    /// Starts an agent with more words on its command line.
+    pub(crate) fn start_with(lab: &Lab, policy: &str, more: &[&str]) -> Self {
         let folder = policy_folder();
         std::fs::write(folder.path().join("policy/p.toml"), in_family(policy)).unwrap();
-        Self::start_in(lab, folder, &["--interface", interface])
+        Self::start_in(lab, folder, more)
     }
 
     /// Starts an agent in a folder that may have a past.
@@ -113,11 +118,11 @@ impl Gateway {
         interdict::control::ask(&self.folder.path().join("sock"), request).ok()
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.ask(&interdict::control::Request::Status).unwrap()
     }
 
-    fn why(&self, asks: &[&str]) -> Value {
+    pub(crate) fn why(&self, asks: &[&str]) -> Value {
         let asks = asks.iter().map(|&ask| ask.into()).collect();
         self.ask(&interdict::control::Request::Why { asks, client: None }).unwrap()["answers"].clone()
     }
@@ -128,12 +133,12 @@ impl Gateway {
         std::fs::rename(fresh, self.folder.path().join("policy/p.toml")).unwrap();
     }
 
-    fn write_policy(&self, text: &str) -> Value {
+    pub(crate) fn write_policy(&self, text: &str) -> Value {
         self.put_policy(text);
         self.ask(&interdict::control::Request::Reload).unwrap()
     }
 
-    fn event(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn event(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         until(what, || {
             let mut tail = interdict_audit::Tail::open(
                 &self.folder.path().join("data"),
@@ -147,8 +152,18 @@ impl Gateway {
 
     /// Ends the agent as an operator does.
     fn stop(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Ends the agent without a word. What it leaves behind stays.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 }
@@ -168,12 +183,15 @@ fn agent(mut command: Command, folder: &TempDir, more: &[&str]) -> Command {
     let path = |name: &str| folder.path().join(name).display().to_string();
     command
         .args(["run", "--policy", &path("policy"), "--data", &path("data"), "--control", &path("sock")])
-        .args(["--listen", &at(GATEWAY, 53).to_string(), "--upstream", &at(RESOLVER, 53).to_string()])
+        .args(["--listen", &at(GATEWAY, 53).to_string()])
         .args(more);
+    if !more.contains(&"--upstream") {
+        command.args(["--upstream", &at(RESOLVER, 53).to_string()]);
+    }
     command
 }
 
-fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     let lab = Lab::new().unwrap();
     lab.serve_dns().unwrap();
     for address in [ORDINARY, VENDOR] {
@@ -514,10 +532,10 @@ fn the_agents_exit_leaves_no_program() {
 }
 
 /// A bpffs of this test's own.
-struct Bpffs(TempDir);
+pub(crate) struct Bpffs(pub(crate) TempDir);
 
 impl Bpffs {
-    fn mount() -> Self {
+    pub(crate) fn mount() -> Self {
         let folder = TempDir::new().unwrap();
         let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(folder.path()).status().unwrap();
         assert!(mounted.success());

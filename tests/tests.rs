@@ -9,6 +9,7 @@ mod embed;
 mod export;
 mod packets;
 mod reload;
+mod resolvers;
 mod support;
 mod swap;
 
@@ -22,6 +23,7 @@ fn main() {
         export::cases(),
         packets::cases(),
         reload::cases(),
+        resolvers::cases(),
         swap::cases(),
         commands::cases(),
         diagnostics::cases(),

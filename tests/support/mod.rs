@@ -21,6 +21,8 @@ pub(crate) enum Needs {
     Nothing,
     Dig,
     Root,
+    /// Root and `dig`.
+    RootDig,
     /// Root, for a network namespace to load a rule set in.
     Nft,
     Unbound,
@@ -98,8 +100,10 @@ impl Case {
 
     fn trial(self, name: String, family: Family) -> Trial {
         let missing = match self.needs {
-            Needs::Dig if !has("dig") => Some("needs dig, from bind9-dnsutils"),
-            Needs::Root | Needs::Nft if !rustix::process::geteuid().is_root() => Some("needs root"),
+            Needs::Dig | Needs::RootDig if !has("dig") => Some("needs dig, from bind9-dnsutils"),
+            Needs::Root | Needs::RootDig | Needs::Nft if !rustix::process::geteuid().is_root() => {
+                Some("needs root")
+            }
             Needs::Nft if !has("nft") => Some("needs nft, from nftables"),
             Needs::Unbound if !has("unbound") => Some("needs unbound"),
             Needs::Named if !has("named") => Some("needs named, from bind9"),

@@ -5,14 +5,11 @@
 //! program costs in the same run. Half of the prefixes are IPv4 /24, half IPv6 /48.
 
 use std::{
-    ffi::c_void,
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
-use interdict_ebpf_loader::{Entry, Error, Options, PacketPlane, Probe};
+use interdict_ebpf_loader::{Entry, Error, Options, PacketPlane, PassProgram, Probe};
 use interdict_policy::{Policy, Source, compile};
 
 const SIZES: [u32; 3] = [100, 10_000, 1_000_000];
@@ -26,7 +23,7 @@ fn main() {
         plane => plane.unwrap(),
     };
     let mut events = plane.events().unwrap();
-    let empty = EmptyProgram::load().unwrap();
+    let empty = PassProgram::load().unwrap();
 
     let mut costs = Vec::new();
     let mut changes = Vec::new();
@@ -178,49 +175,4 @@ fn frame(version: u8, number: u32, client: u32) -> Vec<u8> {
     frame.extend([0x9c, 0x40, 0x01, 0xbb, 0, 8, 0, 0]);
     frame.resize(64.max(frame.len()), 0);
     frame
-}
-
-/// An XDP program that passes every packet, and nothing else.
-struct EmptyProgram(OwnedFd);
-
-impl EmptyProgram {
-    fn load() -> io::Result<Self> {
-        // `r0 = XDP_PASS; exit`, as `struct bpf_insn` of the kernel's `bpf.h`.
-        let program: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
-        let mut attributes = [0_u64; 16];
-        attributes[0] = words(6, program.len() as u32); // BPF_PROG_TYPE_XDP
-        attributes[1] = program.as_ptr() as u64;
-        attributes[2] = c"GPL".as_ptr() as u64;
-        let fd = bpf(5, &mut attributes)?;
-        // SAFETY: the kernel just made the descriptor, and nobody else has it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    fn run(&self, frame: &[u8], repeat: u32) -> io::Result<Duration> {
-        let mut attributes = [0_u64; 16];
-        attributes[0] = words(self.0.as_raw_fd() as u32, 0);
-        attributes[1] = words(frame.len() as u32, 0);
-        attributes[2] = frame.as_ptr() as u64;
-        attributes[4] = words(repeat, 0);
-        bpf(10, &mut attributes)?;
-        Ok(Duration::from_nanos(attributes[4] >> 32))
-    }
-}
-
-/// Two neighbouring 32-bit fields of `union bpf_attr`, on a little-endian machine.
-const fn words(first: u32, second: u32) -> u64 {
-    first as u64 | (second as u64) << 32
-}
-
-fn bpf(command: i32, attributes: &mut [u64; 16]) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes the attributes, and reads what they point to, which outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attributes.as_mut_ptr().cast::<c_void>(),
-            size_of_val(attributes),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

@@ -27,6 +27,7 @@ mod names;
 mod network;
 mod object;
 mod options;
+mod pass;
 mod pins;
 mod plane;
 mod prober;
@@ -52,6 +53,7 @@ pub use network::{
     InterfaceInfo, LocalAddress, Xdp, default_gateways, interface_networks, interfaces, local_addresses,
 };
 pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Options, Role};
+pub use pass::{PassLink, PassProgram};
 pub use pins::{Pins, unload};
 pub use plane::{Flipped, PacketPlane};
 pub use prober::{Answer, Entry, Probe, Prober, Reply, Run};

@@ -9,6 +9,7 @@ use std::{
     },
     path::Path,
     ptr::{self, NonNull},
+    time::Duration,
 };
 
 /// Memory of a map that the process and the kernel share.
@@ -139,6 +140,102 @@ struct ObjectAttributes {
 #[repr(C)]
 struct LinkAttributes {
     link: u32,
+}
+
+/// In `enum bpf_cmd` of the kernel's `bpf.h`.
+const BPF_PROG_LOAD: libc::c_int = 5;
+/// In `enum bpf_cmd` of the kernel's `bpf.h`.
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
+/// In `enum bpf_cmd` of the kernel's `bpf.h`.
+const BPF_LINK_CREATE: libc::c_int = 28;
+
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` needs.
+#[derive(Default)]
+#[repr(C)]
+struct LoadAttributes {
+    kind: u32,
+    instructions: u32,
+    program: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_CREATE` needs for an XDP program.
+#[repr(C)]
+pub(crate) struct XdpLinkAttributes {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+impl XdpLinkAttributes {
+    /// For a program and the index of an interface, in native mode.
+    pub(crate) const fn new(program: libc::c_int, interface: u32) -> Self {
+        /// In `enum bpf_attach_type` of the kernel's `bpf.h`.
+        const BPF_XDP: u32 = 37;
+        /// In the kernel's `if_link.h`.
+        const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+        Self { program: program as u32, interface, attach_type: BPF_XDP, flags: XDP_FLAGS_DRV_MODE }
+    }
+}
+
+/// The part of `union bpf_attr` that `BPF_PROG_TEST_RUN` reads and writes.
+#[derive(Default)]
+#[repr(C)]
+struct TestRunAttributes {
+    program: u32,
+    result: u32,
+    bytes_in: u32,
+    bytes_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration_ns: u32,
+}
+
+/// Loads an XDP program of these instructions.
+pub(crate) fn load_xdp(program: &[u64]) -> io::Result<OwnedFd> {
+    /// In `enum bpf_prog_type` of the kernel's `bpf.h`.
+    const BPF_PROG_TYPE_XDP: u32 = 6;
+    /// In the kernel's `bpf.h`: frames may lie in several buffers, as large ones do.
+    const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+    let mut attributes = LoadAttributes {
+        kind: BPF_PROG_TYPE_XDP,
+        instructions: program.len() as u32,
+        program: program.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        flags: BPF_F_XDP_HAS_FRAGS,
+        ..Default::default()
+    };
+    descriptor(bpf(BPF_PROG_LOAD, &mut attributes)?)
+}
+
+/// Attaches a program.
+pub(crate) fn create_link(mut attributes: XdpLinkAttributes) -> io::Result<OwnedFd> {
+    descriptor(bpf(BPF_LINK_CREATE, &mut attributes)?)
+}
+
+/// Runs a program on a frame, and says how long one of the runs took on average.
+pub(crate) fn test_run(program: &OwnedFd, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+    let mut attributes = TestRunAttributes {
+        program: program.as_raw_fd() as u32,
+        bytes_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        ..Default::default()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
+    Ok(Duration::from_nanos(attributes.duration_ns.into()))
+}
+
+fn descriptor(fd: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// What the kernel does not find in the attributes, because they are shorter than its own, it takes for zero.

@@ -21,7 +21,7 @@ use interdict_ebpf_shared::{
     count::Exit,
     name::NameEntry,
     policy::Verdict,
-    query::Rate,
+    query::{Interface, Rate},
 };
 
 use crate::{
@@ -93,12 +93,16 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
     };
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
-    if let Err(exit) = may_answer(ctx, &loaded, outbound, now_ns) {
-        return Step::Dropped(exit);
-    }
-    let Some(answer) = generation.answer(entry.decision.rule) else {
+    let interface = ctx.ingress_ifindex() as u32;
+    // SAFETY: the loader changes an interface's entry as a whole, and both of its states are an interface of ours.
+    let interface = unsafe { INTERFACES.get(interface) };
+    // From an interface that is not there no answer would get out; the agent's does.
+    let (Some(interface), Some(answer)) = (interface, generation.answer(entry.decision.rule)) else {
         return Step::AgentOrDrop;
     };
+    if let Err(exit) = may_answer(interface, &loaded, outbound, now_ns) {
+        return Step::Dropped(exit);
+    }
     record::record_query(
         &event(ctx, &loaded, generation, outbound, &entry, now_ns),
         &question,
@@ -188,14 +192,9 @@ fn judge(loaded: &Loaded, generation: &Generation, client: Address) -> Wish {
     )
 }
 
-/// Whether this client is answered, from here, now.
+/// Whether this client is answered, on this interface, now.
 #[inline(always)]
-fn may_answer(ctx: &XdpContext, loaded: &Loaded, outbound: &Outbound, now_ns: u64) -> Result<(), Exit> {
-    let interface = ctx.ingress_ifindex() as u32;
-    // SAFETY: the loader changes an interface's entry as a whole, and both of its states are an interface of ours.
-    let Some(interface) = (unsafe { INTERFACES.get(interface) }) else {
-        return Err(Exit::QuerySource);
-    };
+fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_ns: u64) -> Result<(), Exit> {
     let to: [u8; 6] = frame_start(loaded);
     if to != interface.mac || !can_be_answered(loaded, outbound) {
         return Err(Exit::QuerySource);

@@ -3,10 +3,15 @@
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, ResponseCode};
-use interdict_ebpf_loader::{Answering, Entry, InKernel, Options, PacketPlane, Reply};
+use interdict_ebpf_loader::{
+    Answering, AnswersOn, Entry, InKernel, Options, PacketPlane, PassProgram, Reply, Role,
+};
 use interdict_policy::{Policy, Source, compile};
 
-use crate::support::{options, plane_with, tests};
+use crate::{
+    namespace::Pair,
+    support::{on, options, plane_with, tests},
+};
 
 tests![
     a_blocked_name_is_answered_for_any_resolver,
@@ -20,6 +25,7 @@ tests![
     questions_cut_off_anywhere_are_never_answered_wrongly,
     a_label_of_any_bytes_never_passes_for_several,
     too_many_names_are_refused_by_name,
+    on_a_veth_pair_the_other_end_decides_who_answers,
 ];
 
 const RULES: &str = r#"
@@ -523,4 +529,31 @@ fn too_many_names_are_refused_by_name() {
     let mut plane = PacketPlane::load(&Options { max_names: 3, ..options() }).unwrap();
     let error = plane.stage(&policy).err().unwrap().to_string();
     assert!(error.contains("names ([packet] max_names") && error.contains(": 3"), "{error}");
+}
+
+/// What is sent back over a veth pair arrives only while the other end has an XDP program.
+fn on_a_veth_pair_the_other_end_decides_who_answers() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let answering = Answering {
+            clients: vec!["192.0.2.0/24".parse().unwrap()],
+            client_qps: 1000,
+            listen: Vec::new(),
+            in_kernel: InKernel::Auto,
+        };
+        let options = Options { answering: Some(answering), ..on("in", Role::Lan) };
+        let mut plane = plane_with(&options, &policy(RULES));
+        plane.attach().unwrap();
+        plane.judge_queries(None).unwrap();
+        let part = |plane: &mut PacketPlane| plane.follow().unwrap().remove(0).1;
+        assert!(matches!(part(&mut plane), AnswersOn::HandedUp(why) if why.contains("veth")));
+        let link = pair.outside.run(|| PassProgram::load().unwrap().attach("out").unwrap());
+        assert_eq!(part(&mut plane), AnswersOn::InKernel);
+        drop(link);
+        let handed_up = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            matches!(part(&mut plane), AnswersOn::HandedUp(_))
+        });
+        assert!(handed_up, "the other end has no program any more");
+    });
 }

@@ -1,0 +1,374 @@
+//! DNS that goes around us: clients that ask resolvers beyond the gateway, in a network of its own.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::{Name, RecordType};
+use interdict::lab::{
+    CLIENT, GATEWAY, LAN, Lab, ORDINARY, ORDINARY6, PUBLIC, PUBLIC6, RESOLVER, Reply, Side, VENDOR,
+    WHO_ARE_YOU, ZONE,
+};
+
+use crate::case;
+use crate::packets::{Bpffs, Gateway, lab};
+use crate::support::{Case, Dig, until};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(a_banned_name_does_not_resolve_at_a_public_resolver_and_others_do, RootDig),
+        case!(the_kernel_answers_where_its_answers_arrive, RootDig),
+        case!(what_only_the_agent_can_tell_is_judged_by_it_and_comes_from_the_resolver_asked, RootDig),
+        case!(a_stream_is_judged_message_by_message, RootDig),
+        case!(one_socket_asks_two_resolvers_with_one_id, Root),
+        case!(transfers_updates_and_signed_messages_cross, RootDig),
+        case!(an_upstream_that_is_a_public_resolver_is_asked, RootDig),
+        case!(a_stopped_agent_leaves_banned_names_answered, RootDig),
+        case!(a_killed_agent_leaves_banned_names_answered, RootDig),
+        case!(other_names_go_as_the_policy_says, RootDig),
+        case!(encrypted_dns_goes_as_the_policy_says, Root),
+        case!(the_products_burst_is_an_event, RootDig),
+    ]
+}
+
+const POLICY: &str = r#"
+format = 1
+[[rule]]
+id = "update"
+role = "update"
+action = "block"
+domains = ["upd.kaspersky.com"]
+[[rule]]
+id = "ksn"
+role = "ksn"
+action = "block"
+domains = ["kaspersky-labs.com"]
+globs = ["ksn-*-geo.kaspersky-labs.com"]
+[[rule]]
+id = "support"
+role = "website"
+action = "log"
+hosts = ["support.kaspersky.com"]
+[[rule]]
+id = "nets"
+role = "update"
+action = "block"
+networks = ["77.74.176.0/21"]
+[[exempt]]
+id = "lab"
+clients = ["10.77.0.3/32"]
+rules = ["update"]
+reason = "analysis"
+approved_by = "CISO"
+expires = 2099-01-01
+"#;
+
+const BANNED: &str = "s07.upd.kaspersky.com";
+
+fn start(lab: &Lab, policy: &str) -> Gateway {
+    Gateway::start(lab, policy, &format!("{LAN}=lan"))
+}
+
+fn with_egress(egress: &str) -> String {
+    format!("{POLICY}\n[egress_dns]\n{egress}\n")
+}
+
+/// Asks a resolver with `dig`, from the client.
+fn dig(lab: &Lab, resolver: impl Into<IpAddr>, words: &[&str]) -> Dig {
+    let output = lab
+        .command(Side::Client, "dig")
+        .args(["+tries=1", "+time=2", "+nocookie", &format!("@{}", resolver.into())])
+        .args(words)
+        .output()
+        .expect("dig runs");
+    Dig(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The names that got out to any resolver of the lab's internet.
+fn got_out(lab: &Lab, name: &str) -> bool {
+    lab.asked().iter().any(|(_, asked)| asked == name)
+}
+
+fn exits(gateway: &Gateway, exit: &str) -> u64 {
+    gateway.status()["counters"]["packet"]["exits"][exit].as_u64().unwrap()
+}
+
+fn a_banned_name_does_not_resolve_at_a_public_resolver_and_others_do() {
+    let lab = lab();
+    let gateway = start(&lab, POLICY);
+    for (resolver, rtype, ordinary) in
+        [(IpAddr::from(PUBLIC[0]), "A", IpAddr::from(ORDINARY)), (PUBLIC6.into(), "AAAA", ORDINARY6.into())]
+    {
+        for transport in ["+notcp", "+tcp"] {
+            dig(&lab, resolver, &[transport, BANNED, rtype]).has("status: NXDOMAIN").has("(update)");
+            dig(&lab, resolver, &[transport, "www.example.org", rtype]).has(&ordinary.to_string());
+            // A resolver beyond that knows names of its own goes on answering them.
+            let own = if resolver == IpAddr::from(PUBLIC[0]) { "8.8.8.8" } else { "2001:4860:4860::8888" };
+            dig(&lab, resolver, &[transport, WHO_ARE_YOU, rtype]).has(own);
+        }
+    }
+    assert!(!got_out(&lab, BANNED));
+    gateway.event("the question is on record with the resolver", |event| {
+        event["asked"]["name"] == BANNED
+            && event["asked"]["resolver"] == "8.8.8.8"
+            && event["rule"] == "update"
+    });
+}
+
+fn the_kernel_answers_where_its_answers_arrive() {
+    let lab = lab();
+    let _link = lab.take_what_is_sent_back().unwrap();
+    let gateway = start(&lab, POLICY);
+    until("the kernel answers", || {
+        let about = gateway.status()["planes"]["packet"]["interfaces"][0]["questions"]["answered_by"].clone();
+        (about == "kernel").then_some(())
+    });
+    for resolver in [PUBLIC[0], GATEWAY, Ipv4Addr::new(203, 0, 113, 77)] {
+        dig(&lab, resolver, &["S07.upd.Kaspersky.COM", "A"])
+            .has("status: NXDOMAIN")
+            .has("(update)")
+            .has("S07.upd.Kaspersky.COM");
+    }
+    dig(&lab, PUBLIC6, &[BANNED, "HTTPS"]).has("status: NXDOMAIN");
+    assert_eq!(exits(&gateway, "query_answered"), 4);
+    dig(&lab, PUBLIC[0], &["www.example.org"]).has(&ORDINARY.to_string());
+    gateway.event("the kernel's answer is on record", |event| {
+        event["channel"] == "xdp"
+            && event["plane"] == "dns"
+            && event["asked"]["name"] == BANNED
+            && event["asked"]["resolver"] == "8.8.8.8"
+            && event["verdict"] == "block"
+    });
+    assert!(!got_out(&lab, BANNED));
+}
+
+fn what_only_the_agent_can_tell_is_judged_by_it_and_comes_from_the_resolver_asked() {
+    let lab = lab();
+    let _link = lab.take_what_is_sent_back().unwrap();
+    let gateway = start(&lab, POLICY);
+    let resolver = PUBLIC[0];
+    // Below a glob's fixed part.
+    dig(&lab, resolver, &["ksn-a-geo.kaspersky-labs.com"]).has("status: NXDOMAIN").has("(ksn)");
+    // With a byte that no name of a policy has.
+    dig(&lab, resolver, &["x\\200y.upd.kaspersky.com"]).has("status: NXDOMAIN");
+    assert!(exits(&gateway, "query_diverted") >= 2);
+    // A name that is only logged goes to the resolver asked, and its address opens though its network is blocked.
+    assert!(!lab.connects((VENDOR, 443).into()).unwrap());
+    dig(&lab, resolver, &["support.kaspersky.com"]).has(&VENDOR.to_string());
+    assert!(lab.connects((VENDOR, 443).into()).unwrap());
+    assert!(lab.asked().contains(&(resolver.into(), "support.kaspersky.com".into())));
+    // A client on the register is let through, to the resolver asked.
+    let client = lab.name(Side::Client);
+    let add = ["-n", &client, "addr", "add", "10.77.0.3/24", "dev", "eth0"];
+    assert!(Command::new("ip").args(add).status().unwrap().success());
+    dig(&lab, resolver, &["-b", "10.77.0.3", BANNED]).has(&VENDOR.to_string());
+    gateway.event("the exemption is on record", |event| event["verdict"] == "exempt");
+}
+
+fn a_stream_is_judged_message_by_message() {
+    let lab = lab();
+    let gateway = start(&lab, POLICY);
+    let resolver = PUBLIC[0];
+    // Two questions on one connection: the first goes out, the second does not.
+    let both = dig(&lab, resolver, &["+tcp", "+keepopen", "www.example.org", BANNED]);
+    both.has(&ORDINARY.to_string()).has("status: NXDOMAIN");
+    let both = dig(&lab, resolver, &["+tcp", "+keepopen", BANNED, "www.example.org"]);
+    both.has(&ORDINARY.to_string()).has("status: NXDOMAIN");
+    dig(&lab, resolver, &["+tcp", "support.kaspersky.com"]).has(&VENDOR.to_string());
+    assert!(lab.connects((VENDOR, 443).into()).unwrap(), "an answer over TCP opens as well");
+    assert!(!got_out(&lab, BANNED));
+    assert!(exits(&gateway, "stream_diverted") > 0);
+}
+
+/// Clients use one socket, and one id, for several resolvers.
+fn one_socket_asks_two_resolvers_with_one_id() {
+    let lab = lab();
+    let _gateway = start(&lab, POLICY);
+    let ask = |name: &str| {
+        let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+        question.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        question.to_vec().unwrap()
+    };
+    let (logged, banned) = (ask("support.kaspersky.com."), ask("ksn-a-geo.kaspersky-labs.com."));
+    let answers = lab
+        .inside(Side::Client, move || {
+            let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            for question in [&logged, &banned] {
+                for resolver in &PUBLIC[..2] {
+                    socket.send_to(question, (*resolver, 53)).unwrap();
+                }
+            }
+            let mut answers = Vec::new();
+            let mut buffer = [0; 4096];
+            while answers.len() < 4 {
+                let (len, from) = socket.recv_from(&mut buffer).unwrap();
+                let answer = Message::from_vec(&buffer[..len]).unwrap();
+                answers.push((from.ip(), answer.queries[0].name().to_string(), answer.answers.len()));
+            }
+            answers.sort();
+            answers
+        })
+        .unwrap();
+    let expect: Vec<_> = [PUBLIC[1], PUBLIC[0]]
+        .into_iter()
+        .flat_map(|resolver| {
+            let from = IpAddr::from(resolver);
+            [
+                (from, "ksn-a-geo.kaspersky-labs.com.".to_owned(), 0),
+                (from, "support.kaspersky.com.".to_owned(), 1),
+            ]
+        })
+        .collect();
+    assert_eq!(answers, expect);
+}
+
+fn transfers_updates_and_signed_messages_cross() {
+    let lab = lab();
+    let gateway = start(&lab, POLICY);
+    let resolver = PUBLIC[0];
+    dig(&lab, resolver, &[ZONE, "AXFR"]).has("XFR size: 4 records");
+    let key = "hmac-sha256:key.test:c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
+    dig(&lab, resolver, &["-y", key, "www.example.org"]).has(&ORDINARY.to_string());
+    dig(&lab, resolver, &["-y", key, "+tcp", "www.example.org"]).has(&ORDINARY.to_string());
+    // Signed or not, a banned name does not get out.
+    assert!(!dig(&lab, resolver, &["-y", key, BANNED]).0.contains(&VENDOR.to_string()));
+    for tcp in ["", "-v"] {
+        let mut update = lab.command(Side::Client, "nsupdate");
+        let mut update = update
+            .args(["-t", "5"].iter().chain([tcp].iter().filter(|word| !word.is_empty())))
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("nsupdate runs");
+        let commands = format!("server {resolver}\nzone {ZONE}\nupdate add a.{ZONE} 60 A 192.0.2.9\nsend\n");
+        std::io::Write::write_all(&mut update.stdin.take().unwrap(), commands.as_bytes()).unwrap();
+        assert!(update.wait().unwrap().success(), "an update crosses {tcp}");
+    }
+    assert!(exits(&gateway, "query_opcode") > 0);
+    assert!(!got_out(&lab, BANNED));
+}
+
+fn an_upstream_that_is_a_public_resolver_is_asked() {
+    let lab = lab();
+    let gateway = Gateway::start_with(
+        &lab,
+        POLICY,
+        &["--interface", &format!("{LAN}=lan"), "--upstream", &format!("{}:53", PUBLIC[0])],
+    );
+    dig(&lab, GATEWAY, &["www.example.org"]).has(&ORDINARY.to_string());
+    dig(&lab, GATEWAY, &[BANNED]).has("status: NXDOMAIN");
+    assert!(lab.asked().contains(&(PUBLIC[0].into(), "www.example.org".into())));
+    drop(gateway);
+}
+
+fn a_stopped_agent_leaves_banned_names_answered() {
+    let lab = lab();
+    let _link = lab.take_what_is_sent_back().unwrap();
+    let gateway = start(&lab, POLICY);
+    dig(&lab, PUBLIC[0], &[BANNED]).has("status: NXDOMAIN");
+    gateway.signal(rustix::process::Signal::STOP);
+    std::thread::sleep(Duration::from_secs(6));
+    dig(&lab, PUBLIC[0], &[BANNED]).has("status: NXDOMAIN");
+    // What nobody can tell does not get out where the name lies below a banned one; all else does.
+    assert_eq!(dig(&lab, PUBLIC[0], &["ksn-a-geo.kaspersky-labs.com"]).status(), "");
+    assert!(!got_out(&lab, "ksn-a-geo.kaspersky-labs.com"));
+    for transport in ["+notcp", "+tcp"] {
+        dig(&lab, PUBLIC[0], &[transport, "www.example.org"]).has(&ORDINARY.to_string());
+    }
+    dig(&lab, PUBLIC[0], &["support.kaspersky.com"]).has(&VENDOR.to_string());
+    gateway.signal(rustix::process::Signal::CONT);
+    until("the agent judges again", || {
+        let answer = dig(&lab, PUBLIC[0], &["ksn-a-geo.kaspersky-labs.com"]);
+        (answer.status() == "NXDOMAIN").then_some(())
+    });
+    assert!(exits(&gateway, "agent_dead_dropped") > 0 && exits(&gateway, "agent_dead_passed") > 0);
+}
+
+fn a_killed_agent_leaves_banned_names_answered() {
+    let lab = lab();
+    let _link = lab.take_what_is_sent_back().unwrap();
+    let bpffs = Bpffs::mount();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("interdict.toml");
+    let pin = bpffs.0.path().join("interdict").display().to_string();
+    std::fs::write(&config, format!("[packet]\nat_exit = \"keep\"\npin = \"{pin}\"\n")).unwrap();
+    let config = config.display().to_string();
+    let more = ["--interface", &format!("{LAN}=lan"), "--config", &config];
+    let mut gateway = Gateway::start_with(&lab, POLICY, &more);
+    dig(&lab, PUBLIC[0], &[BANNED]).has("status: NXDOMAIN");
+    gateway.kill();
+    std::thread::sleep(Duration::from_secs(6));
+    dig(&lab, PUBLIC[0], &[BANNED]).has("status: NXDOMAIN");
+    assert_eq!(dig(&lab, PUBLIC[0], &["ksn-a-geo.kaspersky-labs.com"]).status(), "");
+    dig(&lab, PUBLIC[0], &["www.example.org"]).has(&ORDINARY.to_string());
+    assert!(!got_out(&lab, BANNED) && !got_out(&lab, "ksn-a-geo.kaspersky-labs.com"));
+    let unload =
+        lab.command(Side::Gateway, env!("CARGO_BIN_EXE_interdict")).args(["unload", "--pin", &pin]).output();
+    assert_eq!(String::from_utf8(unload.unwrap().stdout).unwrap(), format!("detached from {LAN}\n"));
+    dig(&lab, PUBLIC[0], &[BANNED]).has(&VENDOR.to_string());
+}
+
+fn other_names_go_as_the_policy_says() {
+    let lab = lab();
+    let gateway = start(&lab, &with_egress("plain = \"log\""));
+    for (transport, protocol) in [("+notcp", "udp"), ("+tcp", "tcp")] {
+        dig(&lab, PUBLIC[0], &[transport, WHO_ARE_YOU]).has("8.8.8.8");
+        let event = gateway.event("going around us is on record", |event| {
+            event["rule"] == "egress-plain" && event["asked"]["protocol"] == protocol
+        });
+        assert_eq!(event["asked"]["address"], "8.8.8.8");
+        assert!(!event.to_string().contains(WHO_ARE_YOU), "whose name it was is nobody's business");
+    }
+    gateway.write_policy(&with_egress("plain = \"redirect\""));
+    for transport in ["+notcp", "+tcp"] {
+        // Our own upstream answers, in the name of the resolver asked.
+        dig(&lab, PUBLIC[0], &[transport, WHO_ARE_YOU]).has(&RESOLVER.to_string());
+        dig(&lab, PUBLIC[0], &[transport, BANNED]).has("status: NXDOMAIN");
+    }
+    gateway.write_policy(&with_egress("plain = \"block\""));
+    for transport in ["+notcp", "+tcp"] {
+        assert_eq!(dig(&lab, PUBLIC[0], &[transport, "blocked.example.org"]).status(), "");
+        dig(&lab, GATEWAY, &[transport, "www.example.org"]).has(&ORDINARY.to_string());
+    }
+    assert!(!got_out(&lab, "blocked.example.org"));
+    gateway.write_policy(&with_egress("plain = \"block\"\nresolvers = [\"8.8.8.8\"]"));
+    dig(&lab, PUBLIC[0], &[WHO_ARE_YOU]).has("8.8.8.8");
+    assert_eq!(dig(&lab, PUBLIC[1], &[WHO_ARE_YOU]).status(), "");
+}
+
+fn encrypted_dns_goes_as_the_policy_says() {
+    let lab = lab();
+    for (address, port) in [(PUBLIC[0], 853), (PUBLIC[0], 443), (ORDINARY, 853)] {
+        lab.serve_tcp((address, port).into()).unwrap();
+    }
+    let gateway = start(&lab, &with_egress("dot = \"log\"\ndoh = \"log\""));
+    assert!(lab.connects((PUBLIC[0], 853).into()).unwrap() && lab.connects((PUBLIC[0], 443).into()).unwrap());
+    for rule in ["egress-dot", "egress-doh"] {
+        gateway.event("it is on record", |event| event["rule"] == rule && event["verdict"] == "log");
+    }
+    gateway.write_policy(&with_egress("dot = \"block\"\ndoh = \"block\""));
+    assert!(
+        !lab.connects((PUBLIC[0], 853).into()).unwrap() && !lab.connects((PUBLIC[0], 443).into()).unwrap()
+    );
+    assert!(!lab.connects((ORDINARY, 853).into()).unwrap() && lab.connects((ORDINARY, 443).into()).unwrap());
+    // Their names are refused as well.
+    assert_eq!(lab.ask("dns.google").unwrap(), Reply::Code("Query Refused".into()));
+    let why = gateway.why(&["8.8.8.8:853/tcp", "8.8.8.8:443/tcp", "dns.google"]);
+    let rules: Vec<_> = why.as_array().unwrap().iter().map(|why| why["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, ["egress-dot", "egress-doh", "egress-doh"]);
+    gateway.write_policy(&with_egress("dot = \"allow\"\ndoh = \"allow\""));
+    assert!(lab.connects((PUBLIC[0], 853).into()).unwrap() && lab.connects((PUBLIC[0], 443).into()).unwrap());
+}
+
+fn the_products_burst_is_an_event() {
+    let lab = lab();
+    let _link = lab.take_what_is_sent_back().unwrap();
+    let gateway = start(&lab, POLICY);
+    for resolver in PUBLIC {
+        dig(&lab, resolver, &[BANNED]).has("status: NXDOMAIN");
+    }
+    let burst = gateway.event("the burst is told", |event| event["act"] == "fallback.burst");
+    assert_eq!(burst["client"], CLIENT.to_string());
+    assert_eq!(burst["detail"]["resolvers"].as_array().unwrap().len(), 3);
+}
