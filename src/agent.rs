@@ -97,8 +97,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let mut recorder = None;
     if let Some(plane) = &mut plane {
         let (events, answers) = (plane.events()?, plane.answers());
-        recorder =
-            Some(PacketRecorder::start(events, answers, log.clone(), policies.clone(), fallback.clone()));
+        let (policies, fallback) = (policies.clone(), fallback.clone());
+        let ours = listen.iter().map(SocketAddr::ip).collect();
+        recorder = Some(PacketRecorder::start(events, answers, log.clone(), policies, fallback, ours));
     }
     let answers = plane.as_ref().map(PacketPlane::answers);
     let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));

@@ -217,10 +217,6 @@ fn words(words: impl IntoIterator<Item = &'static str>) -> impl TypedValueParser
     PossibleValuesParser::new(words)
 }
 
-/// What shells say of a program that SIGPIPE ended (128 and the number of the signal). Rust programs ignore that
-/// signal, so a verb whose reader has gone, as in `interdict status | head -3`, ends by itself.
-pub const ENDED_BY_SIGPIPE: u8 = 128 + 13;
-
 /// What a verb found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -261,7 +257,7 @@ impl Cli {
         match outcome {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::Finding) => ExitCode::from(1),
-            Err(error) if out::reader_left(&error) => ExitCode::from(ENDED_BY_SIGPIPE),
+            Err(error) if out::reader_left(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("interdict: {error:#}");
                 ExitCode::from(2)

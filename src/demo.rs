@@ -5,11 +5,12 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use hickory_proto::rr::RecordType;
 use interdict_policy::packs;
 
 use crate::cli::Outcome;
 use crate::control::{self, Request};
-use crate::lab::{GATEWAY, LAN, Lab, ORDINARY, RESOLVER, Reply, Side, VENDOR};
+use crate::lab::{GATEWAY, LAN, Lab, ORDINARY, PUBLIC, RESOLVER, Reply, Side, VENDOR};
 
 /// A port that no rule names.
 const PORT: u16 = 443;
@@ -23,6 +24,7 @@ pub(crate) fn demo() -> anyhow::Result<Outcome> {
         "three network namespaces on this machine, without a way out",
     );
     let lab = Lab::new()?;
+    let _link = lab.take_what_is_sent_back()?;
     lab.serve_dns()?;
     lab.serve_tcp(SocketAddr::from((ORDINARY, PORT)))?;
     lab.serve_tcp(SocketAddr::from((VENDOR, PORT)))?;
@@ -43,7 +45,28 @@ pub(crate) fn demo() -> anyhow::Result<Outcome> {
     expected &=
         ask(&lab, "s07.upd.kaspersky.com", &Reply::NxDomain, "an update server of the vendor does not")?;
 
-    say("4. The client connects to addresses", "");
+    say(
+        "4. The client asks a public resolver instead",
+        "as the banned product does; nothing of this resolver's is configured anywhere",
+    );
+    let public = PUBLIC[0];
+    let at_public = |name: &str, wanted: &Reply, why: &str| {
+        let reply = lab.ask_at(public.into(), name, RecordType::A)?;
+        Ok::<_, anyhow::Error>(told(
+            &format!("{name} at {public} -> {}", shown(&reply)),
+            why,
+            reply == *wanted,
+        ))
+    };
+    let ordinary = Reply::Address(IpAddr::V4(ORDINARY));
+    expected &= at_public("www.example.org", &ordinary, "an ordinary name is answered by that resolver")?;
+    expected &= at_public(
+        "s07.upd.kaspersky.com",
+        &Reply::NxDomain,
+        "the kernel answers for it; the question got no further",
+    )?;
+
+    say("5. The client connects to addresses", "");
     expected &= connect(&lab, IpAddr::V4(ORDINARY), true, "an ordinary server is reached")?;
     expected &= connect(
         &lab,
@@ -53,7 +76,7 @@ pub(crate) fn demo() -> anyhow::Result<Outcome> {
     )?;
 
     say(
-        "5. A name that is only logged",
+        "6. A name that is only logged",
         "its address is in a blocked network, and opens for as long as the answer lasts",
     );
     let logged = Reply::Address(IpAddr::V4(VENDOR));
@@ -62,13 +85,13 @@ pub(crate) fn demo() -> anyhow::Result<Outcome> {
     expected &= connect(&lab, IpAddr::V4(VENDOR), true, "the address it resolved to is open now")?;
 
     say(
-        "6. The policy is edited while all this runs",
+        "7. The policy is edited while all this runs",
         "a file with one more rule is saved in the policy folder",
     );
     agent.add_rule()?;
     expected &= ask(&lab, "www.example.org", &Reply::NxDomain, "what it names no longer resolves")?;
 
-    say("7. The record", "every contact that concerns the ban, by which rule, under which policy");
+    say("8. The record", "every contact that concerns the ban, by which rule, under which policy");
     // Contacts of the kernel plane are recorded within a second.
     std::thread::sleep(Duration::from_millis(1500));
     agent.tail()?;
@@ -93,12 +116,15 @@ fn say(title: &str, more: &str) {
 
 fn ask(lab: &Lab, name: &str, wanted: &Reply, why: &str) -> anyhow::Result<bool> {
     let reply = lab.ask(name)?;
-    let shown = match &reply {
+    Ok(told(&format!("{name} -> {}", shown(&reply)), why, reply == *wanted))
+}
+
+fn shown(reply: &Reply) -> String {
+    match reply {
         Reply::Address(address) => address.to_string(),
         Reply::NxDomain => "no such name (NXDOMAIN)".into(),
         Reply::Code(code) => code.clone(),
-    };
-    Ok(told(&format!("{name} -> {shown}"), why, reply == *wanted))
+    }
 }
 
 fn connect(lab: &Lab, to: IpAddr, wanted: bool, why: &str) -> anyhow::Result<bool> {
@@ -108,7 +134,7 @@ fn connect(lab: &Lab, to: IpAddr, wanted: bool, why: &str) -> anyhow::Result<boo
 }
 
 fn told(what: &str, why: &str, right: bool) -> bool {
-    println!("   {} {what:55} {why}", if right { "✓" } else { "✗" });
+    println!("   {} {what:66} {why}", if right { "✓" } else { "✗" });
     right
 }
 

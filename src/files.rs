@@ -27,13 +27,25 @@ const STICKY: u32 = 0o1000;
 /// # Errors
 /// Every problem of every file.
 pub fn compile_paths(paths: &[PathBuf], profile: Option<&str>) -> Result<Compiled, Problems> {
+    compile_noted(paths, &Options { egress_rules: false, ..as_enforced(profile) })
+}
+
+/// The same with the rules that `[egress_dns]` stands for, as where it is enforced.
+///
+/// # Errors
+/// Every problem of every file.
+pub(crate) fn compile_enforced(paths: &[PathBuf], profile: Option<&str>) -> Result<Compiled, Problems> {
+    compile_noted(paths, &as_enforced(profile))
+}
+
+fn compile_noted(paths: &[PathBuf], options: &Options) -> Result<Compiled, Problems> {
     let Read { sources, doubts, passed_over } = read(paths)?;
-    let mut compiled = compile_with(&sources, &options(profile))?;
+    let mut compiled = compile_with(&sources, options)?;
     doubts.iter().chain(&passed_over).for_each(|note| compiled.notes.push(note.clone()));
     Ok(compiled)
 }
 
-/// The same for the agent, which takes no policy that anyone but root and its own user could have written.
+/// The same as it is enforced, for the agent, which takes no policy that anyone but root and its own user could have written.
 ///
 /// # Errors
 /// Every problem of every file.
@@ -45,12 +57,12 @@ pub fn compile_trusted(paths: &[PathBuf], profile: Option<&str>) -> Result<Compi
         doubts.iter().for_each(|doubt| problems.push(refused(doubt)));
         return Err(problems);
     }
-    let mut compiled = compile_with(&sources, &options(profile))?;
+    let mut compiled = compile_with(&sources, &as_enforced(profile))?;
     passed_over.iter().for_each(|note| compiled.notes.push(note.clone()));
     Ok(compiled)
 }
 
-fn options(profile: Option<&str>) -> Options {
+fn as_enforced(profile: Option<&str>) -> Options {
     Options { profile: profile.map(str::to_owned), at: Timestamp::now(), egress_rules: true }
 }
 

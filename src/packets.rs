@@ -198,8 +198,8 @@ impl Policies {
         known.recent.truncate(RECENT_POLICIES);
     }
 
-    /// The event of a contact.
-    fn entry(&self, contact: &Contact) -> Entry {
+    /// The event of a contact. `ours` are the resolvers that a question may well be sent to.
+    fn entry(&self, contact: &Contact, ours: &[IpAddr]) -> Entry {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let role = known.roles.get(&contact.rule).map_or("", String::as_str);
         let policy = known.recent.iter().find(|policy| policy.digest() == contact.digest);
@@ -209,7 +209,7 @@ impl Policies {
             let rule = policy.find_rule(contact.rule.as_str()).filter(|_| exempt)?;
             policy.exemption(client, rule, contact.first.wall.try_into().ok()?)
         });
-        entry(contact, role)
+        entry(contact, role, ours)
             .of_unit(unit.map(|unit| unit.id.as_str()))
             .exempt_by(exemption.map(|exemption| exemption.id.as_str()))
     }
@@ -229,6 +229,7 @@ impl PacketRecorder {
         log: Log,
         policies: Policies,
         fallback: Arc<Fallback>,
+        ours: Vec<IpAddr>,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -241,12 +242,12 @@ impl PacketRecorder {
                     if let (Some(client), Some(_)) = (contact.client, &contact.question) {
                         fallback.saw(client, contact.remote, contact.digest);
                     }
-                    log.record(policies.entry(&contact));
+                    log.record(policies.entry(&contact, &ours));
                 });
                 if stop || swept_at.elapsed() >= SWEEP_EVERY {
                     swept_at = Instant::now();
                     answers.expire();
-                    if let Err(error) = events.sweep(|contact| log.record(policies.entry(&contact))) {
+                    if let Err(error) = events.sweep(|contact| log.record(policies.entry(&contact, &ours))) {
                         tracing::warn!(%error, "the counts of contacts could not be read");
                     }
                 }
@@ -273,9 +274,10 @@ fn wait(events: &EventReader) {
     let _ = poll(&mut waiting.each_ref().map(|ring| PollFd::new(ring, PollFlags::IN)), Some(&timeout));
 }
 
-fn entry(contact: &Contact, role: &str) -> Entry {
+fn entry(contact: &Contact, role: &str, ours: &[IpAddr]) -> Entry {
     if let (Some(question), Some(client)) = (&contact.question, contact.client) {
-        return question_entry(contact, client, question, role);
+        let resolver = Some(contact.remote).filter(|resolver| !ours.contains(resolver));
+        return question_entry(contact, client, question, resolver, role);
     }
     let protocol = match contact.protocol {
         1 => "icmp".into(),
@@ -298,14 +300,16 @@ fn entry(contact: &Contact, role: &str) -> Entry {
 }
 
 /// The event of a question that the kernel answered.
-fn question_entry(contact: &Contact, client: IpAddr, question: &Question, role: &str) -> Entry {
+fn question_entry(
+    contact: &Contact,
+    client: IpAddr,
+    question: &Question,
+    resolver: Option<IpAddr>,
+    role: &str,
+) -> Entry {
     let name = Name::from_wire(&question.name).map_or_else(String::new, |name| name.to_string());
-    let asked = Asked::Name {
-        name,
-        rtype: RecordType::from(question.qtype).to_string(),
-        via: None,
-        resolver: Some(contact.remote),
-    };
+    let asked =
+        Asked::Name { name, rtype: RecordType::from(question.qtype).to_string(), via: None, resolver };
     Entry::dns("xdp", client, asked, contact.verdict, contact.rule.as_str(), role, contact.digest).counted(
         contact.count,
         contact.first.wall,

@@ -58,7 +58,8 @@ fn for_people(line: &str) -> String {
     let what = match asked["name"].as_str() {
         Some(name) => {
             let via = asked["via"].as_str().map_or(String::new(), |via| format!(" (via {via})"));
-            format!("{name} {}{via}", text(&asked["type"]))
+            let at = asked["resolver"].as_str().map_or(String::new(), |resolver| format!(" at {resolver}"));
+            format!("{name} {}{at}{via}", text(&asked["type"]))
         }
         None => {
             let port = asked["port"].as_u64().map_or(String::new(), |port| format!(" port {port}"));

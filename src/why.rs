@@ -165,7 +165,7 @@ fn judge(args: &WhyArgs) -> anyhow::Result<Option<Judge>> {
             Err(_) => {}
         }
     }
-    match files::compile_paths(&args.policy, args.profile.as_deref()) {
+    match files::compile_enforced(&args.policy, args.profile.as_deref()) {
         Ok(compiled) => {
             let asker = Asker { client: args.client, at: Timestamp::now() };
             Ok(Some(Judge::Policy { policy: Box::new(compiled.policy), asker }))

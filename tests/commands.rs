@@ -25,7 +25,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(import_prints_a_policy_and_tells_what_it_leaves_out),
         case!(bad_starts_say_what_to_do),
         case!(a_file_in_the_place_of_the_control_socket_is_kept),
-        case!(a_closed_pipe_ends_a_verb_quietly),
     ]
 }
 
@@ -372,17 +371,6 @@ fn a_file_in_the_place_of_the_control_socket_is_kept() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("precious is there and is no socket"), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_to_string(path("precious")).unwrap(), "kept");
-}
-
-fn a_closed_pipe_ends_a_verb_quietly() {
-    for words in
-        ["interdict schema | head -1", "interdict check | true", "interdict why a.test --json | true"]
-    {
-        let program = env!("CARGO_BIN_EXE_interdict");
-        let line = words.replacen("interdict", program, 1);
-        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{words}: {}", text(&output.stderr));
-    }
 }
 
 fn why_reads_a_batch() {
