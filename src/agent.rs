@@ -318,7 +318,7 @@ async fn look_after_interfaces(guard: Arc<Guard>) {
 const ADDRESSES_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the service going; where it listens on wildcards, on the addresses that the machine has.
-async fn follow_addresses(agent: Arc<Agent>, mut dns: Service<FilterHandler<Forwarder>>) {
+async fn follow_addresses(agent: Arc<Agent>, mut dns: Service<Forwarder>) {
     loop {
         tokio::time::sleep(ADDRESSES_EVERY).await;
         if dns.follow() {

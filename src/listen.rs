@@ -10,8 +10,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::bail;
-use interdict_dns_filter::hickory_server::server::RequestHandler;
-use interdict_dns_filter::{Connections, Counters, ListenError, Listeners};
+use interdict_dns_filter::{Connections, Counters, FilterHandler, ListenError, Listeners, Next};
 use interdict_ebpf_loader::{LocalAddress, local_addresses};
 use tokio::task::JoinSet;
 
@@ -92,11 +91,11 @@ pub(crate) struct Bound {
 }
 
 /// Serves DNS on the addresses that are there.
-pub(crate) struct Service<H> {
+pub(crate) struct Service<N> {
     listen: Listen,
     /// Where no listener may be, since questions would go round in a circle.
     upstreams: Vec<SocketAddr>,
-    handler: Arc<H>,
+    handler: Arc<FilterHandler<N>>,
     connections: Connections,
     counters: Arc<Counters>,
     /// By the address that was asked for.
@@ -129,11 +128,11 @@ struct Served {
     _tasks: JoinSet<()>,
 }
 
-impl<H: RequestHandler> Service<H> {
+impl<N: Next> Service<N> {
     pub(crate) fn new(
         listen: Listen,
         upstreams: Vec<SocketAddr>,
-        handler: Arc<H>,
+        handler: Arc<FilterHandler<N>>,
         connections: Connections,
         counters: Arc<Counters>,
     ) -> Self {

@@ -4,6 +4,7 @@
 
 mod commands;
 mod diagnostics;
+mod differential;
 mod dns;
 mod embed;
 mod export;
@@ -18,6 +19,7 @@ use libtest_mimic::Arguments;
 fn main() {
     let arguments = Arguments::from_args();
     let cases = [
+        differential::cases(),
         dns::cases(),
         embed::cases(),
         export::cases(),

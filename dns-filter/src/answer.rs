@@ -17,7 +17,7 @@ pub(crate) async fn send_blocked<R: ResponseHandler>(
 ) -> Option<ResponseInfo> {
     let mut buffer = [0; ANSWER_BUFFER_BYTES];
     let answer = write_answer(query, &Template::of(rule), soa_labels_left, &mut buffer)?;
-    // hickory sends what it has encoded itself; what it reads here it writes again byte for byte (tested).
+    // hickory sends what it has encoded itself: the same message, with names compressed in its own way.
     let message = Message::from_vec(answer).ok()?;
     send(&message, request, &mut to).await
 }

@@ -16,8 +16,10 @@ use crate::clients::Clients;
 use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Filter, Judgement, Seen};
 
-const CLASS_IN: u16 = 1;
-const CLASS_ANY: u16 = 255;
+/// The Internet's class.
+pub(crate) const CLASS_IN: u16 = 1;
+/// Any class.
+pub(crate) const CLASS_ANY: u16 = 255;
 
 /// What answers the questions that no rule blocks.
 #[async_trait]

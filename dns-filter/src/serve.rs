@@ -1,19 +1,12 @@
-//! Listeners: bound before anything is served, and started again when one dies.
+//! Listeners: bound before anything is served.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
-use hickory_server::Server;
-use hickory_server::net::runtime::Time;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-
-use crate::counters::{Counters, count};
+use crate::counters::Counters;
+use crate::handler::{FilterHandler, Next};
 use crate::tcp::{self, Connections};
-
-/// How long after its death a listener is started again.
-const RESTART_AFTER: Duration = Duration::from_millis(200);
+use crate::udp;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -74,23 +67,20 @@ impl Listeners {
         self.sockets.iter().map(|(address, ..)| *address).collect()
     }
 
-    /// Serves every socket until the tasks are dropped. hickory ends a UDP listener for good on some errors that
-    /// pass, so each has a server of its own that is started again on the same socket.
-    pub fn serve<H: RequestHandler>(
+    /// Serves every socket until the tasks are dropped.
+    pub fn serve<N: Next>(
         self,
-        handler: &Arc<H>,
+        handler: &Arc<FilterHandler<N>>,
         connections: &Connections,
         counters: &Arc<Counters>,
     ) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
         for (address, udp, tcp) in self.sockets {
-            let (shared, counted) = (handler.clone(), counters.clone());
+            let shared = handler.clone();
             tasks.spawn(async move {
-                loop {
-                    let mut server = Server::new(Shared(shared.clone()));
-                    let socket = udp.try_clone().and_then(tokio::net::UdpSocket::from_std);
-                    restarted(socket.map(|socket| server.register_socket(socket)), server, address, &counted)
-                        .await;
+                match tokio::net::UdpSocket::from_std(udp) {
+                    Ok(socket) => udp::serve(socket, shared).await,
+                    Err(error) => tracing::error!(%address, %error, "UDP is not served"),
                 }
             });
             let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
@@ -102,31 +92,5 @@ impl Listeners {
             });
         }
         tasks
-    }
-}
-
-/// Waits for the end of a server, which is always too early.
-async fn restarted<H: RequestHandler>(
-    registered: std::io::Result<()>,
-    mut server: Server<H>,
-    address: SocketAddr,
-    counters: &Counters,
-) {
-    let ended = match registered {
-        Ok(()) => server.block_until_done().await.map_err(|e| e.to_string()),
-        Err(e) => Err(e.to_string()),
-    };
-    count(&counters.listener_restarts);
-    tracing::warn!(%address, ?ended, "a listener ended and is started again");
-    tokio::time::sleep(RESTART_AFTER).await;
-}
-
-/// One handler behind several servers.
-struct Shared<H>(Arc<H>);
-
-#[async_trait]
-impl<H: RequestHandler> RequestHandler for Shared<H> {
-    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, to: R) -> ResponseInfo {
-        self.0.handle_request::<R, T>(request, to).await
     }
 }

@@ -6,21 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use hickory_proto::rr::Record;
-use hickory_proto::serialize::binary::BinEncoder;
-use hickory_server::net::NetError;
-use hickory_server::net::runtime::TokioTime;
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponse;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::clients::Clients;
 use crate::counters::{Counters, count};
+use crate::handler::{FilterHandler, Next};
+use crate::respond::Received;
 
 /// Connections at one time, over all listeners; more are closed and counted. Each costs a file descriptor, and the rest
 /// of the program needs some too.
@@ -86,9 +79,9 @@ impl Drop for Place {
 }
 
 /// Serves a listener until the future is dropped, and its connections with it.
-pub(crate) async fn serve<H: RequestHandler>(
+pub(crate) async fn serve<N: Next>(
     listener: TcpListener,
-    handler: Arc<H>,
+    handler: Arc<FilterHandler<N>>,
     connections: Connections,
     counters: Arc<Counters>,
 ) {
@@ -114,9 +107,9 @@ pub(crate) async fn serve<H: RequestHandler>(
             count(&counters.tcp_refused);
             continue;
         };
-        let (handler, counters) = (handler.clone(), counters.clone());
+        let handler = handler.clone();
         conversations.spawn(async move {
-            let ended = converse(stream, client, &*handler, &counters).await;
+            let ended = converse(stream, client, &handler).await;
             drop(place);
             if let Err(error) = ended {
                 tracing::debug!(%client, %error, "a TCP connection ended");
@@ -125,14 +118,12 @@ pub(crate) async fn serve<H: RequestHandler>(
     }
 }
 
-async fn converse<H: RequestHandler>(
+async fn converse<N: Next>(
     stream: TcpStream,
     client: SocketAddr,
-    handler: &H,
-    counters: &Counters,
+    handler: &FilterHandler<N>,
 ) -> io::Result<()> {
-    let (mut questions, answers) = stream.into_split();
-    let answers = Answers(Arc::new(tokio::sync::Mutex::new(answers)));
+    let (mut questions, mut answers) = stream.into_split();
     loop {
         let message = timeout(PATIENCE, async {
             let mut message = vec![0; usize::from(questions.read_u16().await?)];
@@ -140,61 +131,12 @@ async fn converse<H: RequestHandler>(
             io::Result::Ok(message)
         });
         let message = message.await??;
-        let malformed = format_error(&message);
-        match (Request::from_bytes(message, client, Protocol::Tcp), malformed) {
-            (Ok(request), _) => drop(handler.handle_request::<_, TokioTime>(&request, answers.clone()).await),
-            (Err(_), Some(answer)) => {
-                count(&counters.malformed);
-                answers.send(&answer).await?;
-            }
-            (Err(_), None) => count(&counters.malformed),
+        let received = Received { message: &message, client, tcp: true, asked: None };
+        if let Some(answer) = handler.respond(&received).await {
+            let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+            let framed = [&length.to_be_bytes()[..], &answer].concat();
+            timeout(PATIENCE, answers.write_all(&framed)).await??;
         }
-    }
-}
-
-/// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header,
-/// or it is not a question's, and so deserves no answer.
-fn format_error(message: &[u8]) -> Option<[u8; 12]> {
-    const ANSWER: u8 = 0x80;
-    const OPCODE_AND_RD: u8 = 0x79;
-    const FORMERR: u8 = 1;
-    let header: &[u8; 12] = message.first_chunk()?;
-    let is_question = header[2] & ANSWER == 0;
-    let flags = [ANSWER | header[2] & OPCODE_AND_RD, FORMERR];
-    is_question.then_some([header[0], header[1], flags[0], flags[1], 0, 0, 0, 0, 0, 0, 0, 0])
-}
-
-/// Where the answers of one connection go.
-#[derive(Clone)]
-struct Answers(Arc<tokio::sync::Mutex<OwnedWriteHalf>>);
-
-impl Answers {
-    async fn send(&self, message: &[u8]) -> io::Result<()> {
-        let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-        let framed = [&length.to_be_bytes(), message].concat();
-        timeout(PATIENCE, async { self.0.lock().await.write_all(&framed).await }).await?
-    }
-}
-
-#[async_trait]
-impl ResponseHandler for Answers {
-    async fn send_response<'a>(
-        &mut self,
-        response: MessageResponse<
-            '_,
-            'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-        >,
-    ) -> Result<ResponseInfo, NetError> {
-        let mut message = Vec::with_capacity(512);
-        let mut encoder = BinEncoder::new(&mut message);
-        encoder.set_max_size(u16::MAX);
-        let info = response.destructive_emit(&mut encoder)?;
-        self.send(&message).await?;
-        Ok(info)
     }
 }
 
@@ -219,13 +161,5 @@ mod tests {
         assert!(connections.take_place(client(999)).is_some());
         drop(places);
         assert!(connections.open().of_client.is_empty() && connections.open().all == 0);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_a_format_error() {
-        let question = [7, 9, 0x79, 0x20, 0, 1, 0, 0, 0, 0, 0, 0];
-        assert_eq!(format_error(&question), Some([7, 9, 0xf9, 1, 0, 0, 0, 0, 0, 0, 0, 0]));
-        assert_eq!(format_error(&question[..11]), None);
-        assert_eq!(format_error(&[7, 9, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0]), None);
     }
 }

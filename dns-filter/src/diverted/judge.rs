@@ -1,17 +1,8 @@
 //! What becomes of one diverted message, whatever brought it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
 use hickory_proto::op::Message;
-use hickory_proto::rr::Record;
-use hickory_proto::serialize::binary::BinEncoder;
-use hickory_server::net::NetError;
-use hickory_server::net::runtime::TokioTime;
-use hickory_server::net::xfer::Protocol;
-use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponse;
 use interdict_dns_wire::{Malformed, Query};
 use interdict_policy::{Name, PlainEgress, Policy, RuleIndex, Unjudged, Verdict};
 
@@ -19,6 +10,7 @@ use crate::counters::{count, count_verdict};
 use crate::filter::{Egress, Judgement, Seen};
 use crate::forward::{Forwarder, tell_addresses};
 use crate::handler::FilterHandler;
+use crate::respond::Received;
 
 /// A message on its way from a client to another resolver.
 #[derive(Clone, Copy)]
@@ -119,11 +111,8 @@ fn tell(
 
 /// Our own answer, as the sinkhole gives it. `None` where it gives none.
 pub(super) async fn answer(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> Option<Vec<u8>> {
-    let protocol = if diverted.tcp { Protocol::Tcp } else { Protocol::Udp };
-    let request = Request::from_bytes(diverted.message.to_vec(), diverted.client, protocol).ok()?;
-    let caught = Caught { bytes: Arc::default(), protocol };
-    handler.handle::<_, TokioTime>(&request, Some(diverted.asked.ip()), caught.clone()).await;
-    caught.bytes.lock().unwrap_or_else(PoisonError::into_inner).take()
+    let Diverted { message, client, asked, tcp } = *diverted;
+    handler.respond(&Received { message, client, tcp, asked: Some(asked.ip()) }).await
 }
 
 /// Tells of the addresses in an answer to a question that a rule lets through.
@@ -131,39 +120,5 @@ pub(super) fn tell_answer(handler: &FilterHandler<Forwarder>, judged: &Judgement
     if let (Some((rule, verdict)), Ok(message)) = (judged.decided(), Message::from_vec(answer)) {
         let observer = handler.filter().observer();
         tell_addresses(observer, rule, verdict, judged.client(), &message);
-    }
-}
-
-/// Catches the bytes that a handler sends.
-#[derive(Clone)]
-struct Caught {
-    bytes: Arc<Mutex<Option<Vec<u8>>>>,
-    protocol: Protocol,
-}
-
-#[async_trait]
-impl ResponseHandler for Caught {
-    async fn send_response<'a>(
-        &mut self,
-        response: MessageResponse<
-            '_,
-            'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-            impl Iterator<Item = &'a Record> + Send + 'a,
-        >,
-    ) -> Result<ResponseInfo, NetError> {
-        // As hickory's own handle does it: what the client takes over UDP, or 512 bytes (RFC 1035 §4.2.1).
-        let limit = match self.protocol {
-            Protocol::Udp => response.edns().map_or(512, |edns| edns.max_payload()),
-            _ => u16::MAX,
-        };
-        let mut bytes = Vec::with_capacity(512);
-        let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(limit);
-        let info = response.destructive_emit(&mut encoder)?;
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
-        Ok(info)
     }
 }

@@ -1,8 +1,8 @@
 //! What the programs counted.
 
-use std::{collections::BTreeMap, io::ErrorKind, thread, time::Duration};
+use std::collections::BTreeMap;
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{MapData, MapError, PerCpuArray};
 use interdict_ebpf_shared::{
     count::{Count, Exit, Loss, RuleCounts},
     maps,
@@ -15,10 +15,6 @@ use crate::{
     registry::{Registry, word_of},
     staging::named,
 };
-
-/// How often an entry is tried again for which the kernel had no memory, and after what time.
-const NO_MEMORY_ATTEMPTS: u32 = 50;
-const NO_MEMORY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Everything that was counted since the agent started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,38 +44,10 @@ pub struct RuleCount {
 pub(crate) struct CounterMaps {
     pub(crate) exits: PerCpuArray<MapData, u64>,
     pub(crate) losses: PerCpuArray<MapData, u64>,
-    pub(crate) rules: PerCpuHashMap<MapData, u32, RuleCounts>,
-    /// The slots that have counts.
-    pub(crate) rules_added: usize,
+    pub(crate) rules: PerCpuArray<MapData, RuleCounts>,
 }
 
 impl CounterMaps {
-    /// Makes room for the counts of the first so many slots.
-    ///
-    /// The programs find the entry there, and never add one: so counting cannot fail for want of memory.
-    pub(crate) fn add_rules(&mut self, slots: usize) -> Result<(), Error> {
-        let failed = |source| Error::System { doing: "count the CPUs", source };
-        let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
-        for slot in self.rules_added..slots {
-            let zeros = || PerCpuValues::try_from(vec![RuleCounts::default(); cpus]).map_err(failed);
-            let mut added = self.rules.insert(slot as u32, zeros()?, 0);
-            // The kernel takes memory for an entry from a store that it fills in the background: many entries in a row
-            // can find it empty for a moment.
-            for _ in 0..NO_MEMORY_ATTEMPTS {
-                match &added {
-                    Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::OutOfMemory => {
-                        thread::sleep(NO_MEMORY_PAUSE);
-                        added = self.rules.insert(slot as u32, zeros()?, 0);
-                    }
-                    _ => break,
-                }
-            }
-            added.map_err(named(maps::RULE_COUNTS))?;
-            self.rules_added = slot + 1;
-        }
-        Ok(())
-    }
-
     pub(crate) fn read(&self, registry: &Registry) -> Result<Counters, Error> {
         let mut counters = Counters::default();
         for &exit in Exit::ALL {
@@ -90,7 +58,7 @@ impl CounterMaps {
             let count = sum(&self.losses, loss as u32).map_err(named(maps::LOSSES))?;
             counters.losses.insert(loss.name(), count);
         }
-        for (slot, rule) in registry.rules().iter().enumerate().take(self.rules_added) {
+        for (slot, rule) in registry.rules().iter().enumerate() {
             for (verdict, count) in self.read_rule(slot as u32)? {
                 counters.rules.push(RuleCount { rule: rule.clone(), verdict: word_of(verdict), count });
             }

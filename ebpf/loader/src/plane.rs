@@ -126,7 +126,6 @@ impl PacketPlane {
                 exits: object::take(&mut object, maps::EXITS)?,
                 losses: object::take(&mut object, maps::LOSSES)?,
                 rules: object::take(&mut object, maps::RULE_COUNTS)?,
-                rules_added: 0,
             },
             events: Some(Events {
                 rings: (object::take(&mut object, maps::EVENTS)?, object::take(&mut object, maps::QUERIES)?),
@@ -355,10 +354,7 @@ impl PacketPlane {
     /// The slots of a policy's rules, by position.
     fn slots(&mut self, policy: &Policy) -> Result<Vec<u32>, Error> {
         let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
-        let slots = policy.rules().iter().map(|rule| registry.slot_for(&rule.id));
-        let slots = slots.collect::<Result<_, _>>()?;
-        self.counters.add_rules(registry.rules().len())?;
-        Ok(slots)
+        policy.rules().iter().map(|rule| registry.slot_for(&rule.id)).collect()
     }
 }
 

@@ -8,10 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use aya::maps::{HashMap as BpfHashMap, LpmTrie, MapData, SockMap, lpm_trie::Key};
+use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, MapData, SockMap, lpm_trie::Key};
 use interdict_ebpf_shared::{
     Address, control,
-    limits::{MAX_CLIENTS, MAX_OURS},
+    limits::{MAX_CLIENTS, MAX_INTERFACES, MAX_OURS},
     maps,
     query::{BROADCAST, DivertSocket, Interface as InterfaceEntry, OURS},
 };
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct Maps {
     pub(crate) clients: LpmTrie<MapData, [u32; 4], u32>,
     pub(crate) ours: BpfHashMap<MapData, Address, u32>,
-    pub(crate) interfaces: BpfHashMap<MapData, u32, InterfaceEntry>,
+    pub(crate) interfaces: Array<MapData, InterfaceEntry>,
     pub(crate) divert: SockMap<MapData>,
 }
 
@@ -124,19 +124,20 @@ impl Resolver {
         for interface in lan {
             let answers = self.answers(interface)?;
             if answers == Answers::InKernel {
-                wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, zero: [0; 2] });
+                wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, answers: 1 });
             }
             told.push((interface.name.clone(), answers));
         }
         // The self-test and benchmarks run the programs on the loopback interface, whose address is all zero.
-        wanted.entry(LOOPBACK).or_default();
+        wanted.entry(LOOPBACK).or_insert(InterfaceEntry { mac: [0; 6], answers: 1 });
         for (&index, entry) in
             wanted.iter().filter(|(index, entry)| self.interfaces.get(index) != Some(entry))
         {
-            self.maps.interfaces.insert(index, entry, 0).map_err(named(maps::INTERFACES))?;
+            self.maps.interfaces.set(index, entry, 0).map_err(named(maps::INTERFACES))?;
         }
-        for index in self.interfaces.keys().filter(|index| !wanted.contains_key(index)) {
-            let _ = self.maps.interfaces.remove(index);
+        for &index in self.interfaces.keys().filter(|index| !wanted.contains_key(index)) {
+            let nothing = InterfaceEntry::default();
+            self.maps.interfaces.set(index, nothing, 0).map_err(named(maps::INTERFACES))?;
         }
         self.interfaces = wanted;
         Ok(told)
@@ -146,6 +147,7 @@ impl Resolver {
     fn answers(&self, interface: &InterfaceInfo) -> Result<Answers, Error> {
         Ok(match self.answering.in_kernel {
             InKernel::Never => Answers::HandedUp("the configuration says so"),
+            _ if interface.index >= MAX_INTERFACES => Answers::HandedUp("its index is too high"),
             InKernel::Always => Answers::InKernel,
             InKernel::Auto
                 if network::has_vlans(interface.index)? && network::hides_tags(&interface.name)? =>

@@ -65,7 +65,6 @@ fn count_rule(event: &Event) {
     };
     let index = usize::from(event.contact.verdict) - 1;
     // SAFETY: the pointer is to this CPU's counts of the rule, which nothing else writes while a packet is handled.
-    // The loader adds a rule's entry before any policy names the rule, and never removes one.
     if let Some(count) = unsafe { (*counts).verdicts.get_mut(index) } {
         count.packets += 1;
         count.bytes += u64::from(event.length);
@@ -87,8 +86,6 @@ fn contact_counts(event: &Event) -> Option<SharedCounts> {
 
 /// A contact before its first packet, which finds its window long over and opens one.
 static EMPTY: ContactCounts = ContactCounts {
-    packets: 0,
-    bytes: 0,
     unsampled_packets: 0,
     unsampled_bytes: 0,
     unsampled_first_ns: 0,
@@ -101,8 +98,6 @@ static EMPTY: ContactCounts = ContactCounts {
 
 /// Counts to which all CPUs add.
 struct SharedCounts {
-    packets: Word,
-    bytes: Word,
     unsampled_packets: Word,
     unsampled_bytes: Word,
     unsampled_first_ns: Word,
@@ -120,8 +115,6 @@ impl SharedCounts {
         // memory of that table; the loader removes only what has been idle for a minute.
         unsafe {
             Self {
-                packets: Word::new(&raw mut (*counts).packets),
-                bytes: Word::new(&raw mut (*counts).bytes),
                 unsampled_packets: Word::new(&raw mut (*counts).unsampled_packets),
                 unsampled_bytes: Word::new(&raw mut (*counts).unsampled_bytes),
                 unsampled_first_ns: Word::new(&raw mut (*counts).unsampled_first_ns),
@@ -137,8 +130,6 @@ impl SharedCounts {
     /// Counts the packet, and says whether it has an event of its own.
     #[inline(always)]
     fn sampled(&self, event: &Event) -> bool {
-        self.packets.add(1);
-        self.bytes.add(u64::from(event.length));
         self.last_ns.store(event.time_ns);
 
         let began_ns = self.window_ns.load();

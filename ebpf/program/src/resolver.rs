@@ -93,9 +93,7 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
     };
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
-    let interface = ctx.ingress_ifindex() as u32;
-    // SAFETY: the loader changes an interface's entry as a whole, and both of its states are an interface of ours.
-    let interface = unsafe { INTERFACES.get(interface) };
+    let interface = INTERFACES.get(ctx.ingress_ifindex() as u32).filter(|interface| interface.answers != 0);
     // From an interface that is not there no answer would get out; the agent's does.
     let (Some(interface), Some(answer)) = (interface, generation.answer(entry.decision.rule)) else {
         return Step::AgentOrDrop;

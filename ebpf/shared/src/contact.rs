@@ -106,14 +106,10 @@ plain_bytes!(ContactKey {
     zero: [u8; 2],
 });
 
-/// The counts of one contact, kept by all CPUs together.
+/// The counts of one contact, kept by all CPUs together. Packets with events of their own are in none but the window's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ContactCounts {
-    /// All packets.
-    pub packets: u64,
-    /// All bytes.
-    pub bytes: u64,
     /// Packets that had no event of their own.
     pub unsampled_packets: u64,
     /// Their bytes.
@@ -132,8 +128,6 @@ pub struct ContactCounts {
     pub sample: Remote,
 }
 plain_bytes!(ContactCounts {
-    packets: u64,
-    bytes: u64,
     unsampled_packets: u64,
     unsampled_bytes: u64,
     unsampled_first_ns: u64,

@@ -1,7 +1,7 @@
 //! The named limit of everything that could grow.
 
 /// Rules that have a slot in the kernel over the life of one agent.
-pub const MAX_RULES: u32 = 65_536;
+pub const MAX_RULES: u32 = 16_384;
 
 /// Networks of one address family in one policy.
 pub const MAX_NETWORKS: u32 = 1_048_576;
@@ -49,8 +49,8 @@ pub const MAX_CLIENTS: u32 = 4_096;
 /// Addresses of this machine.
 pub const MAX_OURS: u32 = 4_096;
 
-/// Interfaces on which questions are answered.
-pub const MAX_INTERFACES: u32 = 1_024;
+/// Questions are answered on interfaces whose index is below this.
+pub const MAX_INTERFACES: u32 = 65_536;
 
 /// Clients whose rate is known at one time; the one that was silent longest is forgotten first.
 pub const MAX_RATES: u32 = 65_536;

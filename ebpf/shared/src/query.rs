@@ -50,10 +50,10 @@ impl Egress {
 pub struct Interface {
     /// Its address: frames for another are not for us.
     pub mac: [u8; 6],
-    /// Always 0.
-    pub zero: [u8; 2],
+    /// 1 where questions are answered; 0 for an index that no interface of ours has.
+    pub answers: u16,
 }
-plain_bytes!(Interface { mac: [u8; 6], zero: [u8; 2] });
+plain_bytes!(Interface { mac: [u8; 6], answers: u16 });
 
 /// Why an address is ours: this machine, or one of its listeners, has it.
 pub const OURS: u32 = 1;

@@ -1,0 +1,161 @@
+//! A message in, a message out: what front ends of our own ask of a handler.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use hickory_proto::rr::Record;
+use hickory_proto::serialize::binary::BinEncoder;
+use hickory_server::net::NetError;
+use hickory_server::net::runtime::TokioTime;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponse;
+use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, write_answer};
+use interdict_policy::{Name, Verdict};
+
+use crate::counters::{count, count_verdict};
+use crate::filter::Seen;
+use crate::handler::{CLASS_ANY, CLASS_IN, FilterHandler, Next};
+
+/// A message that somebody sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Received<'m> {
+    pub(crate) message: &'m [u8],
+    pub(crate) client: SocketAddr,
+    pub(crate) tcp: bool,
+    /// The other resolver that it was on its way to, if it was.
+    pub(crate) asked: Option<IpAddr>,
+}
+
+/// What there is to say at once.
+pub(crate) enum AtOnce {
+    /// This answer.
+    Answer(Vec<u8>),
+    /// Nothing: the rule answers with silence.
+    Silence,
+    /// It has to be looked at in full.
+    Later,
+}
+
+impl<N: Next> FilterHandler<N> {
+    /// Answers a message that a client sent over UDP or TCP: for front ends that are not hickory's. `None` where it gets
+    /// no answer.
+    pub async fn answer(&self, message: &[u8], client: SocketAddr, tcp: bool) -> Option<Vec<u8>> {
+        self.respond(&Received { message, client, tcp, asked: None }).await
+    }
+
+    /// The same for a message that may have been on its way to another resolver.
+    pub(crate) async fn respond(&self, received: &Received<'_>) -> Option<Vec<u8>> {
+        match self.answer_at_once(received) {
+            AtOnce::Answer(answer) => Some(answer),
+            AtOnce::Silence => None,
+            AtOnce::Later => self.answer_in_full(received).await,
+        }
+    }
+
+    /// The answer to a plain question that a rule blocks: the bytes that the kernel plane sends too, which hickory's
+    /// encoder would not give.
+    pub(crate) fn answer_at_once(&self, received: &Received<'_>) -> AtOnce {
+        let client = received.client.ip().to_canonical();
+        let Ok(query) = Query::read(received.message) else { return AtOnce::Later };
+        let is_plain = query.edns.is_none_or(|edns| edns.version == 0);
+        if !is_plain || !matches!(query.qclass, CLASS_IN | CLASS_ANY) || !self.serves(client) {
+            return AtOnce::Later;
+        }
+        let Some(name) = Name::from_wire(query.name()) else { return AtOnce::Later };
+        let judged = self.filter().judge(name, client);
+        let Some((rule, verdict @ Verdict::Block)) = judged.decided() else { return AtOnce::Later };
+        count(&self.counters().queries);
+        count_verdict(self.counters(), verdict);
+        self.filter().observer().seen(&Seen {
+            client,
+            tcp: received.tcp,
+            asked: received.asked,
+            name,
+            qtype: query.qtype,
+            via: None,
+            rule,
+            verdict,
+            policy: judged.policy(),
+        });
+        let mut buffer = [0; ANSWER_BUFFER_BYTES];
+        match write_answer(&query, &Template::of(rule), judged.soa_labels_left(), &mut buffer) {
+            Some(answer) => AtOnce::Answer(answer.to_vec()),
+            None => AtOnce::Silence,
+        }
+    }
+
+    /// Whatever else there is to answer, through hickory's messages.
+    async fn answer_in_full(&self, received: &Received<'_>) -> Option<Vec<u8>> {
+        let protocol = if received.tcp { Protocol::Tcp } else { Protocol::Udp };
+        let Ok(request) = Request::from_bytes(received.message.to_vec(), received.client, protocol) else {
+            count(&self.counters().queries);
+            count(&self.counters().malformed);
+            let served = self.serves(received.client.ip().to_canonical());
+            return format_error(received.message).filter(|_| served).map(Vec::from);
+        };
+        let caught = Caught { bytes: Arc::default(), protocol };
+        self.handle::<_, TokioTime>(&request, received.asked, caught.clone()).await;
+        caught.bytes.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header,
+/// or it is not a question's, and so deserves no answer.
+fn format_error(message: &[u8]) -> Option<[u8; 12]> {
+    const ANSWER: u8 = 0x80;
+    const OPCODE_AND_RD: u8 = 0x79;
+    const FORMERR: u8 = 1;
+    let header: &[u8; 12] = message.first_chunk()?;
+    let is_question = header[2] & ANSWER == 0;
+    let flags = [ANSWER | header[2] & OPCODE_AND_RD, FORMERR];
+    is_question.then_some([header[0], header[1], flags[0], flags[1], 0, 0, 0, 0, 0, 0, 0, 0])
+}
+
+/// Catches the bytes that a handler sends.
+#[derive(Clone)]
+struct Caught {
+    bytes: Arc<Mutex<Option<Vec<u8>>>>,
+    protocol: Protocol,
+}
+
+#[async_trait]
+impl ResponseHandler for Caught {
+    async fn send_response<'a>(
+        &mut self,
+        response: MessageResponse<
+            '_,
+            'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+            impl Iterator<Item = &'a Record> + Send + 'a,
+        >,
+    ) -> Result<ResponseInfo, NetError> {
+        // As hickory's own handle does it: what the client takes over UDP, or 512 bytes (RFC 1035 §4.2.1).
+        let limit = match self.protocol {
+            Protocol::Udp => response.edns().map_or(512, |edns| edns.max_payload()),
+            _ => u16::MAX,
+        };
+        let mut bytes = Vec::with_capacity(512);
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(limit);
+        let info = response.destructive_emit(&mut encoder)?;
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        Ok(info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::format_error;
+
+    #[test]
+    fn what_cannot_be_read_is_a_format_error() {
+        let question = [7, 9, 0x79, 0x20, 0, 1, 0, 0, 0, 0, 0, 0];
+        assert_eq!(format_error(&question), Some([7, 9, 0xf9, 1, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(format_error(&question[..11]), None);
+        assert_eq!(format_error(&[7, 9, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0]), None);
+    }
+}
