@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use interdict_ebpf_loader::{Entry, Error, PacketPlane, Probe};
+use interdict_ebpf_loader::{Entry, Error, PacketPlane, Probe, limits};
 use interdict_policy::Policy;
 
 use crate::support::{apply, exit_of, frame, options, plane, policy, tests, to};
@@ -104,8 +104,9 @@ fn a_refused_policy_leaves_the_one_in_force() {
         policy(&lines.collect::<String>())
     };
     let error = (0..8).find_map(|run| plane.stage(&rules(run)).err()).unwrap();
-    let expect = "65537 rules since the start of the agent are more than the packet plane holds: 65536";
-    assert_eq!(error.to_string(), expect);
+    let limit = limits::MAX_RULES;
+    let what = "rules since the start of the agent are more than the packet plane holds";
+    assert_eq!(error.to_string(), format!("{} {what}: {limit}", limit + 1));
     assert_eq!(verdict(&plane, BANNED), "blocked");
     assert_eq!(verdict(&plane, "10.0.0.1"), "no_match");
     apply(&mut plane, &policy("a log 192.0.2.0/24"));
