@@ -1,0 +1,542 @@
+//! The DNS step of the kernel programs, run on the host: on any bytes at all, on names that look like others, and on
+//! policies whose trie is a list.
+//!
+//! The memory that the step is given here has the kernel's size and ends where that ends: what the kernel would mask
+//! to another place is a panic.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::RData;
+use interdict_dns_wire::{
+    ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_ANSWER_BYTES,
+    LONGEST_QUESTION_END, Memory, NAME_LIMIT_BYTES, OPT_BYTES, Question, Rcode, Reply, Template,
+};
+use interdict_ebpf_program::query::{Wish, judge};
+use interdict_ebpf_shared::{
+    name::{KEY_WORDS, KeyLength, NameEntry, write_key},
+    policy::{Decision, State, Verdict},
+};
+use interdict_policy::{Action, Name, NameForm, Policy, Source, compile};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// As much of a message as the kernel reads.
+const READ_BYTES: usize = LONGEST_QUESTION_END + OPT_BYTES;
+const KEY_BYTES: usize = KEY_WORDS * 8;
+/// What stood in the memory before.
+const STALE: u8 = 0xa5;
+
+const OPT: [u8; OPT_BYTES] = [0, 0, 41, 0x10, 0, 0, 0, 0x80, 0, 0, 0];
+const BLOCKED: NameEntry = entry(Verdict::Block);
+
+const fn entry(verdict: Verdict) -> NameEntry {
+    NameEntry { decision: Decision { rule: 1, state: State::new(verdict) }, ..NameEntry::NONE }
+}
+
+/// Memory that may not be left. It is shared, as the kernel's is: a look-up reads the key that the step wrote.
+struct Fenced<'m>(&'m [Cell<u8>]);
+
+impl<'m> Fenced<'m> {
+    fn new(bytes: &'m mut [u8]) -> Self {
+        Self(Cell::from_mut(bytes).as_slice_of_cells())
+    }
+}
+
+impl Memory for Fenced<'_> {
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        let place = &self.0[at..at + N];
+        std::array::from_fn(|i| place[i].get())
+    }
+
+    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        self.0[at..at + N].iter().zip(bytes).for_each(|(place, byte)| place.set(byte));
+    }
+
+    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
+        words.iter().enumerate().for_each(|(i, word)| self.set(at + 8 * i, word.to_ne_bytes()));
+    }
+}
+
+/// An entry of the trie: it is found by every key that begins with these bits.
+struct Prefix {
+    bits: Vec<bool>,
+    entry: NameEntry,
+}
+
+fn bits(key: &[u8], count: u32) -> Vec<bool> {
+    (0..count as usize).map(|i| key[i / 8] >> (7 - i % 8) & 1 == 1).collect()
+}
+
+fn longest(trie: &[Prefix], key: &[u8], length: KeyLength) -> NameEntry {
+    let key = bits(key, length.host_bits());
+    let found = trie.iter().filter(|prefix| key.starts_with(&prefix.bits));
+    found.max_by_key(|prefix| prefix.bits.len()).map_or(NameEntry::NONE, |prefix| prefix.entry)
+}
+
+/// Judges a message of which the kernel has read the beginning, over what stood in the memory before.
+fn judged(message: &[u8], stale: u8, trie: &[Prefix]) -> Wish {
+    let read = message.len().min(READ_BYTES);
+    let mut room = [stale; READ_BYTES];
+    room[..read].copy_from_slice(&message[..read]);
+    let mut key = [stale; KEY_BYTES];
+    let key = Fenced::new(&mut key);
+    let find = |length| longest(trie, &key.0.iter().map(Cell::get).collect::<Vec<u8>>(), length);
+    judge(&Fenced::new(&mut room), message.len(), &mut Fenced(key.0), find, |_| false)
+}
+
+/// Judges the first bytes of a message of which the rest stands behind them.
+fn judged_of(message: &[u8], len: usize) -> Wish {
+    let mut key = [STALE; KEY_BYTES];
+    judge(message, len, &mut Fenced::new(&mut key), |_| BLOCKED, |_| false)
+}
+
+/// A trie that says this of every name.
+fn always(entry: NameEntry) -> [Prefix; 1] {
+    [Prefix { bits: vec![], entry }]
+}
+
+/// Writes an answer over what the kernel has read of its question.
+fn answered(
+    template: &Template,
+    message: &[u8],
+    question: &Question,
+    edns: Option<Edns>,
+    owner: usize,
+) -> Vec<u8> {
+    let read = message.len().min(READ_BYTES);
+    let mut room = [STALE; ANSWER_BUFFER_BYTES];
+    room[..read].copy_from_slice(&message[..read]);
+    let len = template.answer(&mut Fenced::new(&mut room), question, edns, owner);
+    assert!(len <= LONGEST_ANSWER_BYTES, "{len} bytes");
+    assert_eq!(room[HEADER_BYTES..question.end()], message[HEADER_BYTES..question.end()]);
+    room[..len].to_vec()
+}
+
+type Labels = Vec<Vec<u8>>;
+
+fn wire(labels: &[Vec<u8>]) -> Vec<u8> {
+    let mut wire: Vec<u8> =
+        labels.iter().flat_map(|label| [&[label.len() as u8], &label[..]].concat()).collect();
+    wire.push(0);
+    wire
+}
+
+/// The labels on the right that fit into a name.
+fn fitting(mut labels: Labels) -> Labels {
+    while wire(&labels).len() > NAME_LIMIT_BYTES {
+        labels.remove(0);
+    }
+    labels
+}
+
+fn message(labels: &[Vec<u8>], qtype: u16, behind: &[u8]) -> Vec<u8> {
+    let mut message = vec![0xbe, 0xef, 0x01, 0x10, 0, 1, 0, 0, 0, 0, 0, u8::from(!behind.is_empty())];
+    message.extend(wire(labels));
+    message.extend(qtype.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(behind);
+    message
+}
+
+fn key(labels: &[Vec<u8>]) -> Option<([u8; KEY_BYTES], KeyLength)> {
+    let mut message = message(labels, 1, &[]);
+    let mut key = [STALE; KEY_BYTES];
+    let length = write_key(&Fenced::new(&mut message), wire(labels).len(), &mut Fenced::new(&mut key))?;
+    Some((key, length))
+}
+
+/// The key as its description says: label by label from the right, each back to front, with its marked length behind.
+fn described_key(labels: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut key = Vec::new();
+    for label in labels.iter().rev() {
+        key.extend(label.iter().rev().map(u8::to_ascii_lowercase));
+        key.push(0x80 + label.len() as u8);
+    }
+    key.push(0x80);
+    labels.concat().is_ascii().then_some(key)
+}
+
+fn is_at_or_below(name: &[Vec<u8>], parent: &[Vec<u8>]) -> bool {
+    let lower =
+        |labels: &[Vec<u8>]| labels.iter().map(|label| label.to_ascii_lowercase()).collect::<Labels>();
+    lower(name).ends_with(&lower(parent))
+}
+
+/// Labels that a policy can name, of few letters, so that names often meet. The length bytes of the long ones are a
+/// hyphen or a digit.
+fn plain_label() -> impl Strategy<Value = Vec<u8>> {
+    let long = (select(vec![45, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57]), select(b"a-0".to_vec()));
+    prop_oneof![
+        4 => select(vec!["a", "b", "ab", "a-", "b0"]).prop_map(|label| label.into()),
+        1 => long.prop_map(|(len, letter)| vec![letter; len]),
+    ]
+}
+
+fn plain_name() -> impl Strategy<Value = Labels> {
+    prop_oneof![
+        6 => vec(plain_label(), 1..5).prop_map(fitting),
+        1 => vec(plain_label(), 1..=LABELS_LIMIT).prop_map(fitting),
+    ]
+}
+
+/// How a name is made into one that is near it.
+#[derive(Clone, Debug)]
+enum Twist {
+    Prepend(Vec<u8>),
+    DropFirst,
+    /// Makes one label of the first ones: the length bytes between them become contents.
+    Merge(usize),
+    Capitals(u64),
+    Replace(Index, u8),
+}
+
+fn twist() -> impl Strategy<Value = Twist> {
+    prop_oneof![
+        plain_label().prop_map(Twist::Prepend),
+        vec(0..0x80_u8, 1..=63).prop_map(Twist::Prepend),
+        Just(Twist::DropFirst),
+        (2..4_usize).prop_map(Twist::Merge),
+        any::<u64>().prop_map(Twist::Capitals),
+        (any::<Index>(), 0..0x88_u8).prop_map(|(at, byte)| Twist::Replace(at, byte)),
+    ]
+}
+
+fn twisted(mut labels: Labels, twists: Vec<Twist>) -> Labels {
+    for twist in twists {
+        match twist {
+            Twist::Prepend(label) => labels.insert(0, label),
+            Twist::DropFirst => drop(labels.drain(..1.min(labels.len()))),
+            Twist::Merge(count) => {
+                let count = count.min(labels.len());
+                let merged = wire(&labels[..count]);
+                if let [_, label @ .., _] = &merged[..]
+                    && label.len() <= 63
+                {
+                    labels.splice(..count, [label.to_vec()]);
+                }
+            }
+            Twist::Capitals(which) => {
+                let letters = labels.iter_mut().flatten().enumerate();
+                letters
+                    .filter(|(i, _)| which >> (i % 64) & 1 == 1)
+                    .for_each(|(_, byte)| byte.make_ascii_uppercase());
+            }
+            Twist::Replace(at, byte) => {
+                if let bytes @ 1.. = labels.concat().len() {
+                    *labels.iter_mut().flatten().nth(at.index(bytes)).unwrap() = byte;
+                }
+            }
+        }
+    }
+    fitting(labels)
+}
+
+/// A rule: its action, the list that it has, and the names there.
+type Draft = (&'static str, &'static str, Vec<Labels>);
+
+fn policy(drafts: &[Draft]) -> Policy {
+    let mut text = "format = 1\n".to_owned();
+    for (i, (action, list, names)) in drafts.iter().enumerate() {
+        let name = |labels: &Labels| String::from_utf8(labels.join(&b'.')).unwrap();
+        let names: Vec<String> = names.iter().map(name).collect();
+        text +=
+            &format!("[[rule]]\nid = \"r{i}\"\nrole = \"x\"\naction = \"{action}\"\n{list} = {names:?}\n");
+    }
+    let source = Source { name: "p.toml".into(), text };
+    compile(&[source]).unwrap_or_else(|problems| panic!("{problems}")).policy
+}
+
+/// The trie of a policy: each host and each domain of each name as an entry of its own.
+fn trie(policy: &Policy) -> Vec<Prefix> {
+    let mut trie = Vec::new();
+    for suffix in policy.suffixes() {
+        let labels: Labels = suffix.name.labels().map(<[u8]>::to_vec).collect();
+        let (key, length) = key(&labels).unwrap();
+        let mut enter = |rule: Option<_>, count, owner_bytes| {
+            let Some(rule) = rule else { return };
+            let verdict = match policy.rule(rule).action {
+                Action::Block => Verdict::Block,
+                Action::Log => Verdict::Log,
+                Action::Allow => Verdict::Allow,
+            };
+            let decision = Decision { rule: rule.as_usize() as u32, state: State::new(verdict) };
+            trie.push(Prefix {
+                bits: bits(&key, count),
+                entry: NameEntry { decision, owner_bytes, undecidable: 0 },
+            });
+        };
+        enter(suffix.host, length.host_bits(), 0);
+        enter(suffix.domain, length.domain_bits(), suffix.name.as_wire().len() as u32 - 1);
+    }
+    trie
+}
+
+/// What the policy says is to be done about a question for the name, and which name owns the SOA of its answer.
+fn wished(policy: &Policy, labels: &[Vec<u8>]) -> (&'static str, u32, u32) {
+    let name = wire(labels).to_ascii_lowercase();
+    let name = Name::from_wire(&name).unwrap();
+    match policy.decide_name(name) {
+        _ if !labels.concat().is_ascii() => ("agent", 0, 0),
+        None => ("unlisted", 0, 0),
+        Some(found) if policy.rule(found.rule).action != Action::Block => ("agent", 0, 0),
+        Some(found) => {
+            let owner_bytes = match found.form {
+                NameForm::Host => 0,
+                _ => found.fixed(name).as_wire().len() as u32 - 1,
+            };
+            ("answer", found.rule.as_usize() as u32, owner_bytes)
+        }
+    }
+}
+
+#[test]
+fn the_wish_follows_from_the_entry_then_the_records_then_the_class() {
+    const ODD: [u8; 11] = [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0];
+    const NEXT_VERSION: [u8; 11] = [0, 0, 41, 0x10, 0, 0, 1, 0, 0, 0, 0];
+    let undecidable = |entry| NameEntry { undecidable: 1, ..entry };
+    for (entry, behind, class, expect) in [
+        (NameEntry::NONE, &[][..], 1, "Unlisted"),
+        (NameEntry::NONE, &ODD, 3, "Unlisted"),
+        (undecidable(NameEntry::NONE), &[], 1, "Agent"),
+        (undecidable(entry(Verdict::Allow)), &[], 1, "Agent"),
+        (undecidable(BLOCKED), &[], 1, "AgentOrDrop"),
+        (entry(Verdict::Log), &[], 1, "Agent"),
+        (entry(Verdict::Allow), &ODD, 3, "Agent"),
+        (BLOCKED, &[], 1, "Answer"),
+        (BLOCKED, &OPT, 255, "Answer"),
+        (BLOCKED, &NEXT_VERSION, 1, "AgentOrDrop"),
+        (BLOCKED, &ODD, 1, "AgentOrDrop"),
+        (BLOCKED, &OPT[..10], 1, "AgentOrDrop"),
+        (BLOCKED, &[], 3, "AgentOrDrop"),
+    ] {
+        let mut message = message(&[b"a".to_vec()], 1, behind);
+        message[17..19].copy_from_slice(&u16::to_be_bytes(class));
+        let wish = format!("{:?}", judged(&message, STALE, &always(entry)));
+        let (word, _) = wish.split_once('(').unwrap_or((&wish, ""));
+        assert_eq!(word, expect, "{entry:?}, {behind:?}, class {class}");
+    }
+}
+
+#[test]
+fn names_of_every_number_of_labels_and_of_every_length_have_their_keys() {
+    for (count, first) in (0..=LABELS_LIMIT).flat_map(|count| (0..=63).map(move |first| (count, first))) {
+        let first = (first > 0).then(|| vec![b'Q'; first]);
+        let labels: Labels = first.into_iter().chain(vec![b"Z".to_vec(); count]).collect();
+        let wish = judged(&message(&labels, 1, &[]), STALE, &always(BLOCKED));
+        if wire(&labels).len() > NAME_LIMIT_BYTES {
+            assert_eq!(wish, Wish::Agent, "{labels:?}");
+            continue;
+        }
+        assert!(matches!(wish, Wish::Answer(..)), "{wish:?} for {labels:?}");
+        let (key, length) = key(&labels).unwrap();
+        let bytes = length.host_bits() as usize / 8;
+        assert_eq!(Some(key[..bytes].to_vec()), described_key(&labels), "{labels:?}");
+        assert_eq!(length.domain_bits() as usize, (bytes - 1) * 8);
+    }
+}
+
+#[test]
+fn a_question_cut_off_anywhere_is_judged_by_what_is_there() {
+    let longest = vec![vec![b'a'; 63], vec![b'b'; 63], vec![b'c'; 63], vec![b'd'; 61]];
+    let mut opt = OPT.to_vec();
+    opt[10] = 4;
+    opt.extend([0, 10, 0, 0]);
+    for (labels, behind) in [(vec![], &[][..]), (vec![b"a".to_vec()], &OPT), (longest, &opt)] {
+        let message = message(&labels, 1, behind);
+        let question = message.len() - behind.len();
+        for len in 0..=message.len() {
+            let expect = match len {
+                _ if len < HEADER_BYTES => Wish::Nothing,
+                _ if len < question => Wish::Agent,
+                _ if len < message.len() => Wish::AgentOrDrop,
+                _ => judged(&message, 0, &always(BLOCKED)),
+            };
+            assert_eq!(judged(&message[..len], STALE, &always(BLOCKED)), expect, "cut at {len}");
+            assert_eq!(judged_of(&message, len), expect, "cut at {len}, with the rest still there");
+        }
+        assert!(matches!(judged(&message, STALE, &always(BLOCKED)), Wish::Answer(..)));
+    }
+}
+
+/// A message in which some bytes are replaced by others.
+fn near_a_question() -> impl Strategy<Value = Vec<u8>> {
+    let behind = select(vec![&[][..], &OPT, &[0, 0, 41, 2, 0, 0, 0, 0, 0, 0, 4, 0, 10, 0, 0]]);
+    let patches = vec((any::<Index>(), 0..4_usize, vec(any::<u8>(), 0..4)), 0..4);
+    (plain_name(), vec(twist(), 0..3), behind, patches).prop_map(|(labels, twists, behind, patches)| {
+        let mut message = message(&twisted(labels, twists), 1, behind);
+        for (at, gone, fresh) in patches {
+            let at = at.index(message.len() + 1);
+            message.splice(at..message.len().min(at + gone), fresh);
+        }
+        message
+    })
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        select(vec![Rcode::NoError, Rcode::NxDomain, Rcode::Refused]).prop_map(Reply::Code),
+        any::<(Option<[u8; 4]>, Option<[u8; 16]>)>().prop_map(|(a, aaaa)| Reply::Addresses { a, aaaa }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// A look-up finds an entry where it should: the key is what its description says, and begins with another's where
+    /// that is its parent and nowhere else.
+    #[test]
+    fn the_key_of_a_name_begins_with_the_keys_of_its_parents_alone(
+        parent in plain_name(),
+        before in vec(twist(), 0..3),
+        twists in vec(twist(), 0..5),
+    ) {
+        let parent = twisted(parent, before);
+        let name = twisted(parent.clone(), twists);
+        let made = key(&name).map(|(key, length)| key[..length.host_bits() as usize / 8].to_vec());
+        prop_assert_eq!(&made, &described_key(&name));
+        let (Some(made), Some((parent_key, parent_length))) = (made, key(&parent)) else { return Ok(()) };
+        for n in 0..name.len() {
+            let (key, length) = key(&name[n..]).unwrap();
+            prop_assert!(made.starts_with(&key[..length.domain_bits() as usize / 8]));
+        }
+        let begins = made.starts_with(&parent_key[..parent_length.domain_bits() as usize / 8]);
+        prop_assert_eq!(begins, is_at_or_below(&name, &parent));
+        let is_it = made.starts_with(&parent_key[..parent_length.host_bits() as usize / 8]);
+        prop_assert_eq!(is_it, begins && name.len() == parent.len());
+    }
+
+    /// The trie's longest prefix is the policy's decision, and owns the SOA that the policy's does.
+    #[test]
+    fn names_are_decided_as_the_policy_decides(
+        drafts in vec((
+            select(vec!["block", "allow", "log"]),
+            select(vec!["hosts", "domains"]),
+            vec(plain_name(), 1..5),
+        ), 1..6),
+        asked in vec((any::<Index>(), vec(twist(), 0..4)), 1..12),
+    ) {
+        let policy = policy(&drafts);
+        let trie = trie(&policy);
+        let names: Vec<&Labels> = drafts.iter().flat_map(|(_, _, names)| names).collect();
+        for (near, twists) in asked {
+            let labels = twisted(near.get(&names).to_vec(), twists);
+            let wish = match judged(&message(&labels, 1, &[]), STALE, &trie) {
+                Wish::Unlisted => ("unlisted", 0, 0),
+                Wish::Agent => ("agent", 0, 0),
+                Wish::Answer(_, None, entry) => ("answer", entry.decision.rule, entry.owner_bytes),
+                other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(wish, wished(&policy, &labels), "{:?}", labels);
+        }
+    }
+
+    /// No bytes do harm, and what stood in the memory before changes nothing.
+    #[test]
+    fn any_bytes_are_judged_by_themselves(bytes in prop_oneof![
+        1 => vec(any::<u8>(), 0..600),
+        6 => near_a_question(),
+    ]) {
+        let wish = judged(&bytes, STALE, &always(BLOCKED));
+        prop_assert_eq!(wish, judged(&bytes, 0, &always(BLOCKED)));
+        prop_assert_eq!(wish, judged(&bytes, 0xff, &always(BLOCKED)));
+        let mut key = [0; KEY_BYTES];
+        prop_assert_eq!(wish, judge(&bytes[..], bytes.len(), &mut key[..], |_| BLOCKED, |_| false));
+        if let Wish::Answer(question, edns, _) = wish {
+            let reply = Reply::Code(Rcode::NxDomain);
+            let blocked = Blocked { reply, ttl_secs: 60, ede_code: 15, ede_text: "rule" };
+            let answer = answered(&Template::new(&blocked), &bytes, &question, edns, HEADER_BYTES);
+            prop_assert!(Message::from_vec(&answer).is_ok(), "{:?}", answer);
+        }
+    }
+
+    /// What is answered is what the rule says, in hickory's reading.
+    #[test]
+    fn an_answer_says_what_its_rule_does(
+        labels in (plain_name(), vec(twist(), 0..3)).prop_map(|(labels, twists)| twisted(labels, twists)),
+        above in any::<Index>(),
+        qtype in prop_oneof![Just(1), Just(28), any::<u16>()],
+        flags in any::<[u8; 2]>(),
+        edns in proptest::option::of(any::<(u16, bool)>()),
+        reply in reply(),
+        ttl_secs in 0..0x8000_0000_u32,
+        ede_code in any::<u16>(),
+        ede_text in "[a-z0-9-]{0,70}",
+    ) {
+        let opt = edns.map(|(payload_bytes, dnssec_ok)| opt(payload_bytes, dnssec_ok));
+        let mut message = message(&labels, qtype, opt.as_ref().map_or(&[], |opt| opt));
+        message[2..4].copy_from_slice(&[flags[0] & 0x07, flags[1]]);
+        let (question, read) = match judged(&message, STALE, &always(BLOCKED)) {
+            Wish::Answer(question, edns, _) => (question, edns),
+            Wish::Agent if !labels.concat().is_ascii() => return Ok(()),
+            other => panic!("{other:?}"),
+        };
+        let left = above.index(labels.len() + 1).min(labels.len().saturating_sub(1));
+        let owner = HEADER_BYTES + wire(&labels[..left]).len() - 1;
+        let blocked = Blocked { reply, ttl_secs, ede_code, ede_text: &ede_text };
+        let answer = answered(&Template::new(&blocked), &message, &question, read, owner);
+        let [asked, answer] = [message, answer].map(|bytes| Message::from_vec(&bytes).unwrap());
+        let (code, address) = described_reply(reply, qtype);
+        check_head(&asked, &answer, code);
+        check_address(&answer, &asked.queries[0].name, address.map(|data| (ttl_secs, data)).as_ref());
+        let is_negative = address.is_none() && code != ResponseCode::Refused;
+        check_soa(&answer, is_negative.then_some((ttl_secs, &labels[left..])));
+        check_opt(&answer, edns, &blocked);
+    }
+}
+
+fn opt(payload_bytes: u16, dnssec_ok: bool) -> [u8; OPT_BYTES] {
+    let [high, low] = payload_bytes.to_be_bytes();
+    [0, 0, 41, high, low, 0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0]
+}
+
+/// The code and the address that a rule's answer has for a question of this type.
+fn described_reply(reply: Reply, qtype: u16) -> (ResponseCode, Option<IpAddr>) {
+    let address = match (reply, qtype) {
+        (Reply::Code(Rcode::NxDomain), _) => return (ResponseCode::NXDomain, None),
+        (Reply::Code(Rcode::Refused), _) => return (ResponseCode::Refused, None),
+        (Reply::Addresses { a, .. }, 1) => a.map(IpAddr::from),
+        (Reply::Addresses { aaaa, .. }, 28) => aaaa.map(IpAddr::from),
+        _ => None,
+    };
+    (ResponseCode::NoError, address)
+}
+
+fn check_head(asked: &Message, answer: &Message, code: ResponseCode) {
+    let (wanted, said) = (&asked.metadata, &answer.metadata);
+    assert_eq!((said.id, said.message_type, said.response_code), (wanted.id, MessageType::Response, code));
+    assert_eq!(said.recursion_desired, wanted.recursion_desired);
+    assert_eq!(said.checking_disabled, wanted.checking_disabled);
+    assert!(said.recursion_available && !said.authoritative && !said.truncation && !said.authentic_data);
+    assert_eq!(answer.queries, asked.queries);
+}
+
+fn check_address(answer: &Message, name: &hickory_proto::rr::Name, expect: Option<&(u32, IpAddr)>) {
+    let addresses = answer.answers.iter().map(|record| (&record.name, (record.ttl, record.data.ip_addr())));
+    let expect = expect.map(|(ttl_secs, address)| (name, (*ttl_secs, Some(*address))));
+    assert!(addresses.eq(expect), "{answer}");
+}
+
+fn check_soa(answer: &Message, expect: Option<(u32, &[Vec<u8>])>) {
+    let soa = answer.authorities.iter().map(|record| match &record.data {
+        RData::SOA(soa) => ((record.ttl, soa.minimum), record.name.iter().map(<[u8]>::to_vec).collect()),
+        other => panic!("{other}"),
+    });
+    assert!(soa.eq(expect.map(|(ttl_secs, owner)| ((ttl_secs, ttl_secs), owner.to_vec()))), "{answer}");
+}
+
+fn check_opt(answer: &Message, asked: Option<(u16, bool)>, blocked: &Blocked<'_>) {
+    assert_eq!(answer.edns.is_some(), asked.is_some());
+    let (Some(opt), Some((payload_bytes, dnssec_ok))) = (&answer.edns, asked) else { return };
+    assert_eq!(opt.max_payload(), payload_bytes.clamp(512, 1232));
+    assert_eq!((opt.version(), opt.rcode_high(), opt.flags().dnssec_ok), (0, 0, dnssec_ok));
+    let text = &blocked.ede_text.as_bytes()[..blocked.ede_text.len().min(64)];
+    let error = [&blocked.ede_code.to_be_bytes(), text].concat();
+    let options = opt.options().as_ref().iter().map(|(code, option)| {
+        let data: Vec<u8> = option.try_into().unwrap();
+        (u16::from(*code), data)
+    });
+    assert!(options.eq([(15, error)]), "{answer}");
+}
