@@ -149,8 +149,8 @@ class Agent:
 
 
 def busy_seconds():
-    fields = [int(field) for field in open("/proc/stat").readline().split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) / TICKS
+    user, nice, system, _idle, _wait, hard, soft = (int(field) for field in open("/proc/stat").readline().split()[1:8])
+    return (user + nice + system + hard + soft) / TICKS
 
 
 def process_seconds(pid):

@@ -341,7 +341,7 @@ impl RuleSlots<'_> {
             redirect: u32::from(self.policy.egress_dns().plain == PlainEgress::Redirect),
             encrypted: decision(rules.dot),
             unjudged: decision(rules.unjudged),
-            zero: 0,
+            resolvers: self.policy.egress_dns().resolvers.len() as u32,
         }
     }
 

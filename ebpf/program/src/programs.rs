@@ -94,10 +94,12 @@ struct Resolving {
 #[inline(never)]
 fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resolving: &Resolving) -> u32 {
     let Resolving { aim, step, exit } = *resolving;
+    let egress = generation.egress();
+    let is_resolver = |address| egress.resolvers != 0 && generation.is_resolver(address);
     // SAFETY: the value is only looked for, not read.
     let is_ours = unsafe { OURS.get(outbound.remote) }.is_some()
-        || generation.is_resolver(outbound.remote)
-        || generation.is_resolver(outbound.client);
+        || is_resolver(outbound.remote)
+        || is_resolver(outbound.client);
     if is_ours {
         return match step {
             Step::Agent | Step::AgentOrDrop if aim == Aim::Plain => hand_up(step),
@@ -108,7 +110,6 @@ fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resol
     if outbound.transport.fragment {
         return leave(Exit::QueryFragment, XDP_DROP);
     }
-    let egress = generation.egress();
     match (aim, step) {
         (Aim::Encrypted, _) => egress_verdict(ctx, generation, outbound, egress.encrypted, exit),
         (_, Step::Opcode) => pass(Exit::QueryOpcode),

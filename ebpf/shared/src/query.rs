@@ -28,10 +28,16 @@ pub struct Egress {
     pub encrypted: Decision,
     /// The decision for what could not be judged.
     pub unjudged: Decision,
-    /// Always 0.
-    pub zero: u32,
+    /// How many resolvers the policy calls ours: while it is 0, no packet pays for a look at them.
+    pub resolvers: u32,
 }
-plain_bytes!(Egress { plain: Decision, redirect: u32, encrypted: Decision, unjudged: Decision, zero: u32 });
+plain_bytes!(Egress {
+    plain: Decision,
+    redirect: u32,
+    encrypted: Decision,
+    unjudged: Decision,
+    resolvers: u32
+});
 
 impl Egress {
     /// Everything passes.
@@ -40,7 +46,7 @@ impl Egress {
         redirect: 0,
         encrypted: Decision::NONE,
         unjudged: Decision::NONE,
-        zero: 0,
+        resolvers: 0,
     };
 }
 
