@@ -1,0 +1,83 @@
+//! What `interdict-dns-wire` reads: DNS messages, as the sinkhole reads them and as the kernel programs do.
+
+use interdict_dns_wire::{
+    ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, LONGEST_ANSWER_BYTES, Malformed, Query, Question,
+    Rcode, Reply, Template, write_answer,
+};
+use interdict_ebpf_program::query::{Wish, judge};
+use interdict_ebpf_shared::{
+    name::{KEY_WORDS, NameEntry},
+    policy::{Decision, State, Verdict},
+};
+
+/// Both planes see the same question in a message, or none, and answer it with the same bytes.
+pub fn wire(bytes: &[u8]) {
+    let blocked = Decision { rule: 1, state: State::new(Verdict::Block) };
+    let entry = NameEntry { decision: blocked, ..NameEntry::NONE };
+    let mut key = [0; KEY_WORDS * 8];
+    let wish = judge(bytes, bytes.len(), &mut key[..], |_| entry, |_| false);
+    match (wish, Query::read(bytes)) {
+        (Wish::Nothing, read) => assert_eq!(read.unwrap_err(), Malformed::NotAQuery),
+        (Wish::Opcode, read) => assert!(matches!(read, Err(Malformed::Opcode(_))), "{read:?}"),
+        (Wish::Answer(question, edns, _), read) => answer(bytes, &read.unwrap(), &question, edns),
+        (Wish::Agent | Wish::AgentOrDrop, read) => {
+            assert!(!matches!(read, Err(Malformed::NotAQuery | Malformed::Opcode(_))), "{wish:?}, {read:?}")
+        }
+        (Wish::Unlisted, _) => panic!("every name is listed"),
+    }
+}
+
+/// The two readings of one question are the same, and so are the two answers of each kind.
+fn answer(message: &[u8], query: &Query<'_>, question: &Question, edns: Option<Edns>) {
+    let read = (question.name_bytes, question.qtype, question.qclass, edns);
+    assert_eq!(read, (query.name().len(), query.qtype, query.qclass, query.edns));
+    let (a, aaaa) = (Some([192, 0, 2, 1]), Some([0x20; 16]));
+    for reply in [
+        Reply::Silence,
+        Reply::Code(Rcode::NxDomain),
+        Reply::Code(Rcode::Refused),
+        Reply::Addresses { a, aaaa },
+        Reply::Addresses { a: None, aaaa },
+        Reply::Addresses { a, aaaa: None },
+    ] {
+        let template = Template::new(&Blocked { reply, ttl_secs: 60, ede_code: 15, ede_text: "rule" });
+        for labels_left in 0..4 {
+            let mut out = [0; ANSWER_BUFFER_BYTES];
+            let Some(copied) = write_answer(query, &template, labels_left, &mut out) else {
+                assert!(template.is_silent());
+                continue;
+            };
+            let owner = owner(query.name(), labels_left);
+            assert_eq!(copied, written_over(message, &template, question, edns, owner));
+            assert_eq!(copied[HEADER_BYTES..question.end()], *query.question());
+        }
+    }
+}
+
+/// The answer as the kernel writes it: over the message, whatever follows the question there.
+fn written_over(
+    message: &[u8],
+    template: &Template,
+    question: &Question,
+    edns: Option<Edns>,
+    owner: usize,
+) -> Vec<u8> {
+    let mut room = [0xa5; ANSWER_BUFFER_BYTES];
+    let read = message.len().min(room.len());
+    room[..read].copy_from_slice(&message[..read]);
+    let len = template.answer(&mut room[..], question, edns, owner);
+    assert!(len <= LONGEST_ANSWER_BYTES, "{len} bytes");
+    room[..len].to_vec()
+}
+
+/// Where the name that is left without its first labels begins in the message; without all of them it is the root.
+fn owner(name: &[u8], labels_left: usize) -> usize {
+    let mut left = name;
+    for _ in 0..labels_left {
+        left = match left {
+            [len @ 1..=63, rest @ ..] => &rest[usize::from(*len)..],
+            _ => left,
+        };
+    }
+    HEADER_BYTES + name.len() - left.len()
+}
