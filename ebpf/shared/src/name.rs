@@ -51,7 +51,7 @@ impl KeyLength {
 /// Writes the key of the name that begins at [`HEADER_BYTES`] of a message and has this many bytes, root included.
 /// `None` where the name has no key.
 ///
-/// Eight bytes are turned round at a time. The bytes of `key` behind the end of the name are left as they are.
+/// Eight bytes are turned round at a time; the bytes of `key` behind the end of the name mean nothing.
 #[inline(always)]
 pub fn write_key<M: Memory + ?Sized, K: Memory + ?Sized>(
     message: &M,
