@@ -65,19 +65,19 @@ impl Generation {
     pub(crate) fn name(&self, place: Place, length: KeyLength) -> NameEntry {
         let key = place.name_key(length.host_bits());
         let entry = NAMES.get(self.slot()).and_then(|trie| trie.get(key));
-        entry.copied().unwrap_or(NameEntry::NONE)
+        entry.map_or(NameEntry::NONE, |&[entry]| entry)
     }
 
     /// What a rule answers.
     #[inline(always)]
     pub(crate) fn answer(&self, rule: u32) -> Option<&Answer> {
-        ANSWERS.get(self.slot()).and_then(|answers| answers.get(rule))
+        ANSWERS.get(self.slot()).and_then(|answers| answers.get(rule)).map(|[answer]| answer)
     }
 
     /// What the policy says of DNS that is on its way to another resolver.
     #[inline(always)]
     pub(crate) fn egress(&self) -> Egress {
-        EGRESS.get(self.slot()).and_then(|egress| egress.get(0)).copied().unwrap_or(Egress::NONE)
+        EGRESS.get(self.slot()).and_then(|egress| egress.get(0)).map_or(Egress::NONE, |&[egress]| egress)
     }
 
     /// Whether the policy calls an address a resolver of ours.
@@ -93,7 +93,7 @@ impl Generation {
         if has_ended(opening.expires_ns) {
             return State::NONE;
         }
-        RULES.get(self.slot()).and_then(|rules| rules.get(opening.rule)).copied().unwrap_or(State::NONE)
+        RULES.get(self.slot()).and_then(|rules| rules.get(opening.rule)).map_or(State::NONE, |&[state]| state)
     }
 
     #[inline(always)]
@@ -118,7 +118,7 @@ impl Policy for Generation {
                 NETWORKS6.get(self.slot()).and_then(|trie| trie.get(&Key::new(128, address.words())))
             }
         };
-        entry.copied().unwrap_or(NetworkEntry::NONE)
+        entry.map_or(NetworkEntry::NONE, |&[entry]| entry)
     }
 
     #[inline(always)]
@@ -127,7 +127,7 @@ impl Policy for Generation {
             return Decision::NONE;
         };
         // SAFETY: the loader never changes an entry of a slot that programs read, so the value stays what it is.
-        unsafe { services.get(key) }.copied().unwrap_or(Decision::NONE)
+        unsafe { services.get(key) }.map_or(Decision::NONE, |&[decision]| decision)
     }
 
     #[inline(always)]

@@ -26,15 +26,22 @@ use crate::scratch::Scratch;
 
 const SLOTS: usize = 2;
 
-pub(crate) type Networks4 = LpmTrie<u32, NetworkEntry, 1>;
-pub(crate) type Networks6 = LpmTrie<[u32; 4], NetworkEntry, 1>;
-pub(crate) type Services = HashMap<ServiceKey, Decision, 1>;
+/// A struct as the value of an inner map.
+///
+/// A slot takes only a map that is like the declared one. For Linux 6.1 (`bpf_map_meta_equal`: `timer_off`) a value that
+/// type information shows to be a struct is unlike one without type information, and the loader makes its maps without.
+/// Into arrays it does not look.
+pub(crate) type Plain<V> = [V; 1];
+
+pub(crate) type Networks4 = LpmTrie<u32, Plain<NetworkEntry>, 1>;
+pub(crate) type Networks6 = LpmTrie<[u32; 4], Plain<NetworkEntry>, 1>;
+pub(crate) type Services = HashMap<ServiceKey, Plain<Decision>, 1>;
 // The flag lets each inner array have a size of its own.
-pub(crate) type Rules = Array<State, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type Rules = Array<Plain<State>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
-pub(crate) type Names = LpmTrie<NameKey, NameEntry, 1>;
-pub(crate) type Answers = Array<Answer, 1, { BPF_F_INNER_MAP as usize }>;
-pub(crate) type Egresses = Array<Egress, 1>;
+pub(crate) type Names = LpmTrie<NameKey, Plain<NameEntry>, 1>;
+pub(crate) type Answers = Array<Plain<Answer>, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type Egresses = Array<Plain<Egress>, 1>;
 pub(crate) type Resolvers = HashMap<Address, u32, 1>;
 
 #[btf_map]
