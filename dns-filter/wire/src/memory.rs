@@ -19,7 +19,7 @@ pub trait Memory {
 
     /// Does rounds until one says that it was the last, or there were so many.
     ///
-    /// In the kernel the compiler must not write the loop out.
+    /// In the kernel this is `bpf_loop`, of which the verifier looks at one round.
     fn repeat<R: Round>(rounds: u32, work: &mut R) {
         for _ in 0..rounds {
             if !work.round() {

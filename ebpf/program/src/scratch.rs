@@ -3,7 +3,7 @@
 
 use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
-use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_loop};
 use interdict_dns_wire::{Memory, Round};
 use interdict_ebpf_program::lan::Outbound;
 use interdict_ebpf_shared::name::NameKey;
@@ -167,11 +167,11 @@ impl Memory for Message {
 
     #[inline(always)]
     fn repeat<R: Round>(rounds: u32, work: &mut R) {
-        // Hidden from the compiler, which would write the loop out.
-        for _ in 0..black_box(rounds) {
-            if !work.round() {
-                break;
-            }
+        // Not a plain loop: Linux 6.1 would walk through every round, and gives up.
+        // SAFETY: the callback takes the pointer for what it is, and is done with it when the call returns.
+        unsafe {
+            let callback = call::<R> as unsafe extern "C" fn(u64, *mut R) -> i64;
+            bpf_loop(rounds, callback as *mut c_void, ptr::from_mut(work).cast(), 0);
         }
     }
 
@@ -265,4 +265,10 @@ fn masked<const MASK: usize>(mut at: usize) -> usize {
 #[cfg(not(target_arch = "bpf"))]
 fn masked<const MASK: usize>(at: usize) -> usize {
     at & MASK
+}
+
+/// What the kernel calls for each round: 0 goes on, 1 stops.
+unsafe extern "C" fn call<R: Round>(_index: u64, work: *mut R) -> i64 {
+    // SAFETY: the pointer is the one that `repeat` passed, to a value of its caller.
+    i64::from(!unsafe { &mut *work }.round())
 }
