@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::PORT;
@@ -104,8 +104,8 @@ async fn relay(
 struct Beyond {
     to_resolver: OwnedWriteHalf,
     awaited: Awaited,
-    /// Relays what comes back.
-    back: JoinHandle<io::Result<()>>,
+    /// Relays what comes back, and ends with the connection of the client.
+    back: JoinSet<io::Result<()>>,
 }
 
 /// By message id, what was let through, so that the addresses in its answer can be told.
@@ -122,8 +122,8 @@ impl Beyond {
         let stream = timeout(CONNECT_TIMEOUT, socket.connect(asked)).await??;
         let (from_resolver, to_resolver) = stream.into_split();
         let awaited = Awaited::default();
-        let back =
-            tokio::spawn(relay_back(handler.clone(), from_resolver, to_client.clone(), awaited.clone()));
+        let mut back = JoinSet::new();
+        back.spawn(relay_back(handler.clone(), from_resolver, to_client.clone(), awaited.clone()));
         Ok(Self { to_resolver, awaited, back })
     }
 
@@ -140,7 +140,10 @@ impl Beyond {
     /// The client has no more to say; the resolver may have.
     async fn finish(mut self) -> io::Result<()> {
         self.to_resolver.shutdown().await?;
-        self.back.await.map_err(io::Error::other)?
+        match self.back.join_next().await {
+            Some(ended) => ended.map_err(io::Error::other)?,
+            None => Ok(()),
+        }
     }
 }
 
