@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_banned_name_does_not_resolve_at_a_public_resolver_and_others_do, RootDig),
         case!(the_kernel_answers_where_its_answers_arrive, RootDig),
         case!(what_only_the_agent_can_tell_is_judged_by_it_and_comes_from_the_resolver_asked, RootDig),
+        case!(a_banned_name_in_a_malformed_message_goes_nowhere, Root),
         case!(a_stream_is_judged_message_by_message, RootDig),
         case!(one_socket_asks_two_resolvers_with_one_id, Root),
         case!(transfers_updates_and_signed_messages_cross, RootDig),
@@ -164,6 +165,62 @@ fn what_only_the_agent_can_tell_is_judged_by_it_and_comes_from_the_resolver_aske
     assert!(Command::new("ip").args(add).status().unwrap().success());
     dig(&lab, resolver, &["-b", "10.77.0.3", BANNED]).has(&VENDOR.to_string());
     gateway.event("the exemption is on record", |event| event["verdict"] == "exempt");
+}
+
+/// Resolvers differ in what they answer: BIND minds no records behind the question, dnsmasq not what is in OPT.
+fn a_banned_name_in_a_malformed_message_goes_nowhere() {
+    const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+    const RECORD: &[u8] = b"\x01a\0\0\x01\0\x01\0\0\0\0\0\x04\x0a\0\0\x01";
+    // What is odd, the counts (QD, AN, NS, AR), and what follows the question.
+    let cases: &[(&str, [u8; 4], Vec<u8>)] = &[
+        ("an answer in the question", [1, 1, 0, 0], RECORD.to_vec()),
+        ("an authority in the question", [1, 0, 1, 0], RECORD.to_vec()),
+        ("two OPTs", [1, 0, 0, 2], [OPT, OPT].concat()),
+        ("a record that is not there", [1, 0, 0, 1], vec![]),
+        ("an OPT cut off", [1, 0, 0, 1], OPT[..7].to_vec()),
+        ("an OPT longer than the message", [1, 0, 0, 1], b"\0\0\x29\x04\xd0\0\0\0\0\0\x09".to_vec()),
+        ("more records than there are", [1, 0, 0, 5], OPT.to_vec()),
+        ("two questions", [2, 0, 0, 0], b"\x01a\0\0\x01\0\x01".to_vec()),
+    ];
+    let question = |labels: &[&str], end: &[u8]| {
+        let labels = labels.iter().flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+        labels.chain(end.iter().copied()).collect::<Vec<u8>>()
+    };
+    let message = |counts: [u8; 4], rest: &[&[u8]]| {
+        let header = [0x1d, 0x1c, 1, 0, 0, counts[0], 0, counts[1], 0, counts[2], 0, counts[3]];
+        [&header[..], &rest.concat()].concat()
+    };
+    let banned: Vec<&str> = BANNED.split('.').collect();
+    let lab = lab();
+    // Once answered by the agent, and once with the kernel before it.
+    for taken_back in [false, true] {
+        let _link = taken_back.then(|| lab.take_what_is_sent_back().unwrap());
+        let gateway = start(&lab, POLICY);
+        let socket =
+            lab.inside(Side::Client, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let blocked = || gateway.status()["counters"]["dns"]["blocked"].as_u64().unwrap();
+        let mut messages: Vec<(&str, Vec<u8>)> = cases
+            .iter()
+            .map(|(what, counts, rest)| {
+                (*what, message(*counts, &[&question(&banned, b"\0\0\x01\0\x01"), rest]))
+            })
+            .collect();
+        // The rest of the name stands behind the question: 12 + 4 + 2 + 4 bytes in.
+        let split = [question(&banned[..1], b"\xc0\x16\0\x01\0\x01"), question(&banned[1..], b"\0")].concat();
+        messages.push(("a name that goes on elsewhere", message([1, 0, 0, 0], &[&split])));
+        for (what, message) in messages {
+            let before = blocked();
+            socket.send_to(&message, (PUBLIC[0], 53)).unwrap();
+            until(what, || (blocked() == before + 1).then_some(()));
+            assert!(socket.recv(&mut [0; 512]).is_err(), "{what}: answered");
+        }
+        // The same with an ordinary name crosses, on record as something that nobody could read.
+        let ordinary = question(&["www", "example", "org"], b"\0\0\x01\0\x01");
+        socket.send_to(&message([1, 1, 0, 0], &[&ordinary, RECORD]), (PUBLIC[0], 53)).unwrap();
+        gateway.event("an ordinary one is on record", |event| event["rule"] == "egress-unjudged");
+        assert!(!got_out(&lab, BANNED));
+    }
 }
 
 fn a_stream_is_judged_message_by_message() {

@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 
 use hickory_proto::op::Message;
-use interdict_dns_wire::{Malformed, Query};
-use interdict_policy::{Name, PlainEgress, Policy, RuleIndex, Unjudged, Verdict};
+use interdict_dns_wire::{HEADER_BYTES, Malformed, Query};
+use interdict_policy::{Name, PlainEgress, Policy, Rule, RuleIndex, Unjudged, Verdict};
 
 use crate::counters::{count, count_verdict};
 use crate::filter::{Egress, Judgement, Seen};
 use crate::forward::{Forwarder, tell_addresses};
 use crate::handler::FilterHandler;
 use crate::respond::Received;
+
+/// Labels and compression pointers of a malformed name that are followed. No name has more than 127 labels.
+const STEPS_LIMIT: usize = 256;
 
 /// A message on its way from a client to another resolver.
 #[derive(Clone, Copy)]
@@ -45,7 +48,7 @@ pub(super) fn judge(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>)
         Ok(query) => query,
         // Updates, notifications and the like are no questions.
         Err(Malformed::Opcode(_)) => return Fate::PassOn(None),
-        Err(_) => return unjudged(handler, diverted),
+        Err(_) => return malformed(handler, diverted),
     };
     let Some(name) = Name::from_wire(query.name()) else {
         return unjudged(handler, diverted);
@@ -55,23 +58,55 @@ pub(super) fn judge(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>)
         None => unlisted(handler, diverted, &judged),
         Some((_, Verdict::Block)) => Fate::Answer,
         Some((rule, verdict)) => {
-            let (asked, tcp, policy) = (judged.asked(), diverted.tcp, judged.policy());
-            let qtype = query.qtype;
-            handler.filter().observer().seen(&Seen {
-                client,
-                tcp,
-                asked,
-                name,
-                qtype,
-                via: None,
-                rule,
-                verdict,
-                policy,
-            });
-            count_verdict(counters, verdict);
+            tell_contact(handler, diverted, &judged, (name, query.qtype), (rule, verdict));
             Fate::PassOn(Some(judged))
         }
     }
+}
+
+/// A message that breaks the rules of DNS. Some resolvers answer such a one, so what it seems to ask for is judged; what
+/// they would have said to a banned one, an error, the client has to do without.
+fn malformed(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> Fate {
+    let Some((wire, qtype)) = seeming_question(diverted.message) else { return unjudged(handler, diverted) };
+    let Some(name) = Name::from_wire(&wire) else { return unjudged(handler, diverted) };
+    let client = diverted.client.ip().to_canonical();
+    let judged = handler.filter().judge(name, client).on_its_way_to(Some(diverted.asked.ip()));
+    match judged.decided() {
+        Some((rule, verdict @ Verdict::Block)) => {
+            tell_contact(handler, diverted, &judged, (name, qtype), (rule, verdict));
+            Fate::Drop
+        }
+        _ => unjudged(handler, diverted),
+    }
+}
+
+/// The first name behind the header, lower-cased, and the type behind it (0 if there is none), read as the most lenient
+/// resolver would: whatever the counts say, and through compression pointers in any direction.
+fn seeming_question(message: &[u8]) -> Option<(Vec<u8>, u16)> {
+    let mut wire = Vec::new();
+    let (mut at, mut behind) = (HEADER_BYTES, None);
+    for _ in 0..STEPS_LIMIT {
+        let length = *message.get(at)?;
+        match length {
+            0 => {
+                wire.push(0);
+                let at = behind.unwrap_or(at + 1);
+                let qtype = message.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
+                return Some((wire.to_ascii_lowercase(), qtype));
+            }
+            1..=63 => {
+                let end = at + 1 + usize::from(length);
+                wire.extend_from_slice(message.get(at..end)?);
+                at = end;
+            }
+            0xc0.. => {
+                behind.get_or_insert(at + 2);
+                at = usize::from(length & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// A name on no list: `plain` of `[egress_dns]` decides. Over UDP the kernel has done so already, but for `redirect`.
@@ -98,6 +133,29 @@ fn unjudged(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> Fate
     }
 }
 
+/// Tells of what a rule decided.
+fn tell_contact(
+    handler: &FilterHandler<Forwarder>,
+    diverted: &Diverted<'_>,
+    judged: &Judgement,
+    (name, qtype): (Name<'_>, u16),
+    (rule, verdict): (&Rule, Verdict),
+) {
+    handler.filter().observer().seen(&Seen {
+        client: diverted.client.ip().to_canonical(),
+        tcp: diverted.tcp,
+        asked: judged.asked(),
+        name,
+        qtype,
+        via: None,
+        rule,
+        verdict,
+        policy: judged.policy(),
+    });
+    count_verdict(handler.counters(), verdict);
+}
+
+/// Tells of what a key of `[egress_dns]` decided.
 fn tell(
     handler: &FilterHandler<Forwarder>,
     diverted: &Diverted<'_>,
@@ -120,5 +178,32 @@ pub(super) fn tell_answer(handler: &FilterHandler<Forwarder>, judged: &Judgement
     if let (Some((rule, verdict)), Ok(message)) = (judged.decided(), Message::from_vec(answer)) {
         let observer = handler.filter().observer();
         tell_addresses(observer, rule, verdict, judged.client(), &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seeming_question;
+
+    fn read(behind_header: &[u8]) -> Option<(Vec<u8>, u16)> {
+        seeming_question(&[&[0; 12], behind_header].concat())
+    }
+
+    #[test]
+    fn a_name_is_read_through_pointers_and_without_what_follows() {
+        let plain = Some((b"\x01a\x02bc\0".to_vec(), 28));
+        assert_eq!(read(b"\x01A\x02bC\0\0\x1c"), plain);
+        // The pointer leads forwards, to offset 20.
+        assert_eq!(read(b"\x01a\xc0\x14\0\x1c\0\x01\x02bc\0"), plain);
+        assert_eq!(read(b"\x01a\0"), Some((b"\x01a\0".to_vec(), 0)));
+    }
+
+    #[test]
+    fn what_has_no_end_is_no_name() {
+        for bytes in
+            [&b""[..], b"\x01", b"\x01a", b"\xc0", b"\xc0\x0c", b"\x01a\xc0\x0c", b"\x40a\0", b"\xff\xff"]
+        {
+            assert_eq!(read(bytes), None, "{bytes:?}");
+        }
     }
 }
