@@ -83,7 +83,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let diverted = match &mut plane {
         Some(plane) if packets::has_lan(&settings.packet) => {
             let sockets =
-                DivertedSockets::bind().context("cannot open sockets for questions to other resolvers")?;
+                DivertedSockets::bind().context(
+                    "cannot open sockets for questions to other resolvers, which takes CAP_NET_ADMIN and CAP_NET_RAW",
+                )?;
             packets::judge_queries(plane, &sockets)?;
             Some(sockets)
         }

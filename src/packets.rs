@@ -66,7 +66,7 @@ pub(crate) fn has_lan(settings: &PacketSettings) -> bool {
 /// # Errors
 /// When a socket or a route cannot be had.
 pub(crate) fn judge_queries(plane: &mut PacketPlane, sockets: &DivertedSockets) -> anyhow::Result<()> {
-    let DivertedSockets { udp4, udp6, tcp4, tcp6 } = sockets;
+    let DivertedSockets { udp4, udp6, tcp4, tcp6, .. } = sockets;
     plane.judge_queries(Some(DivertSockets { udp4, udp6, tcp4, tcp6 }))?;
     Ok(())
 }

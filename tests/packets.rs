@@ -650,9 +650,12 @@ fn the_running_agent_keeps_three_capabilities() {
 fn a_missing_capability_is_named() {
     let lab = lab();
     let folder = policy_folder();
-    for (dropped, named) in
-        [("-bpf", "CAP_BPF"), ("-net_admin", "CAP_NET_ADMIN"), ("-perfmon", "CAP_PERFMON")]
-    {
+    for (dropped, named) in [
+        ("-bpf", "CAP_BPF"),
+        ("-net_admin", "CAP_NET_ADMIN"),
+        ("-perfmon", "CAP_PERFMON"),
+        ("-net_raw", "CAP_NET_RAW"),
+    ] {
         let mut command = lab.command(Side::Gateway, "setpriv");
         command.args(["--bounding-set", dropped, env!("CARGO_BIN_EXE_interdict")]);
         let output = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).output().unwrap();
@@ -666,7 +669,7 @@ fn the_named_capabilities_suffice() {
     let lab = lab();
     let folder = policy_folder();
     let mut command = lab.command(Side::Gateway, "setpriv");
-    command.args(["--bounding-set", "-all,+bpf,+net_admin,+perfmon,+net_bind_service"]);
+    command.args(["--bounding-set", "-all,+bpf,+net_admin,+net_raw,+perfmon,+net_bind_service"]);
     command.arg(env!("CARGO_BIN_EXE_interdict"));
     let child = agent(command, &folder, &["--interface", &format!("{LAN}=lan")]).spawn().unwrap();
     let gateway = Gateway { folder, child };

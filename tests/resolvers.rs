@@ -1,6 +1,7 @@
 //! DNS that goes around us: clients that ask resolvers beyond the gateway, in a network of its own.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use interdict::lab::{
     CLIENT, GATEWAY, LAN, Lab, ORDINARY, ORDINARY6, PUBLIC, PUBLIC6, RESOLVER, Reply, Side, VENDOR,
     WHO_ARE_YOU, ZONE,
 };
+use nix::sys::socket::sockopt::Ipv6V6Only;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn6, bind, setsockopt};
 
 use crate::case;
 use crate::packets::{Bpffs, Gateway, lab};
@@ -23,6 +26,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_banned_name_in_a_malformed_message_goes_nowhere, Root),
         case!(a_stream_is_judged_message_by_message, RootDig),
         case!(one_socket_asks_two_resolvers_with_one_id, Root),
+        case!(a_server_on_port_53_of_every_address_takes_no_answer_away, RootDig),
+        case!(one_client_leaves_room_for_others, RootDig),
         case!(transfers_updates_and_signed_messages_cross, RootDig),
         case!(an_upstream_that_is_a_public_resolver_is_asked, RootDig),
         case!(a_stopped_agent_leaves_banned_names_answered, RootDig),
@@ -279,6 +284,51 @@ fn one_socket_asks_two_resolvers_with_one_id() {
         })
         .collect();
     assert_eq!(answers, expect);
+}
+
+fn a_server_on_port_53_of_every_address_takes_no_answer_away() {
+    let lab = lab();
+    let server = || {
+        let bind = || {
+            let kind = (AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC);
+            let socket = nix::sys::socket::socket(kind.0, kind.1, kind.2, None)?;
+            setsockopt(&socket, Ipv6V6Only, &true)?;
+            bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 53, 0, 0)))?;
+            nix::Result::Ok(socket)
+        };
+        lab.inside(Side::Gateway, bind).unwrap()
+    };
+    let first = server().expect("nobody else has the port");
+    let gateway = start(&lab, POLICY);
+    let resolves = || {
+        dig(&lab, PUBLIC6, &["support.kaspersky.com", "AAAA"]).has("ANSWER: 1");
+        dig(&lab, PUBLIC6, &["ksn-a-geo.kaspersky-labs.com"]).has("status: NXDOMAIN");
+    };
+    resolves();
+    drop(first);
+    let _later = server().expect("what we send in a resolver's name keeps no port from anyone");
+    resolves();
+    assert_eq!(gateway.status()["counters"]["dns"]["divert_failures"], 0);
+}
+
+fn one_client_leaves_room_for_others() {
+    let lab = lab();
+    let gateway = start(&lab, POLICY);
+    let greedy = lab.inside(Side::Client, || {
+        let connect = |_| TcpStream::connect((PUBLIC[0], 53));
+        (0..40).map(connect).collect::<Vec<_>>()
+    });
+    until("its share is taken", || {
+        (gateway.status()["counters"]["dns"]["tcp_refused"].as_u64() == Some(8)).then_some(())
+    });
+    let client = lab.name(Side::Client);
+    let add = ["-n", &client, "addr", "add", "10.77.0.4/24", "dev", "eth0"];
+    assert!(Command::new("ip").args(add).status().unwrap().success());
+    dig(&lab, PUBLIC[0], &["-b", "10.77.0.4", "+tcp", "www.example.org"]).has(&ORDINARY.to_string());
+    drop(greedy);
+    until("its places are free again", || {
+        dig(&lab, PUBLIC[0], &["+tcp", "www.example.org"]).0.contains(&ORDINARY.to_string()).then_some(())
+    });
 }
 
 fn transfers_updates_and_signed_messages_cross() {

@@ -16,6 +16,7 @@ mod forward;
 mod handler;
 mod respond;
 mod serve;
+mod shares;
 mod tcp;
 mod udp;
 

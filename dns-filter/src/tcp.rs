@@ -1,9 +1,8 @@
 //! DNS over TCP (RFC 7766): a bounded number of connections, each of whose questions are answered one after another.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +13,7 @@ use crate::clients::Clients;
 use crate::counters::{Counters, count};
 use crate::handler::{FilterHandler, Next};
 use crate::respond::Received;
+use crate::shares::Shares;
 
 /// Connections at one time, over all listeners; more are closed and counted. Each costs a file descriptor, and the rest
 /// of the program needs some too.
@@ -29,52 +29,13 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Connections {
     clients: Clients,
-    open: Arc<Mutex<Open>>,
-}
-
-#[derive(Default)]
-struct Open {
-    all: usize,
-    of_client: HashMap<IpAddr, usize>,
+    open: Shares,
 }
 
 impl Connections {
     /// No connections yet; those of others than `clients` are closed at once.
     pub fn of(clients: Clients) -> Self {
-        Self { clients, open: Arc::default() }
-    }
-
-    /// A place for one more connection of a client, if there is one.
-    fn take_place(&self, client: IpAddr) -> Option<Place> {
-        let mut open = self.open();
-        let of_client = open.of_client.get(&client).copied().unwrap_or(0);
-        if open.all == TCP_CONNECTIONS_LIMIT || of_client == TCP_CONNECTIONS_OF_A_CLIENT_LIMIT {
-            return None;
-        }
-        open.all += 1;
-        open.of_client.insert(client, of_client + 1);
-        Some(Place { connections: self.clone(), client })
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Held by a connection as long as it is open.
-struct Place {
-    connections: Connections,
-    client: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.connections.open();
-        open.all -= 1;
-        match open.of_client.get_mut(&self.client) {
-            Some(of_client) if *of_client > 1 => *of_client -= 1,
-            _ => drop(open.of_client.remove(&self.client)),
-        }
+        Self { clients, open: Shares::new(TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT) }
     }
 }
 
@@ -103,14 +64,14 @@ pub(crate) async fn serve<N: Next>(
             count(&counters.strangers);
             continue;
         }
-        let Some(place) = connections.take_place(address) else {
+        let Some(share) = connections.open.take(address) else {
             count(&counters.tcp_refused);
             continue;
         };
         let handler = handler.clone();
         conversations.spawn(async move {
             let ended = converse(stream, client, &handler).await;
-            drop(place);
+            drop(share);
             if let Err(error) = ended {
                 tracing::debug!(%client, %error, "a TCP connection ended");
             }
@@ -137,29 +98,5 @@ async fn converse<N: Next>(
             let framed = [&length.to_be_bytes()[..], &answer].concat();
             timeout(PATIENCE, answers.write_all(&framed)).await??;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clients::default_clients;
-
-    #[test]
-    fn places_are_bounded_for_each_client_and_for_all() {
-        let connections = Connections::of(Clients::new(default_clients()));
-        let client = |number: usize| IpAddr::from([10, 0, (number >> 8) as u8, number as u8]);
-        let mut places = Vec::new();
-        for number in 0..TCP_CONNECTIONS_LIMIT / TCP_CONNECTIONS_OF_A_CLIENT_LIMIT {
-            for _ in 0..TCP_CONNECTIONS_OF_A_CLIENT_LIMIT {
-                places.push(connections.take_place(client(number)).expect("there is room"));
-            }
-            assert!(connections.take_place(client(number)).is_none(), "client {number} has its share");
-        }
-        assert!(connections.take_place(client(999)).is_none(), "all places are taken");
-        places.pop();
-        assert!(connections.take_place(client(999)).is_some());
-        drop(places);
-        assert!(connections.open().of_client.is_empty() && connections.open().all == 0);
     }
 }

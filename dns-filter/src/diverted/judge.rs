@@ -10,7 +10,7 @@ use crate::counters::{count, count_verdict};
 use crate::filter::{Egress, Judgement, Seen};
 use crate::forward::{Forwarder, tell_addresses};
 use crate::handler::FilterHandler;
-use crate::respond::Received;
+use crate::respond::{AtOnce, Received};
 
 /// Labels and compression pointers of a malformed name that are followed. No name has more than 127 labels.
 const STEPS_LIMIT: usize = 256;
@@ -169,8 +169,17 @@ fn tell(
 
 /// Our own answer, as the sinkhole gives it. `None` where it gives none.
 pub(super) async fn answer(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> Option<Vec<u8>> {
+    handler.respond(&received(diverted)).await
+}
+
+/// The same, as far as nobody has to be asked for it.
+pub(super) fn answer_at_once(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> AtOnce {
+    handler.answer_at_once(&received(diverted))
+}
+
+fn received<'m>(diverted: &Diverted<'m>) -> Received<'m> {
     let Diverted { message, client, asked, tcp } = *diverted;
-    handler.respond(&Received { message, client, tcp, asked: Some(asked.ip()) }).await
+    Received { message, client, tcp, asked: Some(asked.ip()) }
 }
 
 /// Tells of the addresses in an answer to a question that a rule lets through.

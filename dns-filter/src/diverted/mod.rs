@@ -31,9 +31,10 @@ pub fn serve_diverted(
     handler: &Arc<FilterHandler<Forwarder>>,
 ) -> std::io::Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
+    let voice = Arc::new(sockets.voice);
     for socket in [sockets.udp4, sockets.udp6] {
         let socket = tokio::net::UdpSocket::from_std(socket)?;
-        tasks.spawn(datagrams::serve(socket, mark, handler.clone()));
+        tasks.spawn(datagrams::serve(socket, voice.clone(), mark, handler.clone()));
     }
     for listener in [sockets.tcp4, sockets.tcp6] {
         let listener = tokio::net::TcpListener::from_std(listener)?;

@@ -14,7 +14,7 @@ use socket2::Type;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -25,9 +25,12 @@ use crate::counters::count;
 use crate::filter::Judgement;
 use crate::forward::Forwarder;
 use crate::handler::FilterHandler;
+use crate::shares::Shares;
 
-/// Connections at one time; more are closed at once and counted.
+/// Connections at one time, and of these such of one client; more are closed at once and counted. Each takes two file
+/// descriptors.
 const CONNECTIONS_LIMIT: usize = 512;
+const CONNECTIONS_OF_A_CLIENT_LIMIT: usize = 32;
 /// How long another resolver may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may stay without a message from the client. Zones take their time the other way.
@@ -39,7 +42,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Serves a listener for as long as the task lives.
 pub(super) async fn serve(listener: TcpListener, mark: u32, handler: Arc<FilterHandler<Forwarder>>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_LIMIT));
+    let connections = Shares::new(CONNECTIONS_LIMIT, CONNECTIONS_OF_A_CLIENT_LIMIT);
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -51,13 +54,18 @@ pub(super) async fn serve(listener: TcpListener, mark: u32, handler: Arc<FilterH
         };
         // The address on our side is the one that the client connected to.
         let Some(asked) = stream.local_addr().ok().filter(|asked| asked.port() == PORT) else { continue };
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
-            count(&handler.counters().overload);
+        let address = client.ip().to_canonical();
+        if !handler.serves(address) {
+            count(&handler.counters().strangers);
+            continue;
+        }
+        let Some(share) = connections.take(address) else {
+            count(&handler.counters().tcp_refused);
             continue;
         };
         let handler = handler.clone();
         tokio::spawn(async move {
-            let _permit = permit;
+            let _share = share;
             if let Err(error) = relay(&handler, stream, client, asked, mark).await {
                 tracing::debug!(%error, %asked, "a diverted connection ended early");
             }
