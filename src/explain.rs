@@ -130,8 +130,18 @@ pub fn explain(policy: &Policy, ask: &Ask, asker: &Asker) -> Explanation {
         }
     }
     explanation.tell_planes();
+    let is_dns = matches!(ask, Ask::Address(_, Some(service)) if service.port == DNS_PORT);
+    if is_dns && explanation.rule.is_none() {
+        explanation.note =
+            Some("no rule concerns the address; what is asked there is judged by its name".into());
+        explanation.planes.packet =
+            "on lan interfaces, judges each question that is asked there by its name".into();
+    }
     explanation
 }
+
+/// The port of DNS: what goes there is judged by more than the address.
+const DNS_PORT: u16 = 53;
 
 impl Explanation {
     fn decided(

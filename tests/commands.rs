@@ -13,6 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(what_others_could_have_written_is_noted_and_refused_by_the_agent),
         case!(folders_inside_a_policy_folder_are_told_and_not_read),
         case!(why_explains_names_and_addresses),
+        case!(why_of_a_resolver_tells_that_names_are_judged_there),
         case!(why_tells_what_lost_and_which_exemption_was_considered),
         case!(why_asks_the_running_agent),
         case!(why_reads_a_batch),
@@ -181,6 +182,17 @@ fn why_explains_names_and_addresses() {
     assert_eq!(answers[2]["verdict"], "block");
     assert_eq!((&answers[3]["verdict"], &answers[3]["rule"]), (&"none".into(), &Value::Null));
     assert_eq!(interdict(&["why", "a b"]).status.code(), Some(2));
+}
+
+fn why_of_a_resolver_tells_that_names_are_judged_there() {
+    let output = interdict(&["why", "8.8.8.8:53/udp", "8.8.8.8:53/tcp", "8.8.8.8:443/tcp"]);
+    let said = text(&output.stdout);
+    for ask in ["8.8.8.8:53/udp", "8.8.8.8:53/tcp"] {
+        let expect =
+            format!("{ask}: none: no rule concerns the address; what is asked there is judged by its name");
+        assert!(said.contains(&expect), "{said}");
+    }
+    assert!(said.contains("8.8.8.8:443/tcp: log"), "{said}");
 }
 
 fn why_tells_what_lost_and_which_exemption_was_considered() {

@@ -201,9 +201,6 @@ impl<'p> Judge<'p> {
     }
 
     fn of_name(&self, name: Name<'_>, client: IpAddr) -> Expect {
-        if name.labels().flatten().any(|byte| *byte >= 0x80) {
-            return Expect::Agent;
-        }
         let found = self.policy.decide_name(name);
         let labels = name.labels().count();
         let decided = found.map_or(0, |found| match found.form {

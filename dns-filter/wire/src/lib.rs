@@ -14,7 +14,7 @@ mod question;
 mod rule;
 
 pub use answer::{ANSWER_BUFFER_BYTES, Blocked, LONGEST_ANSWER_BYTES, Rcode, Reply, Template, write_answer};
-pub use memory::{Memory, Round};
+pub use memory::{Bytes, Memory, Round};
 pub use query::Query;
 pub use question::{
     Additional, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_QUESTION_END, Malformed, NAME_LIMIT_BYTES,

@@ -1,15 +1,15 @@
 //! Where a message lies.
 
-/// Bytes that are read and written a few at a time, at places that the caller has checked against the message's length.
+use crate::question::NAME_LIMIT_BYTES;
+
+/// Bytes that are read a few at a time, at places that the caller has checked against the message's length.
 ///
-/// On the host this is a slice. In the kernel it is a buffer that is larger than any message, with each place masked to
-/// its size, so that the verifier sees that every access is inside.
-pub trait Memory {
+/// On the host this is a slice. In the kernel it is the packet, of which each place is compared with its end, or a buffer
+/// that is larger than any message, with each place masked to its size, so that the verifier sees that every access is
+/// inside.
+pub trait Bytes {
     /// The `N` bytes at `at`. What lies outside reads as zero.
     fn get<const N: usize>(&self, at: usize) -> [u8; N];
-
-    /// Writes the `N` bytes at `at`. What lies outside is not written.
-    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]);
 
     /// The same number. In the kernel the verifier forgets what it knows of it: it follows each way through the program
     /// for each thing it knows, and of a number that a loop came to it knows one thing for each round.
@@ -17,18 +17,24 @@ pub trait Memory {
         number
     }
 
-    /// Does rounds until one says that it was the last, or there were so many.
-    ///
-    /// In the kernel this is `bpf_loop`, of which the verifier looks at one round.
-    fn repeat<R: Round>(rounds: u32, work: &mut R) {
-        for _ in 0..rounds {
-            if !work.round() {
-                break;
-            }
-        }
-    }
+    /// The longest name that is read, in bytes: a longer one counts as none here.
+    const LONGEST_NAME_BYTES: usize = NAME_LIMIT_BYTES;
 
-    /// Writes bytes that are held as words in the machine's order, as [`Memory::set`] does each.
+    /// Does rounds until one says that it was the last, and says how many it did; `None` where it would be as many as
+    /// `limit`, or more than are done here.
+    ///
+    /// In the kernel this may be `bpf_loop`, of which the verifier looks at one round.
+    fn repeat<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
+        (1..limit).find(|_| !work.round())
+    }
+}
+
+/// Bytes that are written likewise.
+pub trait Memory: Bytes {
+    /// Writes the `N` bytes at `at`. What lies outside is not written.
+    fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]);
+
+    /// Writes bytes that are held as words in the machine's order, as `set` does each.
     fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]);
 }
 
@@ -38,11 +44,13 @@ pub trait Round {
     fn round(&mut self) -> bool;
 }
 
-impl Memory for [u8] {
+impl Bytes for [u8] {
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         self.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
     }
+}
 
+impl Memory for [u8] {
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         if let Some(place) = self.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
             *place = bytes;

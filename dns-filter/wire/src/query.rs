@@ -1,6 +1,6 @@
 //! A query as the userspace server reads it: the question with its name copied and lower-cased, and any OPT record.
 
-use crate::memory::Memory;
+use crate::memory::Bytes;
 use crate::question::{
     Additional, Edns, HEADER_BYTES, Malformed, NAME_LIMIT_BYTES, Question, TYPE_OPT, edns,
 };
@@ -81,7 +81,7 @@ fn find_edns(message: &[u8], question: &Question) -> Result<Option<Edns>, Malfor
         if message.len() < at + 10 {
             return Err(Malformed::Records);
         }
-        let number = |at: usize| u16::from_be_bytes(Memory::get(message, at));
+        let number = |at: usize| u16::from_be_bytes(Bytes::get(message, at));
         if number(at) == TYPE_OPT {
             if found.is_some() || at != owner + 1 {
                 return Err(Malformed::Records);

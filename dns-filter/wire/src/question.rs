@@ -1,8 +1,8 @@
 //! The question of one DNS message (RFC 1035 §4.1, RFC 6891 §6.1), as far as both planes read it.
 //!
-//! Everything here works on [`Memory`] and holds nothing but numbers, so that the kernel program runs it too.
+//! Everything here works on [`Bytes`] and holds nothing but numbers, so that the kernel program runs it too.
 
-use crate::memory::{Memory, Round};
+use crate::memory::{Bytes, Round};
 
 /// Bytes of a message's header.
 pub const HEADER_BYTES: usize = 12;
@@ -38,10 +38,12 @@ pub enum Malformed {
 }
 
 /// A question, by where its parts stand in its message and what they say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Question {
     /// Bytes of the name, root included; it begins behind the header.
     pub name_bytes: usize,
+    /// Labels of the name, without the root.
+    pub labels: usize,
     /// QTYPE.
     pub qtype: u16,
     /// QCLASS.
@@ -78,7 +80,7 @@ impl Question {
     /// # Errors
     /// The first thing that keeps it from being one question.
     #[inline(always)]
-    pub fn read<M: Memory + ?Sized>(message: &M, len: usize) -> Result<Self, Malformed> {
+    pub fn read<M: Bytes + ?Sized>(message: &M, len: usize) -> Result<Self, Malformed> {
         if len < HEADER_BYTES {
             return Err(Malformed::NotAQuery);
         }
@@ -94,17 +96,16 @@ impl Question {
         if count(4) != 1 {
             return Err(Malformed::QuestionCount);
         }
-        let name_bytes = M::forget(name_bytes(message, len)?);
-        let len = M::forget(len);
+        let (name_bytes, labels) = name(message, len);
         let end = HEADER_BYTES + name_bytes + 4;
-        if name_bytes > NAME_LIMIT_BYTES || end > len {
+        if name_bytes == 0 || name_bytes > M::LONGEST_NAME_BYTES || end > len {
             return Err(Malformed::Name);
         }
         if count(6) != 0 || count(8) != 0 {
             return Err(Malformed::Records);
         }
         let (qtype, qclass) = (count(end - 4), count(end - 2));
-        Ok(Self { name_bytes, qtype, qclass, additional: count(10) })
+        Ok(Self { name_bytes, labels, qtype, qclass, additional: count(10) })
     }
 
     /// Where it ends in its message.
@@ -115,7 +116,7 @@ impl Question {
 
     /// What follows it in a message of `len` bytes.
     #[inline(always)]
-    pub fn followed_by<M: Memory + ?Sized>(&self, message: &M, len: usize) -> Additional {
+    pub fn followed_by<M: Bytes + ?Sized>(&self, message: &M, len: usize) -> Additional {
         match self.additional {
             0 => return Additional::None,
             1 => {}
@@ -137,7 +138,7 @@ impl Question {
 
 /// Reads the OPT record whose type stands at `at`.
 #[inline(always)]
-pub(crate) fn edns<M: Memory + ?Sized>(message: &M, at: usize) -> Edns {
+pub(crate) fn edns<M: Bytes + ?Sized>(message: &M, at: usize) -> Edns {
     let [payload_high, payload_low] = message.get(at + 2);
     let [_, version, flags, _] = message.get::<4>(at + 4);
     Edns {
@@ -162,12 +163,14 @@ impl Edns {
     }
 }
 
-/// The length of the question's name, root included.
+/// The length of the question's name, root included, and how many labels it has; both 0 if it is none.
 #[inline(always)]
-fn name_bytes<M: Memory + ?Sized>(message: &M, len: usize) -> Result<usize, Malformed> {
+fn name<M: Bytes + ?Sized>(message: &M, len: usize) -> (usize, usize) {
     let mut walk = Walk { message, len, at: 0, has_ended: false };
-    M::repeat(LABELS_LIMIT as u32 + 1, &mut walk);
-    if walk.has_ended { Ok(walk.at + 1) } else { Err(Malformed::Name) }
+    match M::repeat(LABELS_LIMIT + 2, &mut walk) {
+        Some(rounds) if walk.has_ended => (M::forget(walk.at + 1), M::forget(rounds - 1)),
+        _ => (0, 0),
+    }
 }
 
 /// The way through a name, label by label.
@@ -179,7 +182,7 @@ struct Walk<'m, M: ?Sized> {
     has_ended: bool,
 }
 
-impl<M: Memory + ?Sized> Round for Walk<'_, M> {
+impl<M: Bytes + ?Sized> Round for Walk<'_, M> {
     #[inline(always)]
     fn round(&mut self) -> bool {
         if HEADER_BYTES + self.at >= self.len {

@@ -38,6 +38,11 @@ impl Control {
         self.word(word).store(count, Ordering::Release);
     }
 
+    /// Says which bits the addresses of this machine have.
+    pub(crate) fn set_ours(&self, bits: [u64; control::OURS_WORDS as usize]) {
+        (control::OURS..).zip(bits).for_each(|(word, bits)| self.word(word).store(bits, Ordering::Release));
+    }
+
     fn word(&self, index: u32) -> &AtomicU64 {
         assert!(index < control::WORDS);
         // SAFETY: the mapping holds WORDS words, begins at a page, and lives as long as `self`. The programs only

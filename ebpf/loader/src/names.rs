@@ -1,57 +1,89 @@
-//! From the names of a policy to the entries of the kernel's trie.
+//! From the names of a policy to the kernel's table of them.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
-use aya::maps::lpm_trie::Key;
 use interdict_dns_wire::HEADER_BYTES;
 use interdict_ebpf_shared::{
-    name::{KEY_WORDS, KeyLength, NameEntry, NameKey, write_key},
+    name::{Bucket, FILTER_WORDS, Layout, NameEntry, NameSlot, SEARCH_BYTES, Secret, hash},
     policy::Decision,
 };
 use interdict_policy::{Name, Policy, RuleIndex, Suffix};
 
-/// Every entry of a policy; `decide` says what a rule does in the kernel.
-///
-/// An entry for a domain matches the name and all below it, an entry for a host that name alone. Where globs or patterns
-/// may decide below a name, a domain's entry there says so, with what the domain around it decides; the name itself has
-/// no label left of it for them, and so an entry as of a host.
-pub(crate) fn entries(
-    policy: &Policy,
-    decide: impl Fn(RuleIndex) -> Decision,
-) -> Vec<(Key<NameKey>, NameEntry)> {
-    let mut entries = HashMap::new();
-    let by_domain = |(domain, rule): (Name<'_>, RuleIndex)| NameEntry {
-        decision: decide(rule),
-        owner_bytes: domain.as_wire().len() as u32 - 1,
-        undecidable: 0,
-    };
-    for Suffix { name, host, domain, is_fixed_part } in policy.suffixes() {
-        let (key, length) = key(name);
-        let around = || policy.domain_of(name).map_or(NameEntry::NONE, by_domain);
-        if is_fixed_part {
-            entries.insert((key, length.domain_bits()), NameEntry { undecidable: 1, ..around() });
-            entries.insert((key, length.host_bits()), around());
-        } else if let Some(rule) = domain {
-            entries.insert((key, length.domain_bits()), by_domain((name, rule)));
-        }
-        if let Some(rule) = host {
-            let entry = NameEntry { decision: decide(rule), ..NameEntry::NONE };
-            entries.insert((key, length.host_bits()), entry);
-        }
-    }
-    entries.into_iter().map(|((key, bits), entry)| (Key::new(bits, key), entry)).collect()
+/// The names of a policy, by their hashes.
+pub(crate) struct Table {
+    pub(crate) layout: Layout,
+    pub(crate) filter: Box<[u64; FILTER_WORDS]>,
+    pub(crate) buckets: Vec<Bucket>,
+    /// How many names there are.
+    pub(crate) len: usize,
 }
 
-/// The key of a name, as the kernel makes it of the name in a question.
-fn key(name: Name<'_>) -> (NameKey, KeyLength) {
-    let mut message = vec![0; HEADER_BYTES];
-    message.extend(name.as_wire());
-    let mut bytes = [0; KEY_WORDS * 8];
-    let length = write_key(&message[..], name.as_wire().len(), &mut bytes[..])
-        .expect("the names of a policy are letters, digits, hyphens and underscores");
-    let mut words = [0; KEY_WORDS];
-    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-        *word = u64::from_ne_bytes(*bytes);
+impl Table {
+    /// The table of a policy; `decide` says what a rule does in the kernel.
+    pub(crate) fn of(policy: &Policy, decide: impl Fn(RuleIndex) -> Decision) -> Self {
+        loop {
+            // That two of a million names have one hash happens once in 40 million times.
+            if let Some(table) = Self::try_with(secret(), policy, &decide) {
+                return table;
+            }
+        }
     }
-    (NameKey { words }, length)
+
+    fn try_with(secret: Secret, policy: &Policy, decide: impl Fn(RuleIndex) -> Decision) -> Option<Self> {
+        let mut slots: Vec<NameSlot> =
+            policy.suffixes().map(|suffix| slot(&secret, policy, &suffix, &decide)).collect();
+        slots.sort_unstable_by_key(|slot| slot.hash);
+        if slots.windows(2).any(|pair| pair[0].hash == pair[1].hash) {
+            return None;
+        }
+        let mut empty = Layout::for_names(secret, slots.len());
+        loop {
+            let (mut layout, mut filter) = (empty, Box::new([0; FILTER_WORDS]));
+            let mut buckets = vec![Bucket::default(); layout.buckets()];
+            if slots.iter().all(|slot| layout.insert(&mut filter, &mut buckets, slot)) {
+                return Some(Self { layout, filter, buckets, len: slots.len() });
+            }
+            empty = empty.with_more_buckets();
+        }
+    }
+}
+
+/// What a policy says about a name and about those below it.
+///
+/// Where globs or patterns may decide below it, only the agent can tell, and is told what the domain around decides. The
+/// name itself has no label left of it for them.
+fn slot(
+    secret: &Secret,
+    policy: &Policy,
+    suffix: &Suffix<'_>,
+    decide: impl Fn(RuleIndex) -> Decision,
+) -> NameSlot {
+    let by_domain = |(domain, rule): (Name<'_>, RuleIndex)| {
+        NameEntry::new(decide(rule), (domain.as_wire().len() - 1) as u8)
+    };
+    let domain = suffix.domain.map(|rule| by_domain((suffix.name, rule)));
+    let host = suffix.host.map(|rule| NameEntry::new(decide(rule), 0));
+    let around = || policy.domain_of(suffix.name).map_or(NameEntry::NONE, by_domain);
+    NameSlot {
+        hash: hash_of(secret, suffix.name),
+        labels: suffix.name.labels().count(),
+        itself: host.or(domain).unwrap_or(NameEntry::NONE),
+        below: match suffix.is_fixed_part {
+            true => around().undecidable(),
+            false => domain.unwrap_or(NameEntry::NONE),
+        },
+    }
+}
+
+/// The hash of a name, as the kernel makes it of the name in a question.
+fn hash_of(secret: &Secret, name: Name<'_>) -> u64 {
+    let mut message = [0; HEADER_BYTES + 256];
+    message[HEADER_BYTES..][..name.as_wire().len()].copy_from_slice(name.as_wire());
+    hash(secret, &message[..], name.as_wire().len(), &mut [0; SEARCH_BYTES][..])
+}
+
+/// A secret that nobody knows: the standard library keys its hashes with random numbers of the system.
+fn secret() -> Secret {
+    let random = || RandomState::new().build_hasher().finish();
+    Secret { start: random(), first: random() | 1, second: random() | 1 }
 }

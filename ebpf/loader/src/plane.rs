@@ -119,7 +119,7 @@ impl PacketPlane {
                 exemptions: object::take(&mut object, maps::EXEMPTIONS)?,
                 names: object::take(&mut object, maps::NAMES)?,
                 answers: object::take(&mut object, maps::ANSWERS)?,
-                egress: object::take(&mut object, maps::EGRESS)?,
+                settings: object::take(&mut object, maps::SETTINGS)?,
                 resolvers: object::take(&mut object, maps::RESOLVERS)?,
             },
             counters: CounterMaps {

@@ -182,12 +182,15 @@ impl Resolver {
             let (what, count) = ("addresses of this machine", wanted.len());
             return Err(Error::TooMany { what, count, limit: MAX_OURS });
         }
+        // An address has its bit for as long as it is in the table.
+        self.control.set_ours(bits_of(wanted.keys().chain(self.ours.keys())));
         for (address, kind) in wanted.iter().filter(|(address, kind)| self.ours.get(address) != Some(kind)) {
             self.maps.ours.insert(address, kind, 0).map_err(named(maps::OURS))?;
         }
         for address in self.ours.keys().filter(|address| !wanted.contains_key(address)) {
             let _ = self.maps.ours.remove(address);
         }
+        self.control.set_ours(bits_of(wanted.keys()));
         self.ours = wanted;
         Ok(())
     }
@@ -204,6 +207,16 @@ impl Resolver {
         }
         Ok(())
     }
+}
+
+/// The bits of addresses, as the programs look at them.
+fn bits_of<'a>(addresses: impl Iterator<Item = &'a Address>) -> [u64; control::OURS_WORDS as usize] {
+    let mut bits = [0; control::OURS_WORDS as usize];
+    for &address in addresses {
+        let (word, bit) = control::ours_bit(address);
+        bits[word as usize] |= bit;
+    }
+    bits
 }
 
 /// The index of the loopback interface of every network namespace.

@@ -8,19 +8,19 @@ use std::{
 use aya::maps::{Array, ArrayOfMaps, HashMap as BpfHashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use interdict_dns_wire::Template;
 use interdict_ebpf_shared::{
-    Address, control,
+    Address, control, filter,
     limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_RESOLVERS, MAX_SERVICES},
     maps,
-    name::{NameEntry, NameKey},
+    name::Bucket,
     policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
-    query::{Answer, Egress},
+    query::{Answer, Egress, Settings},
 };
 use interdict_policy::{
     Action, Digest, NetworkVerdicts, PlainEgress, Policy, Rule, RuleIndex, Service, Timestamp,
 };
 use ipnet::IpNet;
 
-use crate::{Error, names, registry::verdict_of, system::boot_time_ns};
+use crate::{Error, names::Table, registry::verdict_of, system::boot_time_ns};
 
 /// Each needs the flag, or the kernel refuses it (`BPF_F_NO_PREALLOC`).
 const TRIE_FLAGS: u32 = 1;
@@ -34,9 +34,9 @@ pub(crate) type Networks6 = LpmTrie<MapData, [u32; 4], NetworkEntry>;
 type Services = BpfHashMap<MapData, ServiceKey, Decision>;
 type Rules = Array<MapData, State>;
 type Exemptions = LpmTrie<MapData, ExemptionKey, u64>;
-type Names = LpmTrie<MapData, NameKey, NameEntry>;
+type Names = Array<MapData, Bucket>;
 type Answers = Array<MapData, Answer>;
-type Egresses = Array<MapData, Egress>;
+type AllSettings = Array<MapData, Settings>;
 type Resolvers = BpfHashMap<MapData, Address, u32>;
 
 /// A policy that lies in the kernel, ready to be put in force by [`crate::PacketPlane::flip`].
@@ -70,7 +70,7 @@ pub(crate) struct InnerMaps {
     exemptions: Exemptions,
     names: Names,
     answers: Answers,
-    egress: Egresses,
+    settings: AllSettings,
     resolvers: Resolvers,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct OuterMaps {
     pub(crate) exemptions: ArrayOfMaps<MapData, Exemptions>,
     pub(crate) names: ArrayOfMaps<MapData, Names>,
     pub(crate) answers: ArrayOfMaps<MapData, Answers>,
-    pub(crate) egress: ArrayOfMaps<MapData, Egresses>,
+    pub(crate) settings: ArrayOfMaps<MapData, AllSettings>,
     pub(crate) resolvers: ArrayOfMaps<MapData, Resolvers>,
 }
 
@@ -97,7 +97,7 @@ impl OuterMaps {
         self.exemptions.set(slot, &inner.exemptions, 0).map_err(named(maps::EXEMPTIONS))?;
         self.names.set(slot, &inner.names, 0).map_err(named(maps::NAMES))?;
         self.answers.set(slot, &inner.answers, 0).map_err(named(maps::ANSWERS))?;
-        self.egress.set(slot, &inner.egress, 0).map_err(named(maps::EGRESS))?;
+        self.settings.set(slot, &inner.settings, 0).map_err(named(maps::SETTINGS))?;
         self.resolvers.set(slot, &inner.resolvers, 0).map_err(named(maps::RESOLVERS))?;
         self.rules.set(slot, &inner.rules, 0).map_err(named(maps::RULES))
     }
@@ -123,10 +123,10 @@ pub(crate) struct Tables {
     networks6: Vec<(Key<[u32; 4]>, NetworkEntry)>,
     services: Vec<(ServiceKey, Decision)>,
     exemptions: Vec<(Key<ExemptionKey>, u64)>,
-    names: Vec<(Key<NameKey>, NameEntry)>,
+    names: Table,
     /// By slot, what the rules answer.
     answers: Vec<Answer>,
-    egress: Egress,
+    settings: Box<Settings>,
     resolvers: Vec<Address>,
     /// By slot, what the rules do.
     pub(crate) states: Vec<State>,
@@ -139,14 +139,22 @@ impl Tables {
         let exempted = exemptions.iter().map(|(key, _)| key.data().rule).collect();
         let rules = RuleSlots { policy, slots, exempted };
         let states = rules.states();
+        let names = Table::of(policy, |rule| rules.decision(rule));
+        let settings = Settings {
+            names: names.layout,
+            egress: rules.egress(),
+            networks4: [0; filter::WORDS],
+            networks6: [0; filter::WORDS],
+            filter: *names.filter,
+        };
         let mut tables = Self {
             networks4: vec![],
             networks6: vec![],
             services: vec![],
             exemptions,
-            names: names::entries(policy, |rule| rules.decision(rule)),
+            names,
             answers: rules.answers(),
-            egress: rules.egress(),
+            settings: Box::new(settings),
             resolvers: policy.egress_dns().resolvers.iter().map(|at| address(at.value)).collect(),
             states,
         };
@@ -160,8 +168,8 @@ impl Tables {
             ("ports of networks", tables.services.len(), MAX_SERVICES),
             ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
             (
-                "names ([packet] max_names; a name takes 2 KB while it is staged)",
-                tables.names.len(),
+                "names ([packet] max_names; a name takes up to 128 bytes while it is staged)",
+                tables.names.len,
                 max_names,
             ),
             ("resolvers in [egress_dns]", tables.resolvers.len(), MAX_RESOLVERS),
@@ -199,8 +207,14 @@ impl Tables {
         }
         let bits = u32::from(network.prefix_len());
         match network.network() {
-            IpAddr::V4(address) => self.networks4.push((Key::new(bits, word(address.octets())), entry)),
-            IpAddr::V6(address) => self.networks6.push((Key::new(bits, words(address.octets())), entry)),
+            IpAddr::V4(address) => {
+                filter::add_v4(&mut self.settings.networks4, address.to_bits(), bits);
+                self.networks4.push((Key::new(bits, word(address.octets())), entry));
+            }
+            IpAddr::V6(address) => {
+                filter::add_v6(&mut self.settings.networks6, (address.to_bits() >> 96) as u32, bits);
+                self.networks6.push((Key::new(bits, words(address.octets())), entry));
+            }
         }
     }
 
@@ -235,8 +249,11 @@ impl Tables {
             Ok(exemptions)
         };
         let write_names = || {
-            let mut names = Names::create(size(self.names.len()), TRIE_FLAGS)?;
-            self.names.iter().try_for_each(|(key, entry)| names.insert(key, entry, 0))?;
+            let buckets = &self.names.buckets;
+            let mut names = Names::create(size(buckets.len()), INNER_ARRAY_FLAGS)?;
+            // What is never written is empty.
+            let mut written = buckets.iter().enumerate().filter(|(_, bucket)| !bucket.is_empty());
+            written.try_for_each(|(at, bucket)| names.set(at as u32, bucket, 0))?;
             Ok(names)
         };
         let write_answers = || {
@@ -246,10 +263,10 @@ impl Tables {
             }
             Ok(answers)
         };
-        let write_egress = || {
-            let mut egress = Egresses::create(1, 0)?;
-            egress.set(0, self.egress, 0)?;
-            Ok(egress)
+        let write_settings = || {
+            let mut settings = AllSettings::create(1, 0)?;
+            settings.set(0, *self.settings, 0)?;
+            Ok(settings)
         };
         let write_resolvers = || {
             let mut resolvers = Resolvers::create(size(self.resolvers.len()), 0)?;
@@ -258,12 +275,22 @@ impl Tables {
         };
         let names = write_names().map_err(named(maps::NAMES))?;
         let answers = write_answers().map_err(named(maps::ANSWERS))?;
-        let egress = write_egress().map_err(named(maps::EGRESS))?;
+        let settings = write_settings().map_err(named(maps::SETTINGS))?;
         let resolvers = write_resolvers().map_err(named(maps::RESOLVERS))?;
         let services = write_services().map_err(named(maps::SERVICES))?;
         let rules = write_rules().map_err(named(maps::RULES))?;
         let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
-        Ok(InnerMaps { networks4, networks6, services, rules, exemptions, names, answers, egress, resolvers })
+        Ok(InnerMaps {
+            networks4,
+            networks6,
+            services,
+            rules,
+            exemptions,
+            names,
+            answers,
+            settings,
+            resolvers,
+        })
     }
 }
 

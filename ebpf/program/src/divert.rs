@@ -14,9 +14,10 @@ use aya_ebpf::{
     },
     programs::{TcContext, XdpContext},
 };
+use interdict_ebpf_shared::count::Exit;
 use interdict_ebpf_shared::query::{DIVERT_MAGIC, DIVERT_MARK, DIVERT_OR_DROP, DivertSocket};
 
-use crate::maps::DIVERT;
+use crate::{maps::DIVERT, record};
 
 /// The note in front of a frame.
 #[repr(C)]
@@ -83,7 +84,10 @@ pub(crate) fn follow(ctx: &TcContext) -> Diversion {
     }
     match kind & DIVERT_OR_DROP {
         0 => Diversion::Next,
-        _ => Diversion::Drop,
+        _ => {
+            record::count_exit(Exit::DivertRefused);
+            Diversion::Drop
+        }
     }
 }
 

@@ -3,21 +3,22 @@
 use core::ptr;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_boot_ns};
+use interdict_dns_wire::{Bytes, Question};
 use interdict_ebpf_program::{ip::Version, verdict::Policy};
 use interdict_ebpf_shared::{
-    Address, control,
+    Address, control, filter,
     limits::HEARTBEAT_NS,
-    name::{KeyLength, NameEntry},
+    name::{self, Bucket, FILTER_WORDS, NameEntry, Table},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
-    query::{Answer, Egress},
+    query::{Answer, Egress, Settings},
 };
 
 use crate::{
     maps::{
-        ANSWERS, CONTROL, EGRESS, EXEMPTIONS, LEARNED, NAMES, NETWORKS4, NETWORKS6, OPENED, OPENED_TO,
-        RESOLVERS, RULES, SAFE4, SAFE6, SERVICES,
+        ANSWERS, CONTROL, EXEMPTIONS, LEARNED, NAMES, NETWORKS4, NETWORKS6, OPENED, OPENED_TO, OURS,
+        RESOLVERS, RULES, SAFE4, SAFE6, SERVICES, SETTINGS,
     },
-    scratch::Place,
+    scratch::{Place, masked},
 };
 
 /// The generation that one packet is judged by.
@@ -26,6 +27,7 @@ use crate::{
 /// a packet sees one policy from start to end.
 pub(crate) struct Generation {
     number: u64,
+    settings: &'static Settings,
     /// How many addresses are open, and so on. They are kept as numbers until they are asked for: of a `bool` the
     /// verifier knows its value, and would verify all that follows for each of them.
     open: u64,
@@ -39,8 +41,9 @@ impl Generation {
     pub(crate) fn live() -> Option<Self> {
         let number = control_word(control::LIVE)?;
         let count = |word| control_word(word).unwrap_or(0);
-        (number != 0).then(|| Self {
+        Some(Self {
             number,
+            settings: settings(number)?,
             open: count(control::OPEN_ADDRESSES),
             open_to_clients: count(control::CLIENT_OPENINGS),
             learned: count(control::LEARNED_ADDRESSES),
@@ -51,7 +54,7 @@ impl Generation {
     #[inline(always)]
     pub(crate) fn staged() -> Option<Self> {
         let number = control_word(control::STAGED)?;
-        (number != 0).then_some(Self { number, open: 0, open_to_clients: 0, learned: 0 })
+        Some(Self { number, settings: settings(number)?, open: 0, open_to_clients: 0, learned: 0 })
     }
 
     /// Its number.
@@ -60,12 +63,11 @@ impl Generation {
         self.number
     }
 
-    /// What the longest entry says of the name whose key is in the scratch memory.
+    /// What the names of the policy say of that of a question in a message, if the message can be read so far.
     #[inline(always)]
-    pub(crate) fn name(&self, place: Place, length: KeyLength) -> NameEntry {
-        let key = place.name_key(length.host_bits());
-        let entry = NAMES.get(self.slot()).and_then(|trie| trie.get(key));
-        entry.map_or(NameEntry::NONE, |&[entry]| entry)
+    pub(crate) fn name<M: Bytes>(&self, message: &M, question: &Question, place: Place) -> Option<NameEntry> {
+        let names = Names { slot: self.slot(), filter: &self.settings.filter };
+        name::find(&self.settings.names, message, question, &mut place.search(), &names)
     }
 
     /// What a rule answers.
@@ -77,7 +79,19 @@ impl Generation {
     /// What the policy says of DNS that is on its way to another resolver.
     #[inline(always)]
     pub(crate) fn egress(&self) -> Egress {
-        EGRESS.get(self.slot()).and_then(|egress| egress.get(0)).map_or(Egress::NONE, |&[egress]| egress)
+        self.settings.egress
+    }
+
+    /// Whether anything may be said about an address: `false` for most, at the cost of one look into memory.
+    #[inline(always)]
+    pub(crate) fn may_concern(&self, version: Version, address: Address) -> bool {
+        let (filter, (word, bit)) = match version {
+            Version::V4 => (&self.settings.networks4, filter::place_of_v4(address)),
+            Version::V6 => (&self.settings.networks6, filter::place_of_v6(address)),
+        };
+        // SAFETY: a masked place is in the filter.
+        let bits = unsafe { *filter.as_ptr().add(masked::<{ filter::WORDS - 1 }>(word)) };
+        bits & bit != 0 || self.open | self.open_to_clients | self.learned != 0
     }
 
     /// Whether the policy calls an address a resolver of ours.
@@ -190,6 +204,44 @@ impl Policy for Generation {
             Version::V4 => SAFE4.get(&Key::new(32, address.v4_word())).is_some(),
             Version::V6 => SAFE6.get(&Key::new(128, address.words())).is_some(),
         }
+    }
+}
+
+/// The settings of a generation, if there is one of this number yet.
+#[inline(always)]
+fn settings(number: u64) -> Option<&'static Settings> {
+    if number == 0 {
+        return None;
+    }
+    SETTINGS.get(control::slot(number)).and_then(|settings| settings.get(0)).map(|[settings]| settings)
+}
+
+/// Whether an address is one of this machine's, or a broadcast address of its networks.
+#[inline(always)]
+pub(crate) fn is_ours(address: Address) -> bool {
+    let (word, bit) = control::ours_bit(address);
+    let may_be = control_word(control::OURS + word).is_some_and(|bits| bits & bit != 0);
+    // SAFETY: the value is only looked for, not read.
+    may_be && unsafe { OURS.get(address) }.is_some()
+}
+
+/// The names of one slot.
+struct Names<'s> {
+    slot: u32,
+    filter: &'s [u64; FILTER_WORDS],
+}
+
+impl Table for Names<'_> {
+    #[inline(always)]
+    fn filter(&self, at: usize) -> u64 {
+        let at = masked::<{ FILTER_WORDS - 1 }>(at);
+        // SAFETY: a masked place is in the filter.
+        unsafe { *self.filter.as_ptr().add(at) }
+    }
+
+    #[inline(always)]
+    fn bucket(&self, at: u64) -> Option<&Bucket> {
+        NAMES.get(self.slot)?.get(at as u32).map(|[bucket]| bucket)
     }
 }
 

@@ -17,9 +17,9 @@ use interdict_ebpf_shared::{
         MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_INTERFACES, MAX_LEARNED, MAX_OPENED, MAX_OURS,
         MAX_RATES, MAX_RULES, MAX_SAFE, QUERY_RING_BYTES, RING_BYTES,
     },
-    name::{NameEntry, NameKey},
+    name::Bucket,
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State},
-    query::{Answer, DivertSocket, Egress, Interface, QueryEvent, Rate},
+    query::{Answer, DivertSocket, Interface, QueryEvent, Rate, Settings},
 };
 
 use crate::scratch::Scratch;
@@ -39,9 +39,9 @@ pub(crate) type Services = HashMap<ServiceKey, Plain<Decision>, 1>;
 // The flag lets each inner array have a size of its own.
 pub(crate) type Rules = Array<Plain<State>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
-pub(crate) type Names = LpmTrie<NameKey, Plain<NameEntry>, 1>;
+pub(crate) type Names = Array<Plain<Bucket>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Answers = Array<Plain<Answer>, 1, { BPF_F_INNER_MAP as usize }>;
-pub(crate) type Egresses = Array<Plain<Egress>, 1>;
+pub(crate) type AllSettings = Array<Plain<Settings>, 1>;
 pub(crate) type Resolvers = HashMap<Address, u32, 1>;
 
 #[btf_map]
@@ -102,7 +102,7 @@ pub(crate) static NAMES: ArrayOfMaps<Names, SLOTS> = ArrayOfMaps::new();
 pub(crate) static ANSWERS: ArrayOfMaps<Answers, SLOTS> = ArrayOfMaps::new();
 
 #[btf_map]
-pub(crate) static EGRESS: ArrayOfMaps<Egresses, SLOTS> = ArrayOfMaps::new();
+pub(crate) static SETTINGS: ArrayOfMaps<AllSettings, SLOTS> = ArrayOfMaps::new();
 
 #[btf_map]
 pub(crate) static RESOLVERS: ArrayOfMaps<Resolvers, SLOTS> = ArrayOfMaps::new();

@@ -8,7 +8,12 @@ use aya_ebpf::{
 };
 use interdict_ebpf_program::frame::Frame;
 
-use crate::unaligned;
+use interdict_dns_wire::{Bytes, Round};
+
+use crate::{
+    scratch::{forgotten, load, masked},
+    unaligned,
+};
 
 /// The packet that a program was started for.
 pub(crate) struct Packet<'c> {
@@ -66,4 +71,72 @@ impl Frame for Packet<'_> {
     fn interface(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
     }
+}
+
+/// A message in the driver's memory, of which names of usual length are read: with up to [`ROUNDS`] labels, and words of
+/// eight bytes. It is read where it is, since to copy it takes as long as to judge it.
+pub(crate) struct InPacket<'c> {
+    ctx: &'c XdpContext,
+    /// Where it begins.
+    at: usize,
+}
+
+/// Rounds of a loop, which Linux 6.1 goes through one by one when it verifies the program.
+const ROUNDS: u32 = 8;
+
+/// Places in the message are masked with this, and so is its own.
+const PLACE_MASK: usize = 0x7f;
+
+impl<'c> InPacket<'c> {
+    /// The message that begins at this offset, below 128.
+    #[inline(always)]
+    pub(crate) fn at(ctx: &'c XdpContext, at: usize) -> Self {
+        Self { ctx, at }
+    }
+}
+
+impl Bytes for InPacket<'_> {
+    const LONGEST_NAME_BYTES: usize = 8 * ROUNDS as usize;
+
+    #[inline(always)]
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        let start = self.ctx.data() + masked::<PLACE_MASK>(self.at) + masked::<PLACE_MASK>(at);
+        if start + N > self.ctx.data_end() {
+            return [0; N];
+        }
+        // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
+        unsafe { load(start) }
+    }
+
+    #[inline(always)]
+    fn forget(number: usize) -> usize {
+        forgotten(number)
+    }
+
+    #[inline(always)]
+    fn repeat<R: Round>(_limit: usize, work: &mut R) -> Option<usize> {
+        (1..=hidden::<ROUNDS>()).find(|_| !work.round()).map(|round| round as usize)
+    }
+}
+
+/// A number that the verifier knows and the compiler does not, which would write out each round of a loop.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn hidden<const NUMBER: u32>() -> u64 {
+    let number: u64;
+    // SAFETY: the instruction changes nothing but its register.
+    unsafe {
+        core::arch::asm!(
+            "{number} = {known}",
+            number = out(reg) number,
+            known = const NUMBER,
+            options(pure, nomem, nostack),
+        );
+    }
+    number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn hidden<const NUMBER: u32>() -> u64 {
+    NUMBER.into()
 }

@@ -9,11 +9,9 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use interdict_ebpf_program::{
-    frame::{Frame as _, opaque},
     lan::{self, Outbound},
     query::{self, Aim},
-    transport::{TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN},
-    verdict::{self, Judgement},
+    verdict::{self, Judgement, Policy as _},
     wan,
 };
 use interdict_ebpf_shared::{
@@ -25,11 +23,10 @@ use interdict_ebpf_shared::{
 
 use crate::{
     divert::{self, Diversion, OPENS, STREAM},
-    generation::{Generation, agent_lives, judges_queries},
-    maps::OURS,
+    generation::{Generation, agent_lives, is_ours, judges_queries},
     packet::Packet,
     record,
-    resolver::{self, Step},
+    resolver::{self, Segment, Step},
     scratch::Place,
 };
 
@@ -41,26 +38,51 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     };
     let outbound = match read(&ctx, place) {
         Ok(outbound) => outbound,
+        // No network has so many tags; Linux looks behind them all the same.
+        Err(Exit::VlanDepth) => return leave(Exit::VlanDepth, XDP_DROP),
         Err(exit) => return pass(exit),
     };
     let aim = if judges_queries() { query::aim(&outbound.transport) } else { Aim::Other };
     let step = match aim {
-        Aim::Plain => resolver::answer(&ctx, &generation, outbound, place),
-        Aim::Stream => Step::Agent,
-        Aim::Encrypted | Aim::Other => Step::Nothing,
+        Aim::Plain => match resolver::judge(&ctx, &generation, outbound, place) {
+            Step::Answer => resolver::answer(&ctx, &generation, outbound, place),
+            step => step,
+        },
+        Aim::Stream | Aim::Encrypted | Aim::Other => Step::Nothing,
     };
     match step {
         Step::Answered => return leave(Exit::QueryAnswered, XDP_TX),
         Step::Dropped(exit) => return leave(exit, XDP_DROP),
         _ => {}
     }
-    let exit = match judge_address(&ctx, &generation, outbound) {
-        Ok(exit) => exit,
-        Err(exit) => return leave(exit, XDP_DROP),
+    let segment = match aim {
+        Aim::Stream => resolver::judge_segment(&ctx, &generation, outbound, place),
+        _ => Segment::Broken,
+    };
+    let exit = match generation.may_concern(outbound.ip.version(), outbound.remote) {
+        true => match judge_address(&ctx, &generation, outbound) {
+            Ok(exit) => exit,
+            Err(exit) => return leave(exit, XDP_DROP),
+        },
+        false => Exit::NoMatch,
     };
     match aim {
-        Aim::Other => pass(exit),
-        _ => resolve(&ctx, &generation, outbound, &Resolving { aim, step, exit }),
+        Aim::Other => match (outbound.transport.unread, exit) {
+            (Some(Exit::HeaderChainUnjudged), Exit::NoMatch | Exit::HeaderChainUnjudged) => {
+                hidden(&generation, outbound, exit)
+            }
+            _ => pass(exit),
+        },
+        _ => resolve(&ctx, &generation, outbound, &Resolving { aim, step, segment, exit }),
+    }
+}
+
+/// A packet to an address that no rule decides, which hides what it carries.
+#[inline(never)]
+fn hidden(generation: &Generation, outbound: &Outbound, exit: Exit) -> u32 {
+    match generation.is_safe(outbound.ip.version(), outbound.remote) {
+        true => pass(exit),
+        false => leave(Exit::HeaderChainUnjudged, XDP_DROP),
     }
 }
 
@@ -86,6 +108,8 @@ fn judge_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound)
 struct Resolving {
     aim: Aim,
     step: Step,
+    /// What it is if it is of a stream.
+    segment: Segment,
     /// The exit by which it would leave without us.
     exit: Exit,
 }
@@ -93,13 +117,10 @@ struct Resolving {
 /// What becomes of a packet for a resolver.
 #[inline(never)]
 fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resolving: &Resolving) -> u32 {
-    let Resolving { aim, step, exit } = *resolving;
+    let Resolving { aim, step, segment, exit } = *resolving;
     let egress = generation.egress();
     let is_resolver = |address| egress.resolvers != 0 && generation.is_resolver(address);
-    // SAFETY: the value is only looked for, not read.
-    let is_ours = unsafe { OURS.get(outbound.remote) }.is_some()
-        || is_resolver(outbound.remote)
-        || is_resolver(outbound.client);
+    let is_ours = is_ours(outbound.remote) || is_resolver(outbound.remote) || is_resolver(outbound.client);
     if is_ours {
         return match step {
             Step::Agent | Step::AgentOrDrop if aim == Aim::Plain => hand_up(step),
@@ -116,7 +137,7 @@ fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resol
         (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, Step::Agent),
         (_, Step::Unlisted) => egress_verdict(ctx, generation, outbound, egress.plain, exit),
         (Aim::Plain, Step::Agent | Step::AgentOrDrop) => divert_query(ctx, step),
-        (Aim::Stream, _) => divert_stream(ctx, outbound),
+        (Aim::Stream, _) => divert_segment(ctx, segment),
         _ => pass(exit),
     }
 }
@@ -145,17 +166,19 @@ fn divert_query(ctx: &XdpContext, step: Step) -> u32 {
     }
 }
 
-/// A packet of a TCP connection to another resolver, which the agent takes over if it is new.
+/// A segment of a TCP connection to another resolver, which the agent takes over if it opens one.
 #[inline(always)]
-fn divert_stream(ctx: &XdpContext, outbound: &Outbound) -> u32 {
-    if !agent_lives() {
-        return pass(Exit::AgentDeadPassed);
-    }
-    let Some([_, flags]) = Packet::new(ctx).read(opaque(outbound.transport.at) + TCP_FLAGS_OFFSET) else {
-        return leave(Exit::QueryFragment, XDP_DROP);
+fn divert_segment(ctx: &XdpContext, segment: Segment) -> u32 {
+    let kind = match segment {
+        Segment::Broken => return leave(Exit::QueryFragment, XDP_DROP),
+        Segment::MayPass => return pass(Exit::AgentDeadPassed),
+        Segment::MayNot => return leave(Exit::AgentDeadDropped, XDP_DROP),
+        Segment::Opening => OPENS | DIVERT_OR_DROP,
+        Segment::Bare => DIVERT_OR_PASS,
+        // If the connection was there before the agent, nobody judges what is said on it. The client opens another.
+        Segment::WithData => DIVERT_OR_DROP,
     };
-    let opens = if flags & (TCP_SYN | TCP_ACK) == TCP_SYN { OPENS } else { 0 };
-    divert(ctx, DIVERT_OR_PASS | STREAM | opens, Exit::StreamDiverted)
+    divert(ctx, STREAM | kind, Exit::StreamDiverted)
 }
 
 #[inline(always)]

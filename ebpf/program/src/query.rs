@@ -1,8 +1,8 @@
 //! DNS questions: which packets carry them, and what the policy says of the name that is asked for.
 
-use interdict_dns_wire::{Additional, Edns, Malformed, Memory, Question};
+use interdict_dns_wire::{Additional, Bytes, Edns, Malformed, Question};
 use interdict_ebpf_shared::{
-    name::{KeyLength, NameEntry, write_key},
+    name::NameEntry,
     policy::Verdict,
     query::{ENCRYPTED_PORT, PORT},
 };
@@ -42,12 +42,28 @@ pub enum Wish {
     Opcode,
     /// No rule concerns its name.
     Unlisted,
-    /// The answer of the entry's rule.
-    Answer(Question, Option<Edns>, NameEntry),
+    /// The answer of the entry's rule to what is asked.
+    Answer,
+    /// It is not one well-formed question, as far as it can be read, or is longer than can be.
+    Unread,
     /// Only the agent can tell, or it has to see the answer.
     Agent,
     /// Only the agent can tell, and the name lies below one that is blocked.
     AgentOrDrop,
+}
+
+/// What is asked, and what the policy says of it.
+///
+/// It is handed out through a reference, which in the kernel leads into memory of a map. Of what a [`Wish`] would hold
+/// itself the compiler may copy parts that were never written, and the verifier refuses a program that does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The question.
+    pub question: Question,
+    /// Its OPT record.
+    pub edns: Option<Edns>,
+    /// The entry of its name.
+    pub entry: NameEntry,
 }
 
 /// The class of the Internet, and the one that asks for all classes.
@@ -56,37 +72,36 @@ const CLASS_ANY: u16 = 255;
 
 /// Judges the message of `len` bytes.
 ///
-/// `key` takes the key of the name; `find` looks up the entry of that key, and `is_exempt` says whether the client is
-/// exempt from the rule of an entry, which it is only asked of rules that the register names.
+/// `find` looks up the entry of the question's name, if it can; `is_exempt` says whether the client is exempt from the rule of an entry, which it is only asked of rules that the
+/// register names. `asked` is written where the wish is to answer, and means nothing elsewhere.
 #[inline(always)]
-pub fn judge<M: Memory + ?Sized, K: Memory + ?Sized>(
+pub fn judge<M: Bytes + ?Sized>(
     message: &M,
     len: usize,
-    key: &mut K,
-    find: impl FnOnce(KeyLength) -> NameEntry,
+    asked: &mut Asked,
+    find: impl FnOnce(&Question) -> Option<NameEntry>,
     is_exempt: impl FnOnce(u32) -> bool,
 ) -> Wish {
-    let mut question = match Question::read(message, len) {
+    let question = match Question::read(message, len) {
         Ok(question) => question,
         Err(Malformed::NotAQuery) => return Wish::Nothing,
         Err(Malformed::Opcode(_)) => return Wish::Opcode,
-        Err(_) => return Wish::Agent,
+        Err(_) => return Wish::Unread,
     };
-    let Some(length) = write_key(message, question.name_bytes, key) else {
-        return Wish::Agent;
+    let Some(entry) = find(&question) else {
+        return Wish::Unread;
     };
-    // What the loops came to know of these must not make the rest be verified for each of their rounds.
-    question.name_bytes = M::forget(question.name_bytes);
-    let len = M::forget(len);
-    let entry = find(length);
-    let blocks = matches!(entry.decision.state.verdict(), Some(Verdict::Block));
-    if entry.undecidable != 0 {
-        return if blocks { Wish::AgentOrDrop } else { Wish::Agent };
-    }
-    if entry.decision.is_none() {
+    if entry.is_none() {
         return Wish::Unlisted;
     }
-    if !blocks || entry.decision.state.has_exemptions() && is_exempt(entry.decision.rule) {
+    let blocks = matches!(entry.verdict(), Some(Verdict::Block));
+    if entry.is_undecidable() {
+        return if blocks { Wish::AgentOrDrop } else { Wish::Agent };
+    }
+    if entry.verdict().is_none() {
+        return Wish::Unlisted;
+    }
+    if !blocks || entry.has_exemptions() && is_exempt(entry.rule()) {
         return Wish::Agent;
     }
     let edns = match question.followed_by(message, len) {
@@ -98,5 +113,6 @@ pub fn judge<M: Memory + ?Sized, K: Memory + ?Sized>(
     if question.qclass != CLASS_IN && question.qclass != CLASS_ANY {
         return Wish::AgentOrDrop;
     }
-    Wish::Answer(question, edns, entry)
+    *asked = Asked { question, edns, entry };
+    Wish::Answer
 }

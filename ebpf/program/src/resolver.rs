@@ -8,11 +8,13 @@ use aya_ebpf::{
     },
     programs::XdpContext,
 };
-use interdict_dns_wire::{Edns, HEADER_BYTES, LONGEST_QUESTION_END, OPT_BYTES, Question};
+use interdict_dns_wire::{Bytes, Edns, HEADER_BYTES, LONGEST_QUESTION_END, OPT_BYTES, Question};
 use interdict_ebpf_program::{
+    frame::{Frame as _, opaque},
     ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Version},
     lan::Outbound,
-    query::{self, Wish},
+    query::{self, Asked, Wish},
+    transport::{TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN},
     verdict::Policy as _,
 };
 use interdict_ebpf_shared::{
@@ -26,10 +28,11 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
-    generation::{Generation, client_qps},
+    generation::{Generation, agent_lives, client_qps},
     maps::{CLIENTS, INTERFACES, OURS, RATES},
+    packet::{InPacket, Packet},
     record,
-    scratch::{HEAD_BYTES, Message, Place, length},
+    scratch::{HEAD_BYTES, HEAD_MASK, Lengths, Loaded, Message, Place, length, masked},
 };
 
 const UDP_HEADER_BYTES: usize = 8;
@@ -57,6 +60,8 @@ pub(crate) enum Step {
     Opcode,
     /// No rule concerns its name; the address decides.
     Unlisted,
+    /// Its rule's answer is to be given.
+    Answer,
     /// The frame is the answer now, to be sent back.
     Answered,
     /// It is dropped, for this reason.
@@ -67,49 +72,171 @@ pub(crate) enum Step {
     AgentOrDrop,
 }
 
-/// A question in the scratch memory.
-struct Loaded {
-    place: Place,
-    header_bytes: usize,
-    frame_bytes: usize,
-    message_bytes: usize,
+/// Judges a UDP datagram for port 53. What is asked, if it is to be answered, stands in the scratch memory then.
+///
+/// Not inlined, like the answering: each has a part of the stack while it runs.
+#[inline(never)]
+pub(crate) fn judge(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
+    match judged(ctx, generation, outbound, place) {
+        None => Step::Agent,
+        Some(Wish::Nothing) => Step::Nothing,
+        Some(Wish::Opcode) => Step::Opcode,
+        Some(Wish::Unlisted) => Step::Unlisted,
+        Some(Wish::Unread | Wish::Agent) => Step::Agent,
+        Some(Wish::AgentOrDrop) => Step::AgentOrDrop,
+        Some(Wish::Answer) => Step::Answer,
+    }
 }
 
-/// Judges a UDP datagram for port 53, and turns its frame into the answer if a rule blocks its name.
-///
-/// Not inlined: with a stack and a verification of its own.
+/// What the policy wants of a datagram. `None` for one that is not as plain as usual.
+#[inline(always)]
+fn judged(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Option<Wish> {
+    let lengths = measure(ctx, outbound)?;
+    place.keep_lengths(lengths);
+    let message = InPacket::at(ctx, lengths.header_bytes);
+    match wish(&message, lengths.message_bytes, generation, outbound.client, place) {
+        Wish::Unread => judge_copy(ctx, generation, outbound, place),
+        wish => Some(wish),
+    }
+}
+
+/// The same, of a copy: for a message of whatever length.
+#[inline(always)]
+fn judge_copy(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Option<Wish> {
+    let loaded = load(ctx, place)?;
+    Some(judge_message(generation, outbound, place, loaded.message_bytes))
+}
+
+/// What the policy wants of the message in the scratch memory.
+#[inline(never)]
+fn judge_message(generation: &Generation, outbound: &Outbound, place: Place, message_bytes: usize) -> Wish {
+    wish(&place.message(), message_bytes, generation, outbound.client, place)
+}
+
+#[inline(always)]
+fn wish<M: Bytes>(
+    message: &M,
+    message_bytes: usize,
+    generation: &Generation,
+    client: Address,
+    place: Place,
+) -> Wish {
+    query::judge(
+        message,
+        message_bytes,
+        place.asked(),
+        |question| generation.name(message, question, place),
+        |rule| generation.is_exempt(rule, client),
+    )
+}
+
+/// A segment of a TCP connection to a resolver.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Segment {
+    /// It ends inside its header, or says of itself what cannot be.
+    Broken,
+    /// It opens a connection.
+    Opening,
+    /// It carries no data.
+    Bare,
+    /// It carries data.
+    WithData,
+    /// The agent is dead, and it carries nothing, or one question that may pass.
+    MayPass,
+    /// The agent is dead, and it carries something else.
+    MayNot,
+}
+
+/// Tells what a TCP segment is. While the agent is dead there is nobody to read a stream: then each is judged by itself.
+#[inline(never)]
+pub(crate) fn judge_segment(
+    ctx: &XdpContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    place: Place,
+) -> Segment {
+    let Some((flags, data_at, data_bytes)) = data(ctx, outbound) else {
+        return Segment::Broken;
+    };
+    match (agent_lives(), data_bytes) {
+        (true, _) if flags & (TCP_SYN | TCP_ACK) == TCP_SYN => Segment::Opening,
+        (true, 0) => Segment::Bare,
+        (true, _) => Segment::WithData,
+        (false, 0) => Segment::MayPass,
+        (false, _) if copy_message(ctx, place, data_at, data_bytes) => {
+            let wish = judge_message(generation, outbound, place, data_bytes - STREAM_LENGTH_BYTES);
+            let blocks = generation.egress().plain.state.verdict() == Some(Verdict::Block);
+            match wish {
+                Wish::Opcode | Wish::Agent => Segment::MayPass,
+                Wish::Unlisted if !blocks => Segment::MayPass,
+                _ => Segment::MayNot,
+            }
+        }
+        (false, _) => Segment::MayNot,
+    }
+}
+
+/// The flags of a TCP segment, where its data begin, and how many bytes they are.
+#[inline(always)]
+fn data(ctx: &XdpContext, outbound: &Outbound) -> Option<(u8, usize, usize)> {
+    let packet = Packet::new(ctx);
+    let (ip, at) = (opaque(outbound.ip.offset()), opaque(outbound.transport.at));
+    let ip_bytes = match outbound.ip.version() {
+        Version::V4 => usize::from(u16::from_be_bytes(packet.read(ip + 2)?)),
+        Version::V6 => usize::from(u16::from_be_bytes(packet.read(ip + 4)?)) + IPV6_HEADER_BYTES,
+    };
+    let [length, flags] = packet.read(at + TCP_FLAGS_OFFSET)?;
+    let data_at = at + usize::from(length >> 4) * 4;
+    Some((flags, data_at, (ip + ip_bytes).checked_sub(data_at)?))
+}
+
+/// Bytes of the length in front of a message in a stream (RFC 1035, §4.2.2).
+const STREAM_LENGTH_BYTES: usize = 2;
+
+/// Copies the message that is the data of a segment into the scratch memory. `false` where the data are not one message,
+/// whole and alone.
+#[inline(always)]
+fn copy_message(ctx: &XdpContext, place: Place, data_at: usize, data_bytes: usize) -> bool {
+    let at = opaque(data_at);
+    let Some(said) = Packet::new(ctx).read(at) else {
+        return false;
+    };
+    let message_bytes = usize::from(u16::from_be_bytes(said));
+    if message_bytes + STREAM_LENGTH_BYTES != data_bytes || message_bytes < HEADER_BYTES {
+        return false;
+    }
+    let read = if message_bytes < READ_BYTES { message_bytes } else { READ_BYTES };
+    let (from, to) = ((at + STREAM_LENGTH_BYTES) as u32, place.message().start());
+    // SAFETY: the scratch memory has room for as much of a message as is read.
+    unsafe { bpf_xdp_load_bytes(ctx.ctx, from, to, length(read)) == 0 }
+}
+
+/// Turns the frame of a question that was judged into the answer.
 #[inline(never)]
 pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
-    let Some(loaded) = load(ctx, outbound, place) else {
-        return Step::Agent;
+    let Some(loaded) = load(ctx, place) else {
+        return Step::AgentOrDrop;
     };
-    let (question, edns, entry) = match judge(&loaded, generation, outbound.client) {
-        Wish::Nothing => return Step::Nothing,
-        Wish::Opcode => return Step::Opcode,
-        Wish::Unlisted => return Step::Unlisted,
-        Wish::Agent => return Step::Agent,
-        Wish::AgentOrDrop => return Step::AgentOrDrop,
-        Wish::Answer(question, edns, entry) => (question, edns, entry),
-    };
+    let Asked { question, edns, entry } = *place.asked();
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
     let interface = INTERFACES.get(ctx.ingress_ifindex() as u32).filter(|interface| interface.answers != 0);
     // From an interface that is not there no answer would get out; the agent's does.
-    let (Some(interface), Some(answer)) = (interface, generation.answer(entry.decision.rule)) else {
+    let (Some(interface), Some(answer)) = (interface, generation.answer(entry.rule())) else {
         return Step::AgentOrDrop;
     };
     if let Err(exit) = may_answer(interface, &loaded, outbound, now_ns) {
         return Step::Dropped(exit);
     }
     record::record_query(
-        &event(ctx, &loaded, generation, outbound, &entry, now_ns),
+        &event(ctx, &loaded, generation, outbound, entry, now_ns),
         &question,
         loaded.place.message(),
     );
     if answer.0.is_silent() {
         return Step::Dropped(Exit::QuerySilenced);
     }
-    let len = write_message(&loaded, answer, &question, edns, &entry);
+    let len = write_message(&loaded, answer, &question, edns, entry);
     match send_back(ctx, &loaded, outbound, len) {
         true => Step::Answered,
         false => Step::Dropped(Exit::QueryNoRoom),
@@ -124,23 +251,22 @@ pub(crate) fn try_staged(
     outbound: &Outbound,
     place: Place,
 ) -> Option<[u32; 3]> {
-    let loaded = load(ctx, outbound, place)?;
-    Some(match judge(&loaded, generation, outbound.client) {
+    Some(match judged(ctx, generation, outbound, place)? {
         Wish::Nothing | Wish::Opcode | Wish::Unlisted => [Exit::NoMatch as u32, 0, 0],
-        Wish::Agent | Wish::AgentOrDrop => [Exit::QueryHandedUp as u32, 0, 0],
-        Wish::Answer(_, _, entry) => [Exit::QueryAnswered as u32, Verdict::Block.code(), entry.decision.rule],
+        Wish::Unread | Wish::Agent | Wish::AgentOrDrop => [Exit::QueryHandedUp as u32, 0, 0],
+        Wish::Answer => [Exit::QueryAnswered as u32, Verdict::Block.code(), place.asked().entry.rule()],
     })
 }
 
-/// Copies the headers and the question into the scratch memory. `None` for a datagram that is not as plain as usual:
-/// in several buffers, with IP options or extension headers, a fragment, or with lengths that do not fit together.
+/// The lengths of a datagram. `None` for one that is not as plain as usual: with IP options or extension headers, a
+/// fragment, or with lengths that do not fit together, or not all in the driver's first buffer.
 #[inline(always)]
-fn load(ctx: &XdpContext, outbound: &Outbound, place: Place) -> Option<Loaded> {
-    let at = outbound.ip.offset();
-    let ip_bytes = match outbound.ip.version() {
-        Version::V4 => IPV4_HEADER_BYTES,
-        Version::V6 => IPV6_HEADER_BYTES,
-    };
+fn measure(ctx: &XdpContext, outbound: &Outbound) -> Option<Lengths> {
+    let packet = Packet::new(ctx);
+    let at = masked::<HEAD_MASK>(outbound.ip.offset());
+    let is_v4 = outbound.ip.version() == Version::V4;
+    let (ip_bytes, length_at, beside_length) =
+        if is_v4 { (IPV4_HEADER_BYTES, 2, 0) } else { (IPV6_HEADER_BYTES, 4, IPV6_HEADER_BYTES) };
     let udp = at + ip_bytes;
     if outbound.transport.at != udp || outbound.transport.fragment || outbound.transport.unread.is_some() {
         return None;
@@ -149,45 +275,33 @@ fn load(ctx: &XdpContext, outbound: &Outbound, place: Place) -> Option<Loaded> {
     if header_bytes > HEAD_BYTES {
         return None;
     }
+    let [length_high, length_low, sum @ ..]: [u8; 4] = packet.read(udp + 4)?;
+    let udp_bytes = usize::from(u16::from_be_bytes([length_high, length_low]));
+    let said_bytes = usize::from(u16::from_be_bytes(packet.read(at + length_at)?)) + beside_length;
     let frame_bytes = ctx.data_end() - ctx.data();
-    // SAFETY: the context is the one the kernel started the program with.
-    if unsafe { bpf_xdp_get_buff_len(ctx.ctx) } != frame_bytes as u64 {
-        return None;
-    }
-    let wanted = header_bytes + READ_BYTES;
-    let read = if frame_bytes < wanted { frame_bytes } else { wanted };
-    if read < header_bytes + HEADER_BYTES || read > HEAD_BYTES + READ_BYTES {
-        return None;
-    }
-    // SAFETY: the scratch memory has room for the longest headers and as much of a message as is read.
-    if unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, place.start(header_bytes), length(read)) } != 0 {
-        return None;
-    }
-    let head = place.head();
-    let udp_bytes = usize::from(u16::from_be_bytes(head.get(before::UDP - 4)));
-    let said_bytes = match outbound.ip.version() {
-        Version::V4 => usize::from(u16::from_be_bytes(head.get(before::V4 - 2))),
-        Version::V6 => usize::from(u16::from_be_bytes(head.get(before::V6 - 4))) + IPV6_HEADER_BYTES,
-    };
     let fits = said_bytes == ip_bytes + udp_bytes && at + said_bytes <= frame_bytes;
     // IPv6 has no datagrams without a checksum (RFC 8200, §8.1).
-    let is_summed = outbound.ip.version() == Version::V4 || head.get::<2>(before::UDP - 6) != [0, 0];
+    let is_summed = is_v4 || sum != [0, 0];
     if !fits || !is_summed || udp_bytes < UDP_HEADER_BYTES + HEADER_BYTES {
         return None;
     }
-    Some(Loaded { place, header_bytes, frame_bytes, message_bytes: udp_bytes - UDP_HEADER_BYTES })
+    Some(Lengths { header_bytes, frame_bytes, message_bytes: udp_bytes - UDP_HEADER_BYTES })
 }
 
+/// Copies the headers and the question of a datagram whose lengths are known into the scratch memory. `None` if it is not
+/// all in the driver's first buffer.
 #[inline(always)]
-fn judge(loaded: &Loaded, generation: &Generation, client: Address) -> Wish {
-    let place = loaded.place;
-    query::judge(
-        &place.message(),
-        loaded.message_bytes,
-        &mut place.key(),
-        |length| generation.name(place, length),
-        |rule| generation.is_exempt(rule, client),
-    )
+fn load(ctx: &XdpContext, place: Place) -> Option<Loaded> {
+    let loaded = place.loaded();
+    // SAFETY: the context is the one the kernel started the program with.
+    if unsafe { bpf_xdp_get_buff_len(ctx.ctx) } != loaded.frame_bytes as u64 {
+        return None;
+    }
+    let wanted = loaded.header_bytes + READ_BYTES;
+    let read = if loaded.frame_bytes < wanted { loaded.frame_bytes } else { wanted };
+    // SAFETY: the scratch memory has room for the longest headers and as much of a message as is read.
+    let result = unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, place.start(loaded.header_bytes), length(read)) };
+    (result == 0).then_some(loaded)
 }
 
 /// Whether this client is answered, on this interface, now.
@@ -260,13 +374,13 @@ fn event(
     loaded: &Loaded,
     generation: &Generation,
     outbound: &Outbound,
-    entry: &NameEntry,
+    entry: NameEntry,
     time_ns: u64,
 ) -> Event {
     let contact = ContactKey {
         client: outbound.client,
         generation: generation.number(),
-        rule: entry.decision.rule,
+        rule: entry.rule(),
         verdict: Verdict::Block.code() as u8,
         hook: Hook::Query as u8,
         zero: [0; 2],
@@ -288,10 +402,10 @@ fn write_message(
     answer: &interdict_ebpf_shared::query::Answer,
     question: &Question,
     edns: Option<Edns>,
-    entry: &NameEntry,
+    entry: NameEntry,
 ) -> usize {
     // The SOA's owner is the end of the question's name, root included; without one it is the whole name.
-    let owner = match entry.owner_bytes as usize {
+    let owner = match entry.owner_bytes() {
         0 => HEADER_BYTES,
         bytes => HEADER_BYTES + question.name_bytes - 1 - bytes,
     };

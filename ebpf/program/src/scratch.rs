@@ -3,10 +3,10 @@
 
 use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
-use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_loop};
-use interdict_dns_wire::{Memory, Round};
-use interdict_ebpf_program::lan::Outbound;
-use interdict_ebpf_shared::name::NameKey;
+use aya_ebpf::helpers::bpf_loop;
+use interdict_dns_wire::{Bytes, Memory, Round};
+use interdict_ebpf_program::{lan::Outbound, query::Asked};
+use interdict_ebpf_shared::name::SEARCH_BYTES;
 
 use crate::{maps::SCRATCH, unaligned};
 
@@ -14,7 +14,7 @@ use crate::{maps::SCRATCH, unaligned};
 pub(crate) const HEAD_BYTES: usize = 80;
 
 /// Places in the head are masked with this.
-const HEAD_MASK: usize = 0x7f;
+pub(crate) const HEAD_MASK: usize = 0x7f;
 
 /// Places in a message are masked with this: the next power of two above the longest answer.
 const MESSAGE_MASK: usize = 0x1ff;
@@ -22,20 +22,43 @@ const MESSAGE_MASK: usize = 0x1ff;
 /// What a place may be followed by: the longest write behind it.
 const BEHIND_BYTES: usize = 128;
 
-/// Places in a key are masked with this.
-const KEY_MASK: usize = 0xff;
+/// Places in the memory of a search are masked with this.
+const SEARCH_MASK: usize = 0xff;
+const _: () = assert!(SEARCH_BYTES == SEARCH_MASK + 1);
+
+/// How long the parts of a datagram are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Lengths {
+    /// Everything in front of the message.
+    pub(crate) header_bytes: usize,
+    /// The frame.
+    pub(crate) frame_bytes: usize,
+    /// The message, as the datagram's header says.
+    pub(crate) message_bytes: usize,
+}
+
+/// A datagram in the scratch memory.
+pub(crate) struct Loaded {
+    pub(crate) place: Place,
+    pub(crate) header_bytes: usize,
+    pub(crate) frame_bytes: usize,
+    pub(crate) message_bytes: usize,
+}
 
 /// One for each CPU.
 #[repr(C)]
 pub(crate) struct Scratch {
     head: [u8; HEAD_BYTES],
     message: [u8; MESSAGE_MASK + 1 + BEHIND_BYTES],
-    /// Keeps the key's words aligned behind its length.
-    zero: u32,
-    prefix_len: u32,
-    key: [u8; KEY_MASK + 1 + 8],
+    search: [u8; SEARCH_MASK + 1 + 8],
     outbound: MaybeUninit<Outbound>,
+    lengths: Lengths,
+    /// An [`Asked`]. As what it is the kernel would not take it: it knows no Rust enum in a map's value.
+    asked: [u64; ASKED_WORDS],
 }
+
+const ASKED_WORDS: usize = size_of::<Asked>().div_ceil(8);
 
 /// The scratch memory of the CPU that a program runs on. There is one at a time: XDP programs are not interrupted by
 /// each other.
@@ -63,6 +86,30 @@ impl Place {
         }
     }
 
+    /// Puts the lengths of a datagram here.
+    #[inline(always)]
+    pub(crate) fn keep_lengths(self, lengths: Lengths) {
+        // SAFETY: as in `keep`.
+        unsafe { (&raw mut (*self.0).lengths).write(lengths) }
+    }
+
+    /// The datagram that was put here, whose lengths the verifier knows nothing of.
+    #[inline(always)]
+    pub(crate) fn loaded(self) -> Loaded {
+        // SAFETY: as in `keep`.
+        let Lengths { header_bytes, frame_bytes, message_bytes } =
+            unsafe { black_box(&raw const (*self.0).lengths).read() };
+        Loaded { place: self, header_bytes, frame_bytes, message_bytes }
+    }
+
+    /// Room for what is asked.
+    #[inline(always)]
+    pub(crate) fn asked<'p>(self) -> &'p mut Asked {
+        // SAFETY: the pointer is to a map's value of this CPU, of which each bit pattern that stands there was written as
+        // this, or is zero, which is one too. Only one reference is in use at a time.
+        unsafe { &mut *(&raw mut (*self.0).asked).cast() }
+    }
+
     /// Where headers of this many bytes begin.
     #[inline(always)]
     pub(crate) fn start(self, header_bytes: usize) -> *mut c_void {
@@ -81,20 +128,9 @@ impl Place {
     }
 
     #[inline(always)]
-    pub(crate) fn key(self) -> KeyMemory {
+    pub(crate) fn search(self) -> SearchMemory {
         // SAFETY: as in `message`.
-        KeyMemory(unsafe { &raw mut (*self.0).key }.cast())
-    }
-
-    /// The key as a trie takes it, with this many bits.
-    #[inline(always)]
-    pub(crate) fn name_key<'a>(self, bits: u32) -> &'a Key<NameKey> {
-        // SAFETY: the length and the key stand one behind the other, as in a trie's key, whose fields are packed. This
-        // CPU changes neither while the reference is used.
-        unsafe {
-            (*self.0).prefix_len = bits;
-            &*(&raw const (*self.0).prefix_len).cast()
-        }
+        SearchMemory(unsafe { &raw mut (*self.0).search }.cast())
     }
 
     #[inline(always)]
@@ -139,6 +175,12 @@ impl Message {
         self.0 as usize + masked::<MESSAGE_MASK>(at)
     }
 
+    /// Where it begins.
+    #[inline(always)]
+    pub(crate) const fn start(self) -> *mut c_void {
+        self.0.cast()
+    }
+
     /// Where its question's name begins.
     #[inline(always)]
     pub(crate) fn name(self) -> *const u8 {
@@ -146,7 +188,7 @@ impl Message {
     }
 }
 
-impl Memory for Message {
+impl Bytes for Message {
     #[inline(always)]
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         // SAFETY: a masked place and what may follow it are in the map's value.
@@ -154,25 +196,27 @@ impl Memory for Message {
     }
 
     #[inline(always)]
+    fn forget(number: usize) -> usize {
+        forgotten(number)
+    }
+
+    #[inline(always)]
+    fn repeat<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
+        // Not a plain loop: Linux 6.1 would walk through every round, and gives up.
+        // SAFETY: the callback takes the pointer for what it is, and is done with it when the call returns.
+        let rounds = unsafe {
+            let callback = call::<R> as unsafe extern "C" fn(u64, *mut R) -> i64;
+            bpf_loop(limit as u32, callback as *mut c_void, ptr::from_mut(work).cast(), 0) as usize
+        };
+        (rounds < limit).then_some(rounds)
+    }
+}
+
+impl Memory for Message {
+    #[inline(always)]
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         // SAFETY: as in `get`.
         unsafe { store(self.at(at), bytes) }
-    }
-
-    #[inline(always)]
-    fn forget(number: usize) -> usize {
-        // It does not look through a byte swap.
-        usize::from(black_box((number as u16).swap_bytes()).swap_bytes())
-    }
-
-    #[inline(always)]
-    fn repeat<R: Round>(rounds: u32, work: &mut R) {
-        // Not a plain loop: Linux 6.1 would walk through every round, and gives up.
-        // SAFETY: the callback takes the pointer for what it is, and is done with it when the call returns.
-        unsafe {
-            let callback = call::<R> as unsafe extern "C" fn(u64, *mut R) -> i64;
-            bpf_loop(rounds, callback as *mut c_void, ptr::from_mut(work).cast(), 0);
-        }
     }
 
     #[inline(always)]
@@ -186,21 +230,23 @@ impl Memory for Message {
     }
 }
 
-/// The bytes of the key.
+/// The memory that a search for a name works in.
 #[derive(Clone, Copy)]
-pub(crate) struct KeyMemory(*mut u8);
+pub(crate) struct SearchMemory(*mut u8);
 
-impl Memory for KeyMemory {
+impl Bytes for SearchMemory {
     #[inline(always)]
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         // SAFETY: a masked place and the eight bytes behind it are in the map's value.
-        unsafe { load(self.0 as usize + masked::<KEY_MASK>(at)) }
+        unsafe { load(self.0 as usize + masked::<SEARCH_MASK>(at)) }
     }
+}
 
+impl Memory for SearchMemory {
     #[inline(always)]
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         // SAFETY: as in `get`.
-        unsafe { store(self.0 as usize + masked::<KEY_MASK>(at), bytes) }
+        unsafe { store(self.0 as usize + masked::<SEARCH_MASK>(at), bytes) }
     }
 
     #[inline(always)]
@@ -217,7 +263,7 @@ impl Memory for KeyMemory {
 ///
 /// As of [`unaligned::load`].
 #[inline(always)]
-unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
+pub(crate) unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     if N == 8 {
         // SAFETY: as the caller promises; the destination holds as many bytes.
@@ -244,6 +290,17 @@ unsafe fn store<const N: usize>(at: usize, bytes: [u8; N]) {
     unsafe { unaligned::store(at, bytes) }
 }
 
+/// Always 0, which the verifier does not know of something in memory that could be written.
+static mut ZERO: usize = 0;
+
+/// The same number below 65 536, of which the verifier knows no more than that.
+#[inline(always)]
+pub(crate) fn forgotten(number: usize) -> usize {
+    // SAFETY: nothing writes to it.
+    let zero = unsafe { (&raw const ZERO).read_volatile() };
+    masked::<0xffff>(number + zero)
+}
+
 /// A length of 1 to 512 bytes, for helpers that take no other.
 #[inline(always)]
 pub(crate) fn length(bytes: usize) -> u32 {
@@ -254,7 +311,7 @@ pub(crate) fn length(bytes: usize) -> u32 {
 /// needless, and the verifier does not know why it was.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn masked<const MASK: usize>(mut at: usize) -> usize {
+pub(crate) fn masked<const MASK: usize>(mut at: usize) -> usize {
     // SAFETY: the instruction changes nothing but its register.
     unsafe {
         core::arch::asm!("{at} &= {mask}", at = inout(reg) at, mask = const MASK, options(pure, nomem, nostack));
@@ -263,7 +320,7 @@ fn masked<const MASK: usize>(mut at: usize) -> usize {
 }
 
 #[cfg(not(target_arch = "bpf"))]
-fn masked<const MASK: usize>(at: usize) -> usize {
+pub(crate) fn masked<const MASK: usize>(at: usize) -> usize {
     at & MASK
 }
 

@@ -1,5 +1,5 @@
 //! The DNS step of the kernel programs, run on the host: on any bytes at all, on names that look like others, and on
-//! policies whose trie is a list.
+//! tables of policies.
 //!
 //! The memory that the step is given here has the kernel's size and ends where that ends: what the kernel would mask
 //! to another place is a panic.
@@ -10,12 +10,12 @@ use std::net::IpAddr;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::RData;
 use interdict_dns_wire::{
-    ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_ANSWER_BYTES,
-    LONGEST_QUESTION_END, Memory, NAME_LIMIT_BYTES, OPT_BYTES, Question, Rcode, Reply, Template,
+    ANSWER_BUFFER_BYTES, Blocked, Bytes, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_ANSWER_BYTES,
+    LONGEST_QUESTION_END, Memory, NAME_LIMIT_BYTES, OPT_BYTES, Question, Rcode, Reply, Round, Template,
 };
-use interdict_ebpf_program::query::{Wish, judge};
+use interdict_ebpf_program::query::{Asked, Wish, judge};
 use interdict_ebpf_shared::{
-    name::{KEY_WORDS, KeyLength, NameEntry, write_key},
+    name::{Bucket, FILTER_WORDS, Layout, NameEntry, NameSlot, SEARCH_BYTES, Secret, Table, find, hash},
     policy::{Decision, State, Verdict},
 };
 use interdict_policy::{Action, Name, NameForm, Policy, Source, compile};
@@ -25,18 +25,26 @@ use proptest::sample::{Index, select};
 
 /// As much of a message as the kernel reads.
 const READ_BYTES: usize = LONGEST_QUESTION_END + OPT_BYTES;
-const KEY_BYTES: usize = KEY_WORDS * 8;
 /// What stood in the memory before.
 const STALE: u8 = 0xa5;
 
 const OPT: [u8; OPT_BYTES] = [0, 0, 41, 0x10, 0, 0, 0, 0x80, 0, 0, 0];
-const BLOCKED: NameEntry = entry(Verdict::Block);
+/// Labels and words of a name that the kernel reads in the packet, without a copy of it.
+const BRIEF_ROUNDS: usize = 8;
 
-const fn entry(verdict: Verdict) -> NameEntry {
-    NameEntry { decision: Decision { rule: 1, state: State::new(verdict) }, ..NameEntry::NONE }
+fn entry(verdict: Verdict) -> NameEntry {
+    NameEntry::new(by(1, verdict), 0)
 }
 
-/// Memory that may not be left. It is shared, as the kernel's is: a look-up reads the key that the step wrote.
+fn blocked() -> NameEntry {
+    entry(Verdict::Block)
+}
+
+fn by(rule: u32, verdict: Verdict) -> Decision {
+    Decision { rule, state: State::new(verdict) }
+}
+
+/// Memory that may not be left.
 struct Fenced<'m>(&'m [Cell<u8>]);
 
 impl<'m> Fenced<'m> {
@@ -45,12 +53,14 @@ impl<'m> Fenced<'m> {
     }
 }
 
-impl Memory for Fenced<'_> {
+impl Bytes for Fenced<'_> {
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         let place = &self.0[at..at + N];
         std::array::from_fn(|i| place[i].get())
     }
+}
 
+impl Memory for Fenced<'_> {
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         self.0[at..at + N].iter().zip(bytes).for_each(|(place, byte)| place.set(byte));
     }
@@ -60,42 +70,106 @@ impl Memory for Fenced<'_> {
     }
 }
 
-/// An entry of the trie: it is found by every key that begins with these bits.
-struct Prefix {
-    bits: Vec<bool>,
-    entry: NameEntry,
+/// A message of which only names of usual length are read, as the kernel reads it in the packet.
+struct Brief<'m>(Fenced<'m>);
+
+impl Bytes for Brief<'_> {
+    const LONGEST_NAME_BYTES: usize = 8 * BRIEF_ROUNDS;
+
+    fn get<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0.get(at % 0x80)
+    }
+
+    fn repeat<R: Round>(_limit: usize, work: &mut R) -> Option<usize> {
+        (1..=BRIEF_ROUNDS).find(|_| !work.round())
+    }
 }
 
-fn bits(key: &[u8], count: u32) -> Vec<bool> {
-    (0..count as usize).map(|i| key[i / 8] >> (7 - i % 8) & 1 == 1).collect()
+/// The names of a policy.
+trait Names {
+    fn look_up<M: Bytes>(&self, message: &M, question: &Question) -> Option<NameEntry>;
 }
 
-fn longest(trie: &[Prefix], key: &[u8], length: KeyLength) -> NameEntry {
-    let key = bits(key, length.host_bits());
-    let found = trie.iter().filter(|prefix| key.starts_with(&prefix.bits));
-    found.max_by_key(|prefix| prefix.bits.len()).map_or(NameEntry::NONE, |prefix| prefix.entry)
+/// An entry for every name.
+impl Names for NameEntry {
+    fn look_up<M: Bytes>(&self, _: &M, _: &Question) -> Option<NameEntry> {
+        Some(*self)
+    }
+}
+
+/// A table as the kernel has it.
+struct Kept {
+    layout: Layout,
+    filter: Box<[u64; FILTER_WORDS]>,
+    buckets: Vec<Bucket>,
+}
+
+const SECRET: Secret =
+    Secret { start: 0x243f_6a88_85a3_08d3, first: 0x1319_8a2e_0370_7345, second: 0xa409_3822_299f_31d1 };
+
+impl Kept {
+    fn of(slots: &[NameSlot]) -> Self {
+        let mut layout = Layout::for_names(SECRET, slots.len());
+        loop {
+            let mut kept = Self {
+                layout,
+                filter: Box::new([0; FILTER_WORDS]),
+                buckets: vec![Bucket::default(); layout.buckets()],
+            };
+            if slots.iter().all(|slot| kept.layout.insert(&mut kept.filter, &mut kept.buckets, slot)) {
+                return kept;
+            }
+            layout = layout.with_more_buckets();
+        }
+    }
+}
+
+impl Table for Kept {
+    fn filter(&self, at: usize) -> u64 {
+        self.filter[at]
+    }
+
+    fn bucket(&self, at: u64) -> Option<&Bucket> {
+        self.buckets.get(at as usize)
+    }
+}
+
+impl Names for Kept {
+    fn look_up<M: Bytes>(&self, message: &M, question: &Question) -> Option<NameEntry> {
+        find(&self.layout, message, question, &mut Fenced::new(&mut [STALE; SEARCH_BYTES]), self)
+    }
+}
+
+fn slot(labels: &[Vec<u8>], itself: NameEntry, below: NameEntry) -> NameSlot {
+    let message = message(labels, 1, &[]);
+    let hash = hash(&SECRET, &message[..], wire(labels).len(), &mut [0; SEARCH_BYTES][..]);
+    NameSlot { hash, labels: labels.len(), itself, below }
 }
 
 /// Judges a message of which the kernel has read the beginning, over what stood in the memory before.
-fn judged(message: &[u8], stale: u8, trie: &[Prefix]) -> Wish {
+fn judged(message: &[u8], stale: u8, names: &impl Names) -> (Wish, Asked) {
     let read = message.len().min(READ_BYTES);
     let mut room = [stale; READ_BYTES];
     room[..read].copy_from_slice(&message[..read]);
-    let mut key = [stale; KEY_BYTES];
-    let key = Fenced::new(&mut key);
-    let find = |length| longest(trie, &key.0.iter().map(Cell::get).collect::<Vec<u8>>(), length);
-    judge(&Fenced::new(&mut room), message.len(), &mut Fenced(key.0), find, |_| false)
+    let memory = Fenced::new(&mut room);
+    let mut asked = Asked::default();
+    let find = |question: &Question| names.look_up(&memory, question);
+    let wish = judge(&memory, message.len(), &mut asked, find, |_| false);
+
+    // In the packet it is judged likewise, or handed on to be copied.
+    let memory = Brief(memory);
+    let mut briefly_asked = Asked::default();
+    let find = |question: &Question| names.look_up(&memory, question);
+    let briefly = judge(&memory, message.len(), &mut briefly_asked, find, |_| false);
+    if briefly != Wish::Unread {
+        assert_eq!((briefly, briefly_asked), (wish, asked), "{message:?}");
+    }
+    (wish, asked)
 }
 
 /// Judges the first bytes of a message of which the rest stands behind them.
 fn judged_of(message: &[u8], len: usize) -> Wish {
-    let mut key = [STALE; KEY_BYTES];
-    judge(message, len, &mut Fenced::new(&mut key), |_| BLOCKED, |_| false)
-}
-
-/// A trie that says this of every name.
-fn always(entry: NameEntry) -> [Prefix; 1] {
-    [Prefix { bits: vec![], entry }]
+    judge(message, len, &mut Asked::default(), |_| Some(blocked()), |_| false)
 }
 
 /// Writes an answer over what the kernel has read of its question.
@@ -139,24 +213,6 @@ fn message(labels: &[Vec<u8>], qtype: u16, behind: &[u8]) -> Vec<u8> {
     message.extend([0, 1]);
     message.extend(behind);
     message
-}
-
-fn key(labels: &[Vec<u8>]) -> Option<([u8; KEY_BYTES], KeyLength)> {
-    let mut message = message(labels, 1, &[]);
-    let mut key = [STALE; KEY_BYTES];
-    let length = write_key(&Fenced::new(&mut message), wire(labels).len(), &mut Fenced::new(&mut key))?;
-    Some((key, length))
-}
-
-/// The key as its description says: label by label from the right, each back to front, with its marked length behind.
-fn described_key(labels: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let mut key = Vec::new();
-    for label in labels.iter().rev() {
-        key.extend(label.iter().rev().map(u8::to_ascii_lowercase));
-        key.push(0x80 + label.len() as u8);
-    }
-    key.push(0x80);
-    labels.concat().is_ascii().then_some(key)
 }
 
 fn is_at_or_below(name: &[Vec<u8>], parent: &[Vec<u8>]) -> bool {
@@ -249,43 +305,38 @@ fn policy(drafts: &[Draft]) -> Policy {
     compile(&[source]).unwrap_or_else(|problems| panic!("{problems}")).policy
 }
 
-/// The trie of a policy: each host and each domain of each name as an entry of its own.
-fn trie(policy: &Policy) -> Vec<Prefix> {
-    let mut trie = Vec::new();
-    for suffix in policy.suffixes() {
-        let labels: Labels = suffix.name.labels().map(<[u8]>::to_vec).collect();
-        let (key, length) = key(&labels).unwrap();
-        let mut enter = |rule: Option<_>, count, owner_bytes| {
-            let Some(rule) = rule else { return };
+/// The table of a policy.
+fn table(policy: &Policy) -> Kept {
+    let entry = |rule: Option<_>, owner_bytes| {
+        rule.map_or(NameEntry::NONE, |rule| {
             let verdict = match policy.rule(rule).action {
                 Action::Block => Verdict::Block,
                 Action::Log => Verdict::Log,
                 Action::Allow => Verdict::Allow,
             };
-            let decision = Decision { rule: rule.as_usize() as u32, state: State::new(verdict) };
-            trie.push(Prefix {
-                bits: bits(&key, count),
-                entry: NameEntry { decision, owner_bytes, undecidable: 0 },
-            });
-        };
-        enter(suffix.host, length.host_bits(), 0);
-        enter(suffix.domain, length.domain_bits(), suffix.name.as_wire().len() as u32 - 1);
-    }
-    trie
+            NameEntry::new(by(rule.as_usize() as u32, verdict), owner_bytes)
+        })
+    };
+    let slots = policy.suffixes().map(|suffix| {
+        let labels: Labels = suffix.name.labels().map(<[u8]>::to_vec).collect();
+        let below = entry(suffix.domain, suffix.name.as_wire().len() as u8 - 1);
+        let host = entry(suffix.host, 0);
+        slot(&labels, if host.is_none() { below } else { host }, below)
+    });
+    Kept::of(&slots.collect::<Vec<_>>())
 }
 
 /// What the policy says is to be done about a question for the name, and which name owns the SOA of its answer.
-fn wished(policy: &Policy, labels: &[Vec<u8>]) -> (&'static str, u32, u32) {
+fn wished(policy: &Policy, labels: &[Vec<u8>]) -> (&'static str, u32, usize) {
     let name = wire(labels).to_ascii_lowercase();
     let name = Name::from_wire(&name).unwrap();
     match policy.decide_name(name) {
-        _ if !labels.concat().is_ascii() => ("agent", 0, 0),
         None => ("unlisted", 0, 0),
         Some(found) if policy.rule(found.rule).action != Action::Block => ("agent", 0, 0),
         Some(found) => {
             let owner_bytes = match found.form {
                 NameForm::Host => 0,
-                _ => found.fixed(name).as_wire().len() as u32 - 1,
+                _ => found.fixed(name).as_wire().len() - 1,
             };
             ("answer", found.rule.as_usize() as u32, owner_bytes)
         }
@@ -296,45 +347,65 @@ fn wished(policy: &Policy, labels: &[Vec<u8>]) -> (&'static str, u32, u32) {
 fn the_wish_follows_from_the_entry_then_the_records_then_the_class() {
     const ODD: [u8; 11] = [0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0];
     const NEXT_VERSION: [u8; 11] = [0, 0, 41, 0x10, 0, 0, 1, 0, 0, 0, 0];
-    let undecidable = |entry| NameEntry { undecidable: 1, ..entry };
     for (entry, behind, class, expect) in [
         (NameEntry::NONE, &[][..], 1, "Unlisted"),
         (NameEntry::NONE, &ODD, 3, "Unlisted"),
-        (undecidable(NameEntry::NONE), &[], 1, "Agent"),
-        (undecidable(entry(Verdict::Allow)), &[], 1, "Agent"),
-        (undecidable(BLOCKED), &[], 1, "AgentOrDrop"),
+        (NameEntry::NONE.undecidable(), &[], 1, "Agent"),
+        (entry(Verdict::Allow).undecidable(), &[], 1, "Agent"),
+        (blocked().undecidable(), &[], 1, "AgentOrDrop"),
+        (NameEntry::new(Decision::NONE, 0), &[], 1, "Unlisted"),
         (entry(Verdict::Log), &[], 1, "Agent"),
         (entry(Verdict::Allow), &ODD, 3, "Agent"),
-        (BLOCKED, &[], 1, "Answer"),
-        (BLOCKED, &OPT, 255, "Answer"),
-        (BLOCKED, &NEXT_VERSION, 1, "AgentOrDrop"),
-        (BLOCKED, &ODD, 1, "AgentOrDrop"),
-        (BLOCKED, &OPT[..10], 1, "AgentOrDrop"),
-        (BLOCKED, &[], 3, "AgentOrDrop"),
+        (blocked(), &[], 1, "Answer"),
+        (blocked(), &OPT, 255, "Answer"),
+        (blocked(), &NEXT_VERSION, 1, "AgentOrDrop"),
+        (blocked(), &ODD, 1, "AgentOrDrop"),
+        (blocked(), &OPT[..10], 1, "AgentOrDrop"),
+        (blocked(), &[], 3, "AgentOrDrop"),
     ] {
         let mut message = message(&[b"a".to_vec()], 1, behind);
         message[17..19].copy_from_slice(&u16::to_be_bytes(class));
-        let wish = format!("{:?}", judged(&message, STALE, &always(entry)));
-        let (word, _) = wish.split_once('(').unwrap_or((&wish, ""));
-        assert_eq!(word, expect, "{entry:?}, {behind:?}, class {class}");
+        let (wish, _) = judged(&message, STALE, &entry);
+        assert_eq!(format!("{wish:?}"), expect, "{entry:?}, {behind:?}, class {class}");
     }
 }
 
 #[test]
-fn names_of_every_number_of_labels_and_of_every_length_have_their_keys() {
+fn names_of_every_number_of_labels_and_of_every_length_are_found() {
     for (count, first) in (0..=LABELS_LIMIT).flat_map(|count| (0..=63).map(move |first| (count, first))) {
         let first = (first > 0).then(|| vec![b'Q'; first]);
         let labels: Labels = first.into_iter().chain(vec![b"Z".to_vec(); count]).collect();
-        let wish = judged(&message(&labels, 1, &[]), STALE, &always(BLOCKED));
         if wire(&labels).len() > NAME_LIMIT_BYTES {
-            assert_eq!(wish, Wish::Agent, "{labels:?}");
+            let (wish, _) = judged(&message(&labels, 1, &[]), STALE, &blocked());
+            assert_eq!(wish, Wish::Unread, "{labels:?}");
             continue;
         }
-        assert!(matches!(wish, Wish::Answer(..)), "{wish:?} for {labels:?}");
-        let (key, length) = key(&labels).unwrap();
-        let bytes = length.host_bits() as usize / 8;
-        assert_eq!(Some(key[..bytes].to_vec()), described_key(&labels), "{labels:?}");
-        assert_eq!(length.domain_bits() as usize, (bytes - 1) * 8);
+        let small: Labels = labels.iter().map(|label| label.to_ascii_lowercase()).collect();
+        let expect = if labels.is_empty() { Wish::Unlisted } else { Wish::Answer };
+        let itself = Kept::of(&[slot(&small, blocked(), NameEntry::NONE)]);
+        assert_eq!(judged(&message(&labels, 1, &[]), STALE, &itself).0, expect, "{labels:?}");
+        if labels.len() > 1 {
+            let parent = Kept::of(&[slot(&small[1..], NameEntry::NONE, blocked())]);
+            assert_eq!(judged(&message(&labels, 1, &[]), STALE, &parent).0, expect, "below {labels:?}");
+        }
+    }
+}
+
+/// A full bucket is followed by the next ones, and every name of a crowded table is found.
+#[test]
+fn every_name_of_a_large_table_is_found_and_no_other() {
+    let name =
+        |i: usize, domain: &str| -> Labels { vec![format!("n{i}").into(), domain.into(), b"zz".to_vec()] };
+    let slots: Vec<NameSlot> = (0..20_000)
+        .map(|i| {
+            slot(&name(i, "listed"), NameEntry::new(by(i as u32 % 9999, Verdict::Block), 0), NameEntry::NONE)
+        })
+        .collect();
+    let table = Kept::of(&slots);
+    for i in 0..20_000 {
+        let (wish, asked) = judged(&message(&name(i, "listed"), 1, &[]), STALE, &table);
+        assert_eq!((wish, asked.entry.rule()), (Wish::Answer, i as u32 % 9999), "{i}");
+        assert_eq!(judged(&message(&name(i, "other"), 1, &[]), STALE, &table).0, Wish::Unlisted, "{i}");
     }
 }
 
@@ -350,14 +421,13 @@ fn a_question_cut_off_anywhere_is_judged_by_what_is_there() {
         for len in 0..=message.len() {
             let expect = match len {
                 _ if len < HEADER_BYTES => Wish::Nothing,
-                _ if len < question => Wish::Agent,
+                _ if len < question => Wish::Unread,
                 _ if len < message.len() => Wish::AgentOrDrop,
-                _ => judged(&message, 0, &always(BLOCKED)),
+                _ => Wish::Answer,
             };
-            assert_eq!(judged(&message[..len], STALE, &always(BLOCKED)), expect, "cut at {len}");
+            assert_eq!(judged(&message[..len], STALE, &blocked()).0, expect, "cut at {len}");
             assert_eq!(judged_of(&message, len), expect, "cut at {len}, with the rest still there");
         }
-        assert!(matches!(judged(&message, STALE, &always(BLOCKED)), Wish::Answer(..)));
     }
 }
 
@@ -385,30 +455,32 @@ fn reply() -> impl Strategy<Value = Reply> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
-    /// A look-up finds an entry where it should: the key is what its description says, and begins with another's where
-    /// that is its parent and nowhere else.
+    /// A search finds an entry where it should: what is said of a name for that name, what is said of those below it for
+    /// them, and for no other.
     #[test]
-    fn the_key_of_a_name_begins_with_the_keys_of_its_parents_alone(
+    fn a_name_is_found_by_its_parents_and_by_nothing_else(
         parent in plain_name(),
         before in vec(twist(), 0..3),
         twists in vec(twist(), 0..5),
     ) {
         let parent = twisted(parent, before);
         let name = twisted(parent.clone(), twists);
-        let made = key(&name).map(|(key, length)| key[..length.host_bits() as usize / 8].to_vec());
-        prop_assert_eq!(&made, &described_key(&name));
-        let (Some(made), Some((parent_key, parent_length))) = (made, key(&parent)) else { return Ok(()) };
-        for n in 0..name.len() {
-            let (key, length) = key(&name[n..]).unwrap();
-            prop_assert!(made.starts_with(&key[..length.domain_bits() as usize / 8]));
+        if parent.is_empty() {
+            return Ok(());
         }
-        let begins = made.starts_with(&parent_key[..parent_length.domain_bits() as usize / 8]);
-        prop_assert_eq!(begins, is_at_or_below(&name, &parent));
-        let is_it = made.starts_with(&parent_key[..parent_length.host_bits() as usize / 8]);
-        prop_assert_eq!(is_it, begins && name.len() == parent.len());
+        let small: Labels = parent.iter().map(|label| label.to_ascii_lowercase()).collect();
+        let (itself, below) = (NameEntry::new(by(1, Verdict::Block), 0), NameEntry::new(by(2, Verdict::Block), 9));
+        let table = Kept::of(&[slot(&small, itself, below)]);
+        let expect = match is_at_or_below(&name, &parent) {
+            false => (Wish::Unlisted, NameEntry::NONE),
+            true if name.len() == parent.len() => (Wish::Answer, itself),
+            true => (Wish::Answer, below),
+        };
+        let (wish, asked) = judged(&message(&name, 1, &[]), STALE, &table);
+        prop_assert_eq!((wish, asked.entry), expect);
     }
 
-    /// The trie's longest prefix is the policy's decision, and owns the SOA that the policy's does.
+    /// What is found is the policy's decision, and owns the SOA that the policy's does.
     #[test]
     fn names_are_decided_as_the_policy_decides(
         drafts in vec((
@@ -419,14 +491,14 @@ proptest! {
         asked in vec((any::<Index>(), vec(twist(), 0..4)), 1..12),
     ) {
         let policy = policy(&drafts);
-        let trie = trie(&policy);
+        let table = table(&policy);
         let names: Vec<&Labels> = drafts.iter().flat_map(|(_, _, names)| names).collect();
         for (near, twists) in asked {
             let labels = twisted(near.get(&names).to_vec(), twists);
-            let wish = match judged(&message(&labels, 1, &[]), STALE, &trie) {
-                Wish::Unlisted => ("unlisted", 0, 0),
-                Wish::Agent => ("agent", 0, 0),
-                Wish::Answer(_, None, entry) => ("answer", entry.decision.rule, entry.owner_bytes),
+            let wish = match judged(&message(&labels, 1, &[]), STALE, &table) {
+                (Wish::Unlisted, _) => ("unlisted", 0, 0),
+                (Wish::Agent, _) => ("agent", 0, 0),
+                (Wish::Answer, Asked { edns: None, entry, .. }) => ("answer", entry.rule(), entry.owner_bytes()),
                 other => panic!("{other:?}"),
             };
             prop_assert_eq!(wish, wished(&policy, &labels), "{:?}", labels);
@@ -439,12 +511,12 @@ proptest! {
         1 => vec(any::<u8>(), 0..600),
         6 => near_a_question(),
     ]) {
-        let wish = judged(&bytes, STALE, &always(BLOCKED));
-        prop_assert_eq!(wish, judged(&bytes, 0, &always(BLOCKED)));
-        prop_assert_eq!(wish, judged(&bytes, 0xff, &always(BLOCKED)));
-        let mut key = [0; KEY_BYTES];
-        prop_assert_eq!(wish, judge(&bytes[..], bytes.len(), &mut key[..], |_| BLOCKED, |_| false));
-        if let Wish::Answer(question, edns, _) = wish {
+        let (wish, asked) = judged(&bytes, STALE, &blocked());
+        prop_assert_eq!((wish, asked), judged(&bytes, 0, &blocked()));
+        prop_assert_eq!((wish, asked), judged(&bytes, 0xff, &blocked()));
+        prop_assert_eq!(wish, judged_of(&bytes, bytes.len()));
+        if wish == Wish::Answer {
+            let Asked { question, edns, .. } = asked;
             let reply = Reply::Code(Rcode::NxDomain);
             let blocked = Blocked { reply, ttl_secs: 60, ede_code: 15, ede_text: "rule" };
             let answer = answered(&Template::new(&blocked), &bytes, &question, edns, HEADER_BYTES);
@@ -468,11 +540,8 @@ proptest! {
         let opt = edns.map(|(payload_bytes, dnssec_ok)| opt(payload_bytes, dnssec_ok));
         let mut message = message(&labels, qtype, opt.as_ref().map_or(&[], |opt| opt));
         message[2..4].copy_from_slice(&[flags[0] & 0x07, flags[1]]);
-        let (question, read) = match judged(&message, STALE, &always(BLOCKED)) {
-            Wish::Answer(question, edns, _) => (question, edns),
-            Wish::Agent if !labels.concat().is_ascii() => return Ok(()),
-            other => panic!("{other:?}"),
-        };
+        let (wish, Asked { question, edns: read, .. }) = judged(&message, STALE, &blocked());
+        assert_eq!(wish, Wish::Answer);
         let left = above.index(labels.len() + 1).min(labels.len().saturating_sub(1));
         let owner = HEADER_BYTES + wire(&labels[..left]).len() - 1;
         let blocked = Blocked { reply, ttl_secs, ede_code, ede_text: &ede_text };

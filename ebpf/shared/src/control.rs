@@ -4,6 +4,8 @@
 //! half-way, and no packet sees half of it. Each word is 64 bits because the kernel rounds an array's elements up to
 //! that size.
 
+use crate::Address;
+
 /// The generation of the policy in force; 0 before the first one.
 pub const LIVE: u32 = 0;
 
@@ -28,8 +30,24 @@ pub const HEARTBEAT: u32 = 6;
 /// Questions of one client that are answered in a second.
 pub const CLIENT_QPS: u32 = 7;
 
+/// The first of the words in which the bits of this machine's addresses are set, as [`ours_bit`] says: of most other
+/// addresses they tell without a look into the table that they are not ours.
+pub const OURS: u32 = 8;
+
+/// How many words of [`OURS`] there are.
+pub const OURS_WORDS: u32 = 4;
+
 /// How many words there are.
-pub const WORDS: u32 = 8;
+pub const WORDS: u32 = OURS + OURS_WORDS;
+
+/// The word of an address among those of [`OURS`], and its bit.
+#[inline(always)]
+pub const fn ours_bit(address: Address) -> (u32, u64) {
+    let [a, b, c, d] = address.words();
+    // Multiplied by an odd number near the golden ratio, whose high bits depend on all of the sum.
+    let mixed = (a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1) >> 24;
+    (mixed / 64, 1 << (mixed % 64))
+}
 
 /// The slot of the policy maps that belongs to a generation.
 #[inline(always)]

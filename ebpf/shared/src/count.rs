@@ -40,7 +40,7 @@ counted! {
         NotIp = "not_ip",
         /// The frame ends inside its Ethernet, VLAN or IP header; passed.
         Truncated = "truncated",
-        /// The frame carries more VLAN tags than the program reads; passed.
+        /// The frame carries more VLAN tags than the program reads; dropped from the lan, passed from the wan.
         VlanDepth = "vlan_depth",
         /// No network holds the address, and it is not open; passed.
         NoMatch = "no_match",
@@ -60,7 +60,8 @@ counted! {
         Blocked = "blocked",
         /// Ports decide and the packet is a fragment without them; passed.
         FragmentUnjudged = "fragment_unjudged",
-        /// Ports decide and lie behind more IPv6 headers than the program reads; passed.
+        /// What it carries lies behind more IPv6 headers than the program reads (RFC 8504, §5.3, lets a host drop that);
+        /// dropped from the lan unless the address is safe. From the wan, where ports decide; passed.
         HeaderChainUnjudged = "header_chain_unjudged",
         /// Ports decide and the packet ends before them; passed.
         TruncatedUnjudged = "truncated_unjudged",
@@ -78,9 +79,14 @@ counted! {
         QueryDiverted = "query_diverted",
         /// The same, over TCP: a packet of the connection, diverted to the agent.
         StreamDiverted = "stream_diverted",
+        /// Diverted, and nobody took it: a question whose name lies below one that is blocked, a segment that opens a
+        /// connection, or one with data of a connection that was there before the agent; dropped. It was counted as
+        /// diverted too.
+        DivertRefused = "divert_refused",
         /// It should have gone up, but the agent is dead; passed.
         AgentDeadPassed = "agent_dead_passed",
-        /// It should have gone up, but the agent is dead, and the name lies below one that is blocked; dropped.
+        /// It should have gone up, but the agent is dead, and the name lies below one that is blocked, or a segment holds
+        /// anything else than one question that may pass; dropped.
         AgentDeadDropped = "agent_dead_dropped",
         /// A question for a blocked name from a client that asks too fast; dropped.
         QueryTooFast = "query_too_fast",

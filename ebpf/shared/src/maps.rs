@@ -35,12 +35,12 @@ pub const RULE_COUNTS: &str = "RULE_COUNTS";
 pub const CONTACTS: &str = "CONTACTS";
 /// The ring of [`crate::contact::Event`].
 pub const EVENTS: &str = "EVENTS";
-/// Two slots of tries: [`crate::name::NameKey`] to [`crate::name::NameEntry`].
+/// Two slots of arrays of [`crate::name::Bucket`].
 pub const NAMES: &str = "NAMES";
 /// Two slots of arrays: rule slot to [`crate::query::Answer`].
 pub const ANSWERS: &str = "ANSWERS";
-/// Two slots of arrays of one [`crate::query::Egress`].
-pub const EGRESS: &str = "EGRESS";
+/// Two slots of arrays of one [`crate::query::Settings`].
+pub const SETTINGS: &str = "SETTINGS";
 /// Two slots of hashes: the addresses that the policy calls resolvers of ours.
 pub const RESOLVERS: &str = "RESOLVERS";
 /// Networks of clients that are answered, IPv4 ones in their mapped form.

@@ -1,122 +1,439 @@
-//! A domain name as a key of a trie: from right to left, so that a suffix is a prefix.
+//! The names of a policy as a table of hashes, in which a name is found by each of its suffixes, the longest first.
+//!
+//! A name and each of its parents have a hash, all of which come from one way over the name from its end: the bytes
+//! between the end and where a suffix begins are taken eight at a time from the right, and what is left over by itself.
+//! The hash is keyed by a [`Secret`], and 64 bits of it stand for the name. With n names in the table one on no list is
+//! taken for one of them with a chance of n in 2^64 a label; who does not know the secret cannot look for such a name.
 
-use interdict_dns_wire::{HEADER_BYTES, LABELS_LIMIT, Memory, NAME_LIMIT_BYTES, Round};
+use interdict_dns_wire::{Bytes, HEADER_BYTES, LABELS_LIMIT, Memory, NAME_LIMIT_BYTES, Question, Round};
 
-use crate::{plain_bytes, policy::Decision};
+use crate::{
+    limits::MAX_RULES,
+    plain_bytes,
+    policy::{Decision, Verdict},
+};
 
-/// Words of a key: 256 bytes, the longest that a trie takes.
-pub const KEY_WORDS: usize = 32;
+/// Bytes of the memory that a search works in: a word for each eight bytes of a name, and one for their beginning.
+pub const SEARCH_BYTES: usize = (NAME_LIMIT_BYTES / 8 + 1) * 8;
 
-/// The most bytes of a name in a key: all but the root's.
-const LONGEST_BYTES: usize = NAME_LIMIT_BYTES - 1;
-
-/// In a key the length byte of a label has this bit, which no other byte has: so a label's contents can never pass for
-/// the border of a label. A name in which another byte has it has no key.
-const BORDER: u8 = 0x80;
-
-/// The bytes of a key, in the order in which they are compared.
-///
-/// Byte by byte it is the lower-cased wire name without the root, reversed, with [`BORDER`] set in the length bytes. So
-/// the key of a name begins with the key of each of its parents. Behind it stands a lone [`BORDER`], the end of the
-/// name: an entry that has it too matches this name alone, and none below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What hashes are keyed by: it is made anew for each generation, and nobody else knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct NameKey {
-    /// The bytes, in words of the machine's order.
-    pub words: [u64; KEY_WORDS],
+pub struct Secret {
+    /// Where a hash begins.
+    pub start: u64,
+    /// What it is multiplied by: odd.
+    pub first: u64,
+    /// And then by this: odd.
+    pub second: u64,
 }
-plain_bytes!(NameKey { words: [u64; KEY_WORDS] });
+plain_bytes!(Secret { start: u64, first: u64, second: u64 });
 
-/// What a name's key has besides its bytes.
+impl Secret {
+    /// One multiplication alone would carry some differences of a word on unchanged, whatever the secret.
+    #[inline(always)]
+    const fn mix(&self, word: u64) -> u64 {
+        let product = word.wrapping_mul(self.first);
+        let product = (product ^ product >> 32).wrapping_mul(self.second);
+        product ^ product >> 29
+    }
+}
+
+/// What hosts and domains say about the names that an entry is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NameEntry {
+    /// From the lowest bit: the rule's slot, the bytes of the owner, the verdict, and the flags.
+    word: u32,
+}
+plain_bytes!(NameEntry { word: u32 });
+
+const _: () = assert!(MAX_RULES <= NameEntry::RULE + 1);
+
+impl NameEntry {
+    /// No entry.
+    pub const NONE: Self = Self { word: 0 };
+
+    const RULE: u32 = (1 << 14) - 1;
+    const OWNER_AT: u32 = 14;
+    const VERDICT_AT: u32 = 22;
+    const VERDICT: u32 = 0xf;
+    const EXEMPTIONS: u32 = 1 << 29;
+    const UNDECIDABLE: u32 = 1 << 30;
+    const IS_THERE: u32 = 1 << 31;
+
+    /// An entry with this decision. `owner_bytes` are those of the domain that matched, without the root, whose name owns
+    /// the SOA of an answer; 0 where the asked name does itself.
+    #[inline(always)]
+    pub const fn new(decision: Decision, owner_bytes: u8) -> Self {
+        let verdict = match decision.state.verdict() {
+            Some(verdict) => verdict.code() << Self::VERDICT_AT,
+            None => 0,
+        };
+        let exemptions = if decision.state.has_exemptions() { Self::EXEMPTIONS } else { 0 };
+        let word = decision.rule & Self::RULE | (owner_bytes as u32) << Self::OWNER_AT | verdict;
+        Self { word: word | exemptions | Self::IS_THERE }
+    }
+
+    /// The same where globs or patterns may decide otherwise, which only the agent can tell.
+    #[must_use]
+    pub const fn undecidable(self) -> Self {
+        Self { word: self.word | Self::UNDECIDABLE | Self::IS_THERE }
+    }
+
+    /// Whether there is no entry.
+    #[inline(always)]
+    pub const fn is_none(self) -> bool {
+        self.word == 0
+    }
+
+    /// Whether only the agent can tell.
+    #[inline(always)]
+    pub const fn is_undecidable(self) -> bool {
+        self.word & Self::UNDECIDABLE != 0
+    }
+
+    /// What is decided, as far as names ask for it.
+    #[inline(always)]
+    pub const fn verdict(self) -> Option<Verdict> {
+        Verdict::from_code(self.word >> Self::VERDICT_AT & Self::VERDICT)
+    }
+
+    /// The slot of the rule that decides.
+    #[inline(always)]
+    pub const fn rule(self) -> u32 {
+        self.word & Self::RULE
+    }
+
+    /// Whether the register of exemptions names the rule.
+    #[inline(always)]
+    pub const fn has_exemptions(self) -> bool {
+        self.word & Self::EXEMPTIONS != 0
+    }
+
+    /// Bytes of the name that owns the SOA of an answer, as in [`NameEntry::new`].
+    #[inline(always)]
+    pub const fn owner_bytes(self) -> usize {
+        (self.word >> Self::OWNER_AT & 0xff) as usize
+    }
+}
+
+/// What the table says about one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyLength {
-    /// Bits of the name, without its end.
-    pub bits: u32,
+pub struct NameSlot {
+    /// The name's hash.
+    pub hash: u64,
+    /// How many labels it has.
+    pub labels: usize,
+    /// For the name itself.
+    pub itself: NameEntry,
+    /// For the names below it.
+    pub below: NameEntry,
 }
 
-impl KeyLength {
-    /// Bits that match the name and all below it.
+/// How a table is to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Layout {
+    /// By what its hashes are keyed.
+    pub secret: Secret,
+    /// How many buckets it has, less one: they are as many as a power of two.
+    pub bucket_mask: u64,
+    /// How many bits of its filter are used, less one: likewise.
+    pub filter_mask: u64,
+    /// A bit for each number of labels that some name has, and for 64 more.
+    pub depths: u64,
+}
+plain_bytes!(Layout { secret: Secret, bucket_mask: u64, filter_mask: u64, depths: u64 });
+
+/// Slots in a bucket.
+pub const BUCKET_SLOTS: usize = 4;
+
+/// How many buckets are looked into for a hash: the one that its low bits name, and those behind it while they are full.
+pub const BUCKETS_TRIED: usize = 4;
+
+/// Words of the filter. It tells of most names that they are on no list, without a look into the buckets, and does so in
+/// memory that stays in a processor's caches: up to some ten thousand names.
+pub const FILTER_WORDS: usize = 8192;
+
+const FILTER_BITS: u64 = FILTER_WORDS as u64 * 64;
+
+/// Bits of the filter for a name, while there are enough: of the names on no list one in so many is looked for all the
+/// same.
+const FILTER_BITS_A_NAME: u64 = 16;
+
+/// A cache line of slots, which are filled from the first on: a hash and then two entries, for the name itself in the low
+/// half of the word and for those below it in the high one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct Bucket {
+    words: [u64; 2 * BUCKET_SLOTS],
+}
+plain_bytes!(Bucket { words: [u64; 2 * BUCKET_SLOTS] });
+
+impl Bucket {
+    /// What the bucket has under a hash, as the word of both entries.
     #[inline(always)]
-    pub const fn domain_bits(self) -> u32 {
-        self.bits
+    fn find(&self, hash: u64) -> Option<u64> {
+        let slots = self.words.as_chunks::<2>().0;
+        slots.iter().find(|[found, _]| *found == hash).map(|[_, entries]| *entries)
     }
 
-    /// Bits that match this name alone; also those that are looked up.
+    /// Whether the next bucket may have what this one has not.
     #[inline(always)]
-    pub const fn host_bits(self) -> u32 {
-        self.bits + 8
+    const fn is_full(&self) -> bool {
+        self.words[2 * (BUCKET_SLOTS - 1)] != 0
+    }
+
+    /// Puts a slot into the bucket, if there is room.
+    fn insert(&mut self, slot: &NameSlot) -> bool {
+        let free = self.words.as_chunks_mut::<2>().0.iter_mut().find(|[hash, _]| *hash == 0);
+        let entries = u64::from(slot.below.word) << 32 | u64::from(slot.itself.word);
+        free.map(|free| *free = [slot.hash, entries]).is_some()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
-/// Writes the key of the name that begins at [`HEADER_BYTES`] of a message and has this many bytes, root included.
-/// `None` where the name has no key.
-///
-/// Eight bytes are turned round at a time; the bytes of `key` behind the end of the name mean nothing.
-#[inline(always)]
-pub fn write_key<M: Memory + ?Sized, K: Memory + ?Sized>(
+impl Layout {
+    /// The layout of a table with so many names, if each bucket had as many: the least that may do.
+    pub const fn for_names(secret: Secret, names: usize) -> Self {
+        let buckets = names.div_ceil(BUCKET_SLOTS / 2).next_power_of_two() as u64;
+        let bits = (names as u64 * FILTER_BITS_A_NAME).next_power_of_two();
+        let bits = if bits > FILTER_BITS { FILTER_BITS } else { bits };
+        Self { secret, bucket_mask: buckets - 1, filter_mask: bits - 1, depths: 0 }
+    }
+
+    /// The same with twice the buckets.
+    #[must_use]
+    pub const fn with_more_buckets(self) -> Self {
+        Self { bucket_mask: self.bucket_mask * 2 + 1, ..self }
+    }
+
+    /// How many buckets the table has.
+    pub const fn buckets(&self) -> usize {
+        self.bucket_mask as usize + 1
+    }
+
+    /// The place of the bucket that is tried for a hash after so many others.
+    #[inline(always)]
+    const fn bucket(&self, hash: u64, tried: usize) -> u64 {
+        hash.wrapping_add(tried as u64) & self.bucket_mask
+    }
+
+    /// The bit of a hash in the filter: its word, and the bit in that.
+    #[inline(always)]
+    const fn filter_bit(&self, hash: u64) -> (usize, u64) {
+        let bit = hash >> 32 & self.filter_mask;
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
+
+    /// The bit of a number of labels in [`Layout::depths`].
+    #[inline(always)]
+    const fn depth(labels: usize) -> u64 {
+        1 << (labels % 64)
+    }
+
+    /// Puts a name into a table of this layout; `false` where there is no room.
+    pub fn insert(
+        &mut self,
+        filter: &mut [u64; FILTER_WORDS],
+        buckets: &mut [Bucket],
+        slot: &NameSlot,
+    ) -> bool {
+        let (word, bit) = self.filter_bit(slot.hash);
+        filter[word] |= bit;
+        self.depths |= Self::depth(slot.labels);
+        (0..BUCKETS_TRIED).any(|tried| buckets[self.bucket(slot.hash, tried) as usize].insert(slot))
+    }
+}
+
+/// Where a table lies.
+pub trait Table {
+    /// The word of the filter at a place below [`FILTER_WORDS`].
+    fn filter(&self, at: usize) -> u64;
+
+    /// The bucket at a place.
+    fn bucket(&self, at: u64) -> Option<&Bucket>;
+}
+
+/// The hash of the name that begins at [`HEADER_BYTES`] of a message and has this many bytes, root included.
+pub fn hash<M: Bytes + ?Sized, S: Memory + ?Sized>(
+    secret: &Secret,
     message: &M,
     name_bytes: usize,
-    key: &mut K,
-) -> Option<KeyLength> {
+    room: &mut S,
+) -> u64 {
     let bytes = name_bytes - 1;
-    if bytes > LONGEST_BYTES {
-        return None;
-    }
-    let mut turn = Turn { message, key, bytes, done: 0, all: 0 };
-    M::repeat(bytes.div_ceil(8) as u32, &mut turn);
-    if turn.all & (u64::MAX / 0xff * BORDER as u64) != 0 {
-        return None;
-    }
-    let bytes = M::forget(bytes);
-    let mut mark = Mark { message, key, bytes, at: 0 };
-    M::repeat(LABELS_LIMIT as u32, &mut mark);
-    key.set(bytes, [BORDER]);
-    Some(KeyLength { bits: bytes as u32 * 8 })
+    hash_words(secret, message, bytes, room);
+    suffix_hash(secret, message, 0, bytes, room)
 }
 
-/// Turns a name round, eight bytes at a time, from its end.
-struct Turn<'m, M: ?Sized, K: ?Sized> {
-    message: &'m M,
-    key: &'m mut K,
+/// What a table says of the name of a question: what its longest suffix there says. `room` has [`SEARCH_BYTES`]. `None`
+/// where it takes more rounds than the memory of the message allows.
+#[inline(always)]
+pub fn find<M: Bytes + ?Sized, S: Memory + ?Sized, T: Table + ?Sized>(
+    layout: &Layout,
+    message: &M,
+    question: &Question,
+    room: &mut S,
+    table: &T,
+) -> Option<NameEntry> {
+    hash_words(&layout.secret, message, question.name_bytes - 1, room);
+    search(layout, message, question, room, table)
+}
+
+/// Hashes a name without the root from its end, eight bytes at a time; the hashes on the way stand in `room`.
+#[inline(always)]
+fn hash_words<M: Bytes + ?Sized, S: Memory + ?Sized>(
+    secret: &Secret,
+    message: &M,
     bytes: usize,
-    done: usize,
-    /// Every bit of every byte so far.
-    all: u64,
+    room: &mut S,
+) {
+    room.set(0, secret.start.to_ne_bytes());
+    let mut words = Words { secret, message, room, left: bytes, done: 0, hash: secret.start };
+    M::repeat(NAME_LIMIT_BYTES / 8 + 2, &mut words);
 }
 
-impl<M: Memory + ?Sized, K: Memory + ?Sized> Round for Turn<'_, M, K> {
+struct Words<'m, M: ?Sized, S: ?Sized> {
+    secret: &'m Secret,
+    message: &'m M,
+    room: &'m mut S,
+    /// Bytes that are not hashed yet.
+    left: usize,
+    done: usize,
+    hash: u64,
+}
+
+impl<M: Bytes + ?Sized, S: Memory + ?Sized> Round for Words<'_, M, S> {
     #[inline(always)]
     fn round(&mut self) -> bool {
-        let left = self.bytes - self.done;
-        // The first bytes of a name that is shorter than the word are preceded by the header, which is cut off.
-        let taken = u64::from_be_bytes(self.message.get(HEADER_BYTES + left - 8));
-        let spare_bits = if left < 8 { 64 - 8 * left as u32 } else { 0 };
-        let taken = taken << (spare_bits & 63) >> (spare_bits & 63);
-        self.all |= taken;
-        // Big-endian reading has the name's last byte lowest; stored the other way round it comes first.
-        self.key.set(self.done, lower_case(taken).to_le_bytes());
+        if self.left < 8 {
+            return false;
+        }
+        self.left -= 8;
         self.done += 8;
+        let word = u64::from_be_bytes(self.message.get(HEADER_BYTES + self.left));
+        self.hash = self.secret.mix(self.hash ^ lower_case(word));
+        self.room.set(self.done, self.hash.to_ne_bytes());
         true
     }
 }
 
-/// Sets [`BORDER`] in the length bytes, of which the walk over the message knows the places.
-struct Mark<'m, M: ?Sized, K: ?Sized> {
-    message: &'m M,
-    key: &'m mut K,
-    bytes: usize,
+/// The hash of the suffix that begins `at` bytes into a name of so many bytes without the root, whose words are hashed.
+#[inline(always)]
+fn suffix_hash<M: Bytes + ?Sized, S: Bytes + ?Sized>(
+    secret: &Secret,
+    message: &M,
     at: usize,
+    bytes: usize,
+    room: &S,
+) -> u64 {
+    let length = bytes - at;
+    let over = length % 8;
+    let words = u64::from_ne_bytes(room.get(length - over));
+    // The first bytes of the suffix, fewer than eight, without what stands before them; above them, how many.
+    let first = u64::from_be_bytes(message.get(HEADER_BYTES + at + over - 8));
+    let spare_bits = 63 - 8 * over as u32;
+    let first = lower_case(first << 1 << spare_bits >> spare_bits >> 1);
+    match secret.mix(words ^ first ^ (over as u64 + 1) << 56) {
+        0 => 1,
+        hash => hash,
+    }
 }
 
-impl<M: Memory + ?Sized, K: Memory + ?Sized> Round for Mark<'_, M, K> {
+/// Looks for each suffix of a name whose words are hashed, the longest first. `None` where the rounds did not suffice.
+#[inline(always)]
+fn search<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized>(
+    layout: &Layout,
+    message: &M,
+    question: &Question,
+    room: &S,
+    table: &T,
+) -> Option<NameEntry> {
+    let (bytes, labels) = (question.name_bytes - 1, question.labels);
+    let found = NameEntry::NONE;
+    let mut search = Search { layout, message, room, table, bytes, labels, at: 0, tried: 0, found };
+    M::repeat(LABELS_LIMIT * BUCKETS_TRIED + 2, &mut search).map(|_| search.found)
+}
+
+/// The way through the suffixes. A round looks into one bucket at most.
+struct Search<'m, M: ?Sized, S: ?Sized, T: ?Sized> {
+    layout: &'m Layout,
+    message: &'m M,
+    room: &'m S,
+    table: &'m T,
+    bytes: usize,
+    /// Labels of the suffix.
+    labels: usize,
+    /// Where it begins.
+    at: usize,
+    tried: usize,
+    found: NameEntry,
+}
+
+/// What a round came to.
+enum Look {
+    Found(NameEntry),
+    /// Nothing in this bucket, and the next one may have it.
+    Further,
+    Nothing,
+}
+
+impl<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized> Search<'_, M, S, T> {
+    #[inline(always)]
+    fn look(&self) -> Look {
+        if self.layout.depths & Layout::depth(self.labels) == 0 {
+            return Look::Nothing;
+        }
+        let hash = suffix_hash(&self.layout.secret, self.message, self.at, self.bytes, self.room);
+        let (word, bit) = self.layout.filter_bit(hash);
+        if self.table.filter(word) & bit == 0 {
+            return Look::Nothing;
+        }
+        let Some(bucket) = self.table.bucket(self.layout.bucket(hash, self.tried)) else {
+            return Look::Nothing;
+        };
+        match bucket.find(hash) {
+            Some(entries) => {
+                let word = if self.at == 0 { entries } else { entries >> 32 };
+                match (NameEntry { word: word as u32 }) {
+                    entry if entry.is_none() => Look::Nothing,
+                    entry => Look::Found(entry),
+                }
+            }
+            None if bucket.is_full() && self.tried + 1 < BUCKETS_TRIED => Look::Further,
+            None => Look::Nothing,
+        }
+    }
+}
+
+impl<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized> Round for Search<'_, M, S, T> {
     #[inline(always)]
     fn round(&mut self) -> bool {
         if self.at >= self.bytes {
             return false;
         }
+        match self.look() {
+            Look::Found(entry) => {
+                self.found = entry;
+                return false;
+            }
+            Look::Further => {
+                self.tried += 1;
+                return true;
+            }
+            Look::Nothing => {}
+        }
         let [label, _] = self.message.get(HEADER_BYTES + self.at);
-        self.key.set(self.bytes - 1 - self.at, [label | BORDER]);
-        self.at += 1 + usize::from(label);
+        // The verifier would go every way through the rounds for each thing that it knows of this.
+        self.at = M::forget(self.at + 1 + usize::from(label));
+        self.labels -= 1;
+        self.tried = 0;
         true
     }
 }
@@ -133,28 +450,10 @@ const fn lower_case(word: u64) -> u64 {
     word | capitals >> 2
 }
 
-/// What the names of a policy say about a name whose longest entry this is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct NameEntry {
-    /// The decision of hosts and domains.
-    pub decision: Decision,
-    /// Bytes of the domain that matched, without the root: its name owns the SOA of an answer. 0 where the asked name
-    /// does itself.
-    pub owner_bytes: u32,
-    /// 1 where globs or patterns may decide otherwise, which only the agent can tell.
-    pub undecidable: u32,
-}
-plain_bytes!(NameEntry { decision: Decision, owner_bytes: u32, undecidable: u32 });
-
-impl NameEntry {
-    /// No entry matches.
-    pub const NONE: Self = Self { decision: Decision::NONE, owner_bytes: 0, undecidable: 0 };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::State;
 
     #[test]
     fn capitals_and_nothing_else_become_small() {
@@ -167,5 +466,20 @@ mod tests {
                 mixed.map(|b| b.to_ascii_lowercase())
             );
         }
+    }
+
+    #[test]
+    fn an_entry_keeps_what_it_is_made_of() {
+        for verdict in Verdict::ALL {
+            for (rule, owner_bytes, exempted) in [(0, 0, false), (MAX_RULES - 1, 254, true)] {
+                let state = State::new(verdict).with_exemptions(exempted);
+                let entry = NameEntry::new(Decision { rule, state }, owner_bytes);
+                let kept = (entry.rule(), entry.owner_bytes(), entry.verdict(), entry.has_exemptions());
+                assert_eq!(kept, (rule, owner_bytes.into(), Some(verdict), exempted));
+                assert!(!entry.is_none() && !entry.is_undecidable() && entry.undecidable().is_undecidable());
+            }
+        }
+        assert!(!NameEntry::new(Decision::NONE, 0).is_none(), "an entry may say that nothing decides");
+        assert_eq!(NameEntry::NONE.undecidable().verdict(), None);
     }
 }

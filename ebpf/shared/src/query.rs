@@ -2,7 +2,14 @@
 
 use interdict_dns_wire::{NAME_LIMIT_BYTES, Template};
 
-use crate::{Address, contact::Event, plain_bytes, policy::Decision};
+use crate::{
+    Address,
+    contact::Event,
+    filter::Filter,
+    name::{FILTER_WORDS, Layout},
+    plain_bytes,
+    policy::Decision,
+};
 
 /// The port of plain DNS, over UDP and TCP.
 pub const PORT: u16 = 53;
@@ -37,6 +44,29 @@ plain_bytes!(Egress {
     encrypted: Decision,
     unjudged: Decision,
     resolvers: u32
+});
+
+/// What there is once for a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// How its names are to be read.
+    pub names: Layout,
+    /// What it says about DNS for other resolvers.
+    pub egress: Egress,
+    /// The filter of its IPv4 networks.
+    pub networks4: Filter,
+    /// The filter of its IPv6 networks.
+    pub networks6: Filter,
+    /// The filter of its names.
+    pub filter: [u64; FILTER_WORDS],
+}
+plain_bytes!(Settings {
+    names: Layout,
+    egress: Egress,
+    networks4: Filter,
+    networks6: Filter,
+    filter: [u64; FILTER_WORDS]
 });
 
 impl Egress {

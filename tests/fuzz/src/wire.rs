@@ -4,23 +4,23 @@ use interdict_dns_wire::{
     ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, LONGEST_ANSWER_BYTES, Malformed, Query, Question,
     Rcode, Reply, Template, write_answer,
 };
-use interdict_ebpf_program::query::{Wish, judge};
+use interdict_ebpf_program::query::{Asked, Wish, judge};
 use interdict_ebpf_shared::{
-    name::{KEY_WORDS, NameEntry},
+    name::NameEntry,
     policy::{Decision, State, Verdict},
 };
 
 /// Both planes see the same question in a message, or none, and answer it with the same bytes.
 pub fn wire(bytes: &[u8]) {
     let blocked = Decision { rule: 1, state: State::new(Verdict::Block) };
-    let entry = NameEntry { decision: blocked, ..NameEntry::NONE };
-    let mut key = [0; KEY_WORDS * 8];
-    let wish = judge(bytes, bytes.len(), &mut key[..], |_| entry, |_| false);
+    let entry = NameEntry::new(blocked, 0);
+    let mut asked = Asked::default();
+    let wish = judge(bytes, bytes.len(), &mut asked, |_| Some(entry), |_| false);
     match (wish, Query::read(bytes)) {
         (Wish::Nothing, read) => assert_eq!(read.unwrap_err(), Malformed::NotAQuery),
         (Wish::Opcode, read) => assert!(matches!(read, Err(Malformed::Opcode(_))), "{read:?}"),
-        (Wish::Answer(question, edns, _), read) => answer(bytes, &read.unwrap(), &question, edns),
-        (Wish::Agent | Wish::AgentOrDrop, read) => {
+        (Wish::Answer, read) => answer(bytes, &read.unwrap(), &asked.question, asked.edns),
+        (Wish::Unread | Wish::Agent | Wish::AgentOrDrop, read) => {
             assert!(!matches!(read, Err(Malformed::NotAQuery | Malformed::Opcode(_))), "{wish:?}, {read:?}")
         }
         (Wish::Unlisted, _) => panic!("every name is listed"),

@@ -24,6 +24,7 @@ tests![
     an_answered_question_is_an_event_with_its_name,
     questions_cut_off_anywhere_are_never_answered_wrongly,
     a_label_of_any_bytes_never_passes_for_several,
+    a_glob_may_decide_about_the_fixed_part_of_another,
     too_many_names_are_refused_by_name,
     on_a_veth_pair_the_other_end_decides_who_answers,
 ];
@@ -397,7 +398,7 @@ fn what_is_no_plain_question_is_left_alone() {
         ("two questions", with(5, 2), "query_diverted"),
         ("an answer in a query", with(7, 1), "query_diverted"),
         ("a compressed name", with(12, 0xc0), "query_diverted"),
-        ("a byte above 127 in a label", with(13, 0x81), "query_diverted"),
+        ("a byte above 127 in a label", with(13, 0x81), "query_answered"),
         ("class CH", class(3), "query_diverted"),
         ("class ANY", class(255), "query_answered"),
         ("an EDNS version to come", opt_version_1, "query_diverted"),
@@ -519,8 +520,21 @@ fn a_label_of_any_bytes_never_passes_for_several() {
             let asked = Asked { message, ..Asked::new("", 1) };
             let reply = plane.prober().reply(Entry::Lan, &asked.frame()).unwrap();
             let answers = matches!(reply, Reply::SentBack(_));
-            assert_eq!(answers, banned && byte < 0x80, "byte {byte:#x} in {name:?}");
+            assert_eq!(answers, banned, "byte {byte:#x} in {name:?}");
         }
+    }
+}
+
+fn a_glob_may_decide_about_the_fixed_part_of_another() {
+    let globs = "id = \"g\"\nrole = \"x\"\naction = \"block\"\nglobs = [\"*.b.example\", \"x*.a.b.example\"]";
+    let plane = answering(&policy(&format!("format = 1\n[[rule]]\n{globs}\n")));
+    for (name, expect) in [
+        ("a.b.example", "query_diverted"),
+        ("x1.a.b.example", "query_diverted"),
+        ("b.example", "no_match"),
+        ("c.example", "no_match"),
+    ] {
+        assert_eq!(exit(&plane, &Asked::new(name, 1).frame()), expect, "{name}");
     }
 }
 
