@@ -65,7 +65,12 @@ impl Generation {
 
     /// What the names of the policy say of that of a question in a message, if the message can be read so far.
     #[inline(always)]
-    pub(crate) fn name<M: Bytes>(&self, message: &M, question: &Question, place: Place) -> Option<NameEntry> {
+    pub(crate) fn name<M: Bytes + ?Sized>(
+        &self,
+        message: &M,
+        question: &Question,
+        place: Place,
+    ) -> Option<NameEntry> {
         let names = Names { slot: self.slot(), filter: &self.settings.filter };
         name::find(&self.settings.names, message, question, &mut place.search(), &names)
     }

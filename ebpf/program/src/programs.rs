@@ -44,8 +44,9 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     };
     let aim = if judges_queries() { query::aim(&outbound.transport) } else { Aim::Other };
     let step = match aim {
-        Aim::Plain => match resolver::judge(&ctx, &generation, outbound, place) {
+        Aim::Plain => match judge_query(&ctx, &generation, outbound, place) {
             Step::Answer => resolver::answer(&ctx, &generation, outbound, place),
+            Step::Odd => Step::Agent,
             step => step,
         },
         Aim::Stream | Aim::Encrypted | Aim::Other => Step::Nothing,
@@ -74,6 +75,15 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
             _ => pass(exit),
         },
         _ => resolve(&ctx, &generation, outbound, &Resolving { aim, step, segment, exit }),
+    }
+}
+
+/// Judges a UDP datagram for port 53.
+#[inline(always)]
+fn judge_query(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
+    match resolver::judge(ctx, generation, outbound, place) {
+        Step::Unread => resolver::judge_copy(ctx, generation, outbound, place),
+        step => step,
     }
 }
 
@@ -248,11 +258,22 @@ fn interdict_selftest(ctx: XdpContext) -> u32 {
     let answer = match (Generation::staged(), Place::here()) {
         (Some(generation), Some(place)) => match read(&ctx, place) {
             Ok(outbound) => {
-                let question = match query::aim(&outbound.transport) {
-                    Aim::Plain => resolver::try_staged(&ctx, &generation, outbound, place),
-                    _ => None,
+                let aim = query::aim(&outbound.transport);
+                let step = match aim {
+                    Aim::Plain => judge_query(&ctx, &generation, outbound, place),
+                    _ => Step::Nothing,
                 };
-                question.unwrap_or_else(|| try_address(&ctx, &generation, outbound))
+                match (aim, step) {
+                    (Aim::Plain, Step::Nothing | Step::Opcode | Step::Unlisted) => {
+                        [Exit::NoMatch as u32, 0, 0]
+                    }
+                    (Aim::Plain, Step::Answer) => {
+                        let rule = place.asked().entry.rule();
+                        [Exit::QueryAnswered as u32, Verdict::Block.code(), rule]
+                    }
+                    (Aim::Plain, Step::Agent | Step::AgentOrDrop) => [Exit::QueryHandedUp as u32, 0, 0],
+                    _ => try_address(&ctx, &generation, outbound),
+                }
             }
             Err(exit) => [exit as u32, 0, 0],
         },

@@ -70,16 +70,30 @@ pub struct Asked {
 const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
 
+/// The names of a policy.
+pub trait Names {
+    /// What they say of the name of a question in a message: its entry, or [`NameEntry::NONE`]. `None` where the message
+    /// cannot be read so far.
+    fn find<M: Bytes + ?Sized>(&self, message: &M, question: &Question) -> Option<NameEntry>;
+}
+
+/// The same for every name.
+impl Names for NameEntry {
+    fn find<M: Bytes + ?Sized>(&self, _message: &M, _question: &Question) -> Option<NameEntry> {
+        Some(*self)
+    }
+}
+
 /// Judges the message of `len` bytes.
 ///
-/// `find` looks up the entry of the question's name, if it can; `is_exempt` says whether the client is exempt from the rule of an entry, which it is only asked of rules that the
+/// `is_exempt` says whether the client is exempt from the rule of an entry, which it is only asked of rules that the
 /// register names. `asked` is written where the wish is to answer, and means nothing elsewhere.
 #[inline(always)]
-pub fn judge<M: Bytes + ?Sized>(
+pub fn judge<M: Bytes + ?Sized, N: Names>(
     message: &M,
     len: usize,
     asked: &mut Asked,
-    find: impl FnOnce(&Question) -> Option<NameEntry>,
+    names: &N,
     is_exempt: impl FnOnce(u32) -> bool,
 ) -> Wish {
     let question = match Question::read(message, len) {
@@ -88,7 +102,7 @@ pub fn judge<M: Bytes + ?Sized>(
         Err(Malformed::Opcode(_)) => return Wish::Opcode,
         Err(_) => return Wish::Unread,
     };
-    let Some(entry) = find(&question) else {
+    let Some(entry) = names.find(message, &question) else {
         return Wish::Unread;
     };
     if entry.is_none() {

@@ -17,7 +17,7 @@ pub(crate) const HEAD_BYTES: usize = 80;
 pub(crate) const HEAD_MASK: usize = 0x7f;
 
 /// Places in a message are masked with this: the next power of two above the longest answer.
-const MESSAGE_MASK: usize = 0x1ff;
+pub(crate) const MESSAGE_MASK: usize = 0x1ff;
 
 /// What a place may be followed by: the longest write behind it.
 const BEHIND_BYTES: usize = 128;
@@ -156,12 +156,6 @@ impl Head {
     pub(crate) fn set<const N: usize>(self, before: usize, bytes: [u8; N]) {
         // SAFETY: as in `get`.
         unsafe { unaligned::store(self.0 as usize + (HEAD_BYTES - before), bytes) }
-    }
-
-    /// From this many bytes in front of the message on.
-    #[inline(always)]
-    pub(crate) fn from(self, before: usize) -> *mut u32 {
-        self.0.wrapping_add(HEAD_BYTES - before).cast()
     }
 }
 

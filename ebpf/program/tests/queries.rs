@@ -13,7 +13,7 @@ use interdict_dns_wire::{
     ANSWER_BUFFER_BYTES, Blocked, Bytes, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_ANSWER_BYTES,
     LONGEST_QUESTION_END, Memory, NAME_LIMIT_BYTES, OPT_BYTES, Question, Rcode, Reply, Round, Template,
 };
-use interdict_ebpf_program::query::{Asked, Wish, judge};
+use interdict_ebpf_program::query::{Asked, Names, Wish, judge};
 use interdict_ebpf_shared::{
     name::{Bucket, FILTER_WORDS, Layout, NameEntry, NameSlot, SEARCH_BYTES, Secret, Table, find, hash},
     policy::{Decision, State, Verdict},
@@ -85,18 +85,6 @@ impl Bytes for Brief<'_> {
     }
 }
 
-/// The names of a policy.
-trait Names {
-    fn look_up<M: Bytes>(&self, message: &M, question: &Question) -> Option<NameEntry>;
-}
-
-/// An entry for every name.
-impl Names for NameEntry {
-    fn look_up<M: Bytes>(&self, _: &M, _: &Question) -> Option<NameEntry> {
-        Some(*self)
-    }
-}
-
 /// A table as the kernel has it.
 struct Kept {
     layout: Layout,
@@ -135,7 +123,7 @@ impl Table for Kept {
 }
 
 impl Names for Kept {
-    fn look_up<M: Bytes>(&self, message: &M, question: &Question) -> Option<NameEntry> {
+    fn find<M: Bytes + ?Sized>(&self, message: &M, question: &Question) -> Option<NameEntry> {
         find(&self.layout, message, question, &mut Fenced::new(&mut [STALE; SEARCH_BYTES]), self)
     }
 }
@@ -153,14 +141,12 @@ fn judged(message: &[u8], stale: u8, names: &impl Names) -> (Wish, Asked) {
     room[..read].copy_from_slice(&message[..read]);
     let memory = Fenced::new(&mut room);
     let mut asked = Asked::default();
-    let find = |question: &Question| names.look_up(&memory, question);
-    let wish = judge(&memory, message.len(), &mut asked, find, |_| false);
+    let wish = judge(&memory, message.len(), &mut asked, names, |_| false);
 
     // In the packet it is judged likewise, or handed on to be copied.
     let memory = Brief(memory);
     let mut briefly_asked = Asked::default();
-    let find = |question: &Question| names.look_up(&memory, question);
-    let briefly = judge(&memory, message.len(), &mut briefly_asked, find, |_| false);
+    let briefly = judge(&memory, message.len(), &mut briefly_asked, names, |_| false);
     if briefly != Wish::Unread {
         assert_eq!((briefly, briefly_asked), (wish, asked), "{message:?}");
     }
@@ -169,7 +155,7 @@ fn judged(message: &[u8], stale: u8, names: &impl Names) -> (Wish, Asked) {
 
 /// Judges the first bytes of a message of which the rest stands behind them.
 fn judged_of(message: &[u8], len: usize) -> Wish {
-    judge(message, len, &mut Asked::default(), |_| Some(blocked()), |_| false)
+    judge(message, len, &mut Asked::default(), &blocked(), |_| false)
 }
 
 /// Writes an answer over what the kernel has read of its question.

@@ -15,7 +15,7 @@ pub fn wire(bytes: &[u8]) {
     let blocked = Decision { rule: 1, state: State::new(Verdict::Block) };
     let entry = NameEntry::new(blocked, 0);
     let mut asked = Asked::default();
-    let wish = judge(bytes, bytes.len(), &mut asked, |_| Some(entry), |_| false);
+    let wish = judge(bytes, bytes.len(), &mut asked, &entry, |_| false);
     match (wish, Query::read(bytes)) {
         (Wish::Nothing, read) => assert_eq!(read.unwrap_err(), Malformed::NotAQuery),
         (Wish::Opcode, read) => assert!(matches!(read, Err(Malformed::Opcode(_))), "{read:?}"),
