@@ -92,6 +92,12 @@ def program_time(name):
     return known.get("run_time_ns", 0), known.get("run_cnt", 0)
 
 
+def names_bytes():
+    """Memory of the kernel's newest table of names: its buckets are values of 64 bytes in an array."""
+    maps = json.loads(sh("bpftool", "-j", "map", "show"))
+    return max(m["bytes_memlock"] for m in maps if m["type"] == "array" and m["bytes_value"] == 64)
+
+
 def nanos(name, load):
     """Median nanoseconds a packet of three loads."""
     rounds = []
@@ -109,7 +115,7 @@ class Agent:
         (folder / "policy").mkdir(exist_ok=True)
         self.write_policy(names)
         config = folder / "interdict.toml"
-        config.write_text('[packet]\nanswer = "always"\n[dns]\nclient_qps = 10000000\n')
+        config.write_text('[packet]\nanswer = "always"\nmax_names = 2000000\n[dns]\nclient_qps = 10000000\n')
         command = network.inside(
             str(ROOT / "target/release/interdict"), "run", "--config", str(config), "--policy", str(folder / "policy"),
             "--listen", f"{SERVER}:53", "--upstream", "192.0.2.2:53", "--interface", "lan0=lan",
@@ -227,13 +233,15 @@ def measure(network, folder, arguments):
     show = lambda what, gross: print(f"| {what} | {gross:.0f} | {gross - floor:.0f} |", flush=True)
     show("an empty program", floor)
     answered = lambda: network.load(str(blocked), SERVER, seconds, rate)
-    for count in (100, 10_000, 100_000):
-        took = agent.change(BLOCKED + [f"n{i}.list{i % 977}.example" for i in range(count - len(BLOCKED))]) if count > 100 else 0
+    unlisted = lambda: network.load(str(other), NOWHERE, seconds, rate)
+    staged = []
+    for count in (100, 10_000, 100_000, 1_000_000):
+        if count > 100:
+            took = agent.change(BLOCKED + [f"n{i}.list{i % 977}.example" for i in range(count - len(BLOCKED))])
+            staged.append(f"{count} names were in force {took:.2f} s after they were saved, and take {names_bytes() / 1e6:.1f} MB there.")
         show(f"blocked and answered, {count} names", nanos("interdict_lan", answered))
-        if count == 100:
-            show("on no list, to another resolver", nanos("interdict_lan", lambda: network.load(str(other), NOWHERE, seconds, rate)))
-        if count == 100_000:
-            print(f"\n100 000 names were in force {took:.2f} s after they were saved.")
+        show(f"on no list, to another resolver, {count} names", nanos("interdict_lan", unlisted))
+    print("", *staged, sep="\n")
     sh("sysctl", "-qw", "kernel.bpf_stats_enabled=0")
 
     print("\n| a blocked question | answered | server CPU, ns | whole machine, ns |\n| --- | ---: | ---: | ---: |")

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 /// Where the links of a plane that stays are pinned, unless the operator names another folder.
 ///
 /// It ends in the version of [`interdict_ebpf_shared::SCHEMA`].
-pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v2";
+pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v3";
 
 /// How a packet plane is set up.
 #[derive(Clone, Debug)]
