@@ -175,7 +175,7 @@ impl<'p> Judge<'p> {
             Ok(query) => query,
             // Too short for a header: an odd packet.
             Err(Malformed::NotAQuery) if asked.message.len() < 12 => return Expect::Agent,
-            Err(Malformed::NotAQuery | Malformed::Opcode(_)) => return Expect::Nothing,
+            Err(Malformed::NotAQuery | Malformed::Opcode(4 | 5)) => return Expect::Nothing,
             Err(Malformed::Records) => return self.with_odd_records(asked),
             Err(_) => return Expect::Agent,
         };

@@ -11,7 +11,7 @@ The limit of questions a client is set aside. Of the peers it is the CPU time of
 beside it stands the CPU time of the whole machine over the same number of questions, generator included, for both.
 Figures move with the machine; ratios of one run are what counts.
 """
-import argparse, ctypes, json, os, pathlib, re, signal, socket, statistics, struct, subprocess, sys, tempfile, time
+import argparse, atexit, ctypes, json, os, pathlib, re, signal, socket, statistics, struct, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -54,9 +54,15 @@ class Network:
 
     def load(self, questions, to, seconds, rate):
         """Questions sent and answers received."""
-        said = sh("ip", "netns", "exec", self.client, "kxdpgun", "-t", str(seconds), "-Q", str(rate), "-i", questions, to)
-        number = lambda what: int(re.search(rf"total {what}:\s+(\d+)", said).group(1))
-        return number("queries"), number("replies")
+        command = ["ip", "netns", "exec", self.client, "kxdpgun", "-t", str(seconds), "-Q", str(rate), "-i", questions, to]
+        # Once in a while it finds its own socket of the run before still there, and gives up.
+        for _ in range(3):
+            said = sh(*command, check=False)
+            found = [re.search(rf"total {what}:\s+(\d+)", said) for what in ("queries", "replies")]
+            if all(found):
+                return tuple(int(number.group(1)) for number in found)
+            time.sleep(1)
+        sys.exit(f"kxdpgun said: {said}")
 
     def close(self):
         for name in (self.server, self.client):
@@ -121,6 +127,7 @@ class Agent:
             "--listen", f"{SERVER}:53", "--upstream", "192.0.2.2:53", "--interface", "lan0=lan",
             "--data", str(folder / "data"), "--control", str(folder / "sock"))
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        atexit.register(self.close)
         self.until(lambda status: status is not None)
 
     def write_policy(self, names):

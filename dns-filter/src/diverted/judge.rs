@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use hickory_proto::op::Message;
-use interdict_dns_wire::{HEADER_BYTES, Malformed, Query};
+use interdict_dns_wire::{HEADER_BYTES, Malformed, OPCODES_THAT_PASS, Query};
 use interdict_policy::{Name, PlainEgress, Policy, Rule, RuleIndex, Unjudged, Verdict};
 
 use crate::counters::{count, count_verdict};
@@ -14,6 +14,8 @@ use crate::respond::{AtOnce, Received};
 
 /// Labels and compression pointers of a malformed name that are followed. No name has more than 127 labels.
 const STEPS_LIMIT: usize = 256;
+/// Questions of one malformed message that are looked at.
+const QUESTIONS_LIMIT: usize = 16;
 
 /// A message on its way from a client to another resolver.
 #[derive(Clone, Copy)]
@@ -46,8 +48,8 @@ pub(super) fn judge(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>)
     }
     let query = match Query::read(diverted.message) {
         Ok(query) => query,
-        // Updates, notifications and the like are no questions.
-        Err(Malformed::Opcode(_)) => return Fate::PassOn(None),
+        // Updates and notifications are no questions.
+        Err(Malformed::Opcode(opcode)) if OPCODES_THAT_PASS.contains(&opcode) => return Fate::PassOn(None),
         Err(_) => return malformed(handler, diverted),
     };
     let Some(name) = Name::from_wire(query.name()) else {
@@ -67,40 +69,50 @@ pub(super) fn judge(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>)
 /// A message that breaks the rules of DNS. Some resolvers answer such a one, so what it seems to ask for is judged; what
 /// they would have said to a banned one, an error, the client has to do without.
 fn malformed(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> Fate {
-    let Some((wire, qtype)) = seeming_question(diverted.message) else { return unjudged(handler, diverted) };
-    let Some(name) = Name::from_wire(&wire) else { return unjudged(handler, diverted) };
     let client = diverted.client.ip().to_canonical();
-    let judged = handler.filter().judge(name, client).on_its_way_to(Some(diverted.asked.ip()));
-    match judged.decided() {
-        Some((rule, verdict @ Verdict::Block)) => {
+    for (wire, qtype) in seeming_questions(diverted.message) {
+        let Some(name) = Name::from_wire(&wire) else { continue };
+        let judged = handler.filter().judge(name, client).on_its_way_to(Some(diverted.asked.ip()));
+        if let Some((rule, verdict @ Verdict::Block)) = judged.decided() {
             tell_contact(handler, diverted, &judged, (name, qtype), (rule, verdict));
-            Fate::Drop
+            return Fate::Drop;
         }
-        _ => unjudged(handler, diverted),
     }
+    unjudged(handler, diverted)
 }
 
-/// The first name behind the header, lower-cased, and the type behind it (0 if there is none), read as the most lenient
-/// resolver would: whatever the counts say, and through compression pointers in any direction.
-fn seeming_question(message: &[u8]) -> Option<(Vec<u8>, u16)> {
-    let mut wire = Vec::new();
-    let (mut at, mut behind) = (HEADER_BYTES, None);
+/// The names behind the header, lower-cased, each with the type behind it (0 if there is none), read as the most lenient
+/// resolver would: as many as the header counts questions, but one at least, and through compression pointers in any
+/// direction.
+fn seeming_questions(message: &[u8]) -> Vec<(Vec<u8>, u16)> {
+    let counted = message.get(4..6).map_or(0, |count| usize::from(u16::from_be_bytes([count[0], count[1]])));
+    let (mut questions, mut at) = (Vec::new(), HEADER_BYTES);
+    while questions.len() < counted.clamp(1, QUESTIONS_LIMIT) {
+        let Some((name, end)) = seeming_name(message, at) else { break };
+        let qtype = message.get(end..end + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
+        questions.push((name, qtype));
+        at = end + 4;
+    }
+    questions
+}
+
+/// The name at a place, and where it ends there.
+fn seeming_name(message: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
+    let (mut wire, mut end) = (Vec::new(), None);
     for _ in 0..STEPS_LIMIT {
         let length = *message.get(at)?;
         match length {
             0 => {
                 wire.push(0);
-                let at = behind.unwrap_or(at + 1);
-                let qtype = message.get(at..at + 2).map_or(0, |two| u16::from_be_bytes([two[0], two[1]]));
-                return Some((wire.to_ascii_lowercase(), qtype));
+                return Some((wire.to_ascii_lowercase(), end.unwrap_or(at + 1)));
             }
             1..=63 => {
-                let end = at + 1 + usize::from(length);
-                wire.extend_from_slice(message.get(at..end)?);
-                at = end;
+                let next = at + 1 + usize::from(length);
+                wire.extend_from_slice(message.get(at..next)?);
+                at = next;
             }
             0xc0.. => {
-                behind.get_or_insert(at + 2);
+                end.get_or_insert(at + 2);
                 at = usize::from(length & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
             }
             _ => return None,
@@ -192,19 +204,30 @@ pub(super) fn tell_answer(handler: &FilterHandler<Forwarder>, judged: &Judgement
 
 #[cfg(test)]
 mod tests {
-    use super::seeming_question;
+    use super::seeming_questions;
 
-    fn read(behind_header: &[u8]) -> Option<(Vec<u8>, u16)> {
-        seeming_question(&[&[0; 12], behind_header].concat())
+    fn read(questions: u8, behind_header: &[u8]) -> Vec<(Vec<u8>, u16)> {
+        seeming_questions(&[&[0, 0, 0, 0, 0, questions, 0, 0, 0, 0, 0, 0], behind_header].concat())
     }
 
     #[test]
     fn a_name_is_read_through_pointers_and_without_what_follows() {
-        let plain = Some((b"\x01a\x02bc\0".to_vec(), 28));
-        assert_eq!(read(b"\x01A\x02bC\0\0\x1c"), plain);
+        let plain = vec![(b"\x01a\x02bc\0".to_vec(), 28)];
+        assert_eq!(read(1, b"\x01A\x02bC\0\0\x1c"), plain);
+        assert_eq!(read(0, b"\x01A\x02bC\0\0\x1c"), plain);
         // The pointer leads forwards, to offset 20.
-        assert_eq!(read(b"\x01a\xc0\x14\0\x1c\0\x01\x02bc\0"), plain);
-        assert_eq!(read(b"\x01a\0"), Some((b"\x01a\0".to_vec(), 0)));
+        assert_eq!(read(1, b"\x01a\xc0\x14\0\x1c\0\x01\x02bc\0"), plain);
+        assert_eq!(read(1, b"\x01a\0"), vec![(b"\x01a\0".to_vec(), 0)]);
+    }
+
+    #[test]
+    fn every_question_is_read_that_is_counted_and_there() {
+        let both = vec![(b"\x01a\0".to_vec(), 1), (b"\x01b\0".to_vec(), 28)];
+        let bytes = b"\x01a\0\0\x01\0\x01\x01b\0\0\x1c\0\x01";
+        assert_eq!(read(2, bytes), both);
+        assert_eq!(read(255, bytes), both);
+        assert_eq!(read(1, bytes), both[..1]);
+        assert_eq!(read(255, &[0; 400]).len(), super::QUESTIONS_LIMIT);
     }
 
     #[test]
@@ -212,7 +235,7 @@ mod tests {
         for bytes in
             [&b""[..], b"\x01", b"\x01a", b"\xc0", b"\xc0\x0c", b"\x01a\xc0\x0c", b"\x40a\0", b"\xff\xff"]
         {
-            assert_eq!(read(bytes), None, "{bytes:?}");
+            assert_eq!(read(1, bytes), [], "{bytes:?}");
         }
     }
 }

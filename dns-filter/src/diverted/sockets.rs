@@ -1,18 +1,18 @@
 //! Transparent sockets: they take and send packets under addresses that are not ours (`IP_TRANSPARENT` in ip(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
 use nix::sys::socket::sockopt::{Ipv4OrigDstAddr, Ipv6OrigDstAddr};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg, setsockopt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 128;
+/// Connections that wait to be accepted; beyond that the kernel goes on with cookies.
+const BACKLOG: i32 = 1024;
 
 /// The sockets that take what is diverted, each on a port that the system chose: the kernel plane hands packets to the
 /// socket itself, whatever port they were for.
@@ -205,5 +205,7 @@ pub(super) fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Op
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
+    // A link-local address says nothing without its interface.
+    let v6 = |v6: &SockaddrIn6| SocketAddrV6::new(v6.ip(), v6.port(), 0, v6.scope_id()).into();
+    v4.or_else(|| address.as_sockaddr_in6().map(v6))
 }

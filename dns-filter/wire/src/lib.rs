@@ -18,5 +18,5 @@ pub use memory::{Bytes, Memory, Round};
 pub use query::Query;
 pub use question::{
     Additional, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_QUESTION_END, Malformed, NAME_LIMIT_BYTES,
-    OPT_BYTES, Question, UDP_PAYLOAD_BYTES,
+    OPCODES_THAT_PASS, OPT_BYTES, Question, UDP_PAYLOAD_BYTES,
 };

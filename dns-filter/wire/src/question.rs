@@ -37,6 +37,10 @@ pub enum Malformed {
     Records,
 }
 
+/// Opcodes of messages that pass to other resolvers whatever they are about: NOTIFY (RFC 1996) and UPDATE (RFC 2136). Any
+/// other is odd: nobody uses it.
+pub const OPCODES_THAT_PASS: [u8; 2] = [4, 5];
+
 /// A question, by where its parts stand in its message and what they say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Question {

@@ -17,6 +17,8 @@ use aya_ebpf::{
 use interdict_ebpf_shared::count::Exit;
 use interdict_ebpf_shared::query::{DIVERT_MAGIC, DIVERT_MARK, DIVERT_OR_DROP, DivertSocket};
 
+use interdict_ebpf_program::lan::Outbound;
+
 use crate::{maps::DIVERT, record};
 
 /// The note in front of a frame.
@@ -26,6 +28,8 @@ struct Note {
     magic: u32,
     /// [`DIVERT_OR_DROP`] or [`interdict_ebpf_shared::query::DIVERT_OR_PASS`], and [`OPENS`] and [`STREAM`].
     kind: u32,
+    /// How far behind the start of the IP header the ports are.
+    ports: u32,
 }
 
 /// The packet is of a TCP connection.
@@ -35,7 +39,8 @@ pub(crate) const OPENS: u32 = 1 << 9;
 
 /// Writes the note, and says whether there was room for it.
 #[inline(always)]
-pub(crate) fn note(ctx: &XdpContext, kind: u32) -> bool {
+pub(crate) fn note(ctx: &XdpContext, outbound: &Outbound, kind: u32) -> bool {
+    let ports = (outbound.transport.at - outbound.ip.offset()) as u32;
     // SAFETY: the context is the one the kernel started the program with, and no pointer into the packet is used again.
     if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(size_of::<Note>() as i32)) } != 0 {
         return false;
@@ -45,7 +50,7 @@ pub(crate) fn note(ctx: &XdpContext, kind: u32) -> bool {
         return false;
     }
     // SAFETY: the note lies in front of the packet, as just checked.
-    unsafe { ptr::write(start as *mut Note, Note { magic: DIVERT_MAGIC, kind }) };
+    unsafe { ptr::write(start as *mut Note, Note { magic: DIVERT_MAGIC, kind, ports }) };
     true
 }
 
@@ -67,7 +72,7 @@ pub(crate) fn follow(ctx: &TcContext) -> Diversion {
         return Diversion::Next;
     }
     // SAFETY: the note lies in front of the packet, as just checked.
-    let Note { magic, kind } = unsafe { ptr::read(start as *const Note) };
+    let Note { magic, kind, ports } = unsafe { ptr::read(start as *const Note) };
     if magic != DIVERT_MAGIC {
         return Diversion::Next;
     }
@@ -75,7 +80,8 @@ pub(crate) fn follow(ctx: &TcContext) -> Diversion {
     let is_v6 = unsafe { (*skb).protocol } == u32::from(0x86dd_u16.to_be());
     let taken = match kind & (STREAM | OPENS) {
         0 => assign(skb, if is_v6 { DivertSocket::Udp6 } else { DivertSocket::Udp4 }),
-        STREAM => is_ours(skb, is_v6),
+        STREAM if is_ours(skb, is_v6, ports) => true,
+        // A new connection; or the listener knows a segment by its cookie (tcp_syncookies in ip-sysctl), or resets it.
         _ => assign(skb, if is_v6 { DivertSocket::Tcp6 } else { DivertSocket::Tcp4 }),
     };
     if taken {
@@ -111,9 +117,12 @@ fn assign(skb: *mut __sk_buff, socket: DivertSocket) -> bool {
 const ETHERNET_BYTES: u32 = 14;
 const TCP_LISTEN: u32 = 10;
 
-/// Whether the packet belongs to a connection that the agent took over. One that was there before the agent passes it by.
+/// The longest way to the ports: an IPv6 header, and the longest that are read through behind it.
+const PORTS_LIMIT: u32 = 0x7fff;
+
+/// Whether the packet belongs to a connection that the agent took over.
 #[inline(always)]
-fn is_ours(skb: *mut __sk_buff, is_v6: bool) -> bool {
+fn is_ours(skb: *mut __sk_buff, is_v6: bool, ports: u32) -> bool {
     // SAFETY: all zeroes are a tuple.
     let mut tuple: bpf_sock_tuple = unsafe { mem::zeroed() };
     let to: *mut u8 = (&raw mut tuple).cast();
@@ -121,15 +130,10 @@ fn is_ours(skb: *mut __sk_buff, is_v6: bool) -> bool {
         // SAFETY: the places are those of the tuple's fields, with their lengths.
         unsafe { bpf_skb_load_bytes(skb.cast(), from, to.wrapping_add(at).cast(), bytes) == 0 }
     };
-    let mut first = 0_u8;
-    let (loaded, bytes) = if is_v6 {
-        (load(ETHERNET_BYTES + 8, 0, 32) && load(ETHERNET_BYTES + 40, 32, 4), 36)
-    } else {
-        // SAFETY: one byte is read into one byte.
-        let known =
-            unsafe { bpf_skb_load_bytes(skb.cast(), ETHERNET_BYTES, (&raw mut first).cast(), 1) == 0 };
-        let ports = ETHERNET_BYTES + u32::from(first & 0x0f) * 4;
-        (known && load(ETHERNET_BYTES + 12, 0, 8) && load(ports, 8, 4), 12)
+    let ports = ETHERNET_BYTES + (ports & PORTS_LIMIT);
+    let (loaded, bytes) = match is_v6 {
+        true => (load(ETHERNET_BYTES + 8, 0, 32) && load(ports, 32, 4), 36),
+        false => (load(ETHERNET_BYTES + 12, 0, 8) && load(ports, 8, 4), 12),
     };
     if !loaded {
         return false;

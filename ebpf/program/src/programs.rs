@@ -46,7 +46,7 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     let step = match aim {
         Aim::Plain => match judge_query(&ctx, &generation, outbound, place) {
             Step::Answer => resolver::answer(&ctx, &generation, outbound, place),
-            Step::Odd => Step::Agent,
+            Step::Odd => Step::AgentOrDrop,
             step => step,
         },
         Aim::Stream | Aim::Encrypted | Aim::Other => Step::Nothing,
@@ -144,10 +144,10 @@ fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resol
     match (aim, step) {
         (Aim::Encrypted, _) => egress_verdict(ctx, generation, outbound, egress.encrypted, exit),
         (_, Step::Opcode) => pass(Exit::QueryOpcode),
-        (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, Step::Agent),
+        (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, outbound, Step::Agent),
         (_, Step::Unlisted) => egress_verdict(ctx, generation, outbound, egress.plain, exit),
-        (Aim::Plain, Step::Agent | Step::AgentOrDrop) => divert_query(ctx, step),
-        (Aim::Stream, _) => divert_segment(ctx, segment),
+        (Aim::Plain, Step::Agent | Step::AgentOrDrop) => divert_query(ctx, outbound, step),
+        (Aim::Stream, _) => divert_segment(ctx, outbound, segment),
         _ => pass(exit),
     }
 }
@@ -164,12 +164,12 @@ fn hand_up(step: Step) -> u32 {
 
 /// A question to another resolver that is left to the agent.
 #[inline(always)]
-fn divert_query(ctx: &XdpContext, step: Step) -> u32 {
+fn divert_query(ctx: &XdpContext, outbound: &Outbound, step: Step) -> u32 {
     let or_drop = step == Step::AgentOrDrop;
     match (agent_lives(), or_drop) {
         (true, _) => {
             let kind = if or_drop { DIVERT_OR_DROP } else { DIVERT_OR_PASS };
-            divert(ctx, kind, Exit::QueryDiverted)
+            divert(ctx, outbound, kind, Exit::QueryDiverted)
         }
         (false, true) => leave(Exit::AgentDeadDropped, XDP_DROP),
         (false, false) => pass(Exit::AgentDeadPassed),
@@ -178,22 +178,22 @@ fn divert_query(ctx: &XdpContext, step: Step) -> u32 {
 
 /// A segment of a TCP connection to another resolver, which the agent takes over if it opens one.
 #[inline(always)]
-fn divert_segment(ctx: &XdpContext, segment: Segment) -> u32 {
+fn divert_segment(ctx: &XdpContext, outbound: &Outbound, segment: Segment) -> u32 {
     let kind = match segment {
         Segment::Broken => return leave(Exit::QueryFragment, XDP_DROP),
         Segment::MayPass => return pass(Exit::AgentDeadPassed),
         Segment::MayNot => return leave(Exit::AgentDeadDropped, XDP_DROP),
         Segment::Opening => OPENS | DIVERT_OR_DROP,
+        // If the connection was there before the agent, nobody judges what is said on it: it is reset.
         Segment::Bare => DIVERT_OR_PASS,
-        // If the connection was there before the agent, nobody judges what is said on it. The client opens another.
         Segment::WithData => DIVERT_OR_DROP,
     };
-    divert(ctx, STREAM | kind, Exit::StreamDiverted)
+    divert(ctx, outbound, STREAM | kind, Exit::StreamDiverted)
 }
 
 #[inline(always)]
-fn divert(ctx: &XdpContext, kind: u32, exit: Exit) -> u32 {
-    if divert::note(ctx, kind) { pass(exit) } else { leave(Exit::QueryNoRoom, XDP_DROP) }
+fn divert(ctx: &XdpContext, outbound: &Outbound, kind: u32, exit: Exit) -> u32 {
+    if divert::note(ctx, outbound, kind) { pass(exit) } else { leave(Exit::QueryNoRoom, XDP_DROP) }
 }
 
 /// What `[egress_dns]` makes of a packet.

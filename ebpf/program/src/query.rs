@@ -1,6 +1,6 @@
 //! DNS questions: which packets carry them, and what the policy says of the name that is asked for.
 
-use interdict_dns_wire::{Additional, Bytes, Edns, Malformed, Question};
+use interdict_dns_wire::{Additional, Bytes, Edns, Malformed, OPCODES_THAT_PASS, Question};
 use interdict_ebpf_shared::{
     name::NameEntry,
     policy::Verdict,
@@ -38,7 +38,7 @@ pub const fn aim(transport: &Transport) -> Aim {
 pub enum Wish {
     /// Nothing: it is no question, or another operation.
     Nothing,
-    /// It has another opcode than QUERY.
+    /// It has one of the opcodes that pass.
     Opcode,
     /// No rule concerns its name.
     Unlisted,
@@ -99,7 +99,7 @@ pub fn judge<M: Bytes + ?Sized, N: Names>(
     let question = match Question::read(message, len) {
         Ok(question) => question,
         Err(Malformed::NotAQuery) => return Wish::Nothing,
-        Err(Malformed::Opcode(_)) => return Wish::Opcode,
+        Err(Malformed::Opcode(opcode)) if OPCODES_THAT_PASS.contains(&opcode) => return Wish::Opcode,
         Err(_) => return Wish::Unread,
     };
     let Some(entry) = names.find(message, &question) else {

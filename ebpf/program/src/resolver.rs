@@ -13,7 +13,7 @@ use interdict_ebpf_program::{
     ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Version},
     lan::Outbound,
     query::{self, Asked, Names, Wish},
-    transport::{TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN},
+    transport::{TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, TCP_URG},
     verdict::Policy as _,
 };
 use interdict_ebpf_shared::{
@@ -72,7 +72,7 @@ pub(crate) enum Step {
     Dropped(Exit),
     /// Only the agent can tell.
     Agent,
-    /// Only the agent can tell, and the name lies below one that is blocked.
+    /// Only the agent can tell, and the name lies below one that is blocked, or cannot be read here.
     AgentOrDrop,
 }
 
@@ -99,10 +99,10 @@ pub(crate) fn judge_copy(
     place: Place,
 ) -> Step {
     let Some(loaded) = load(ctx, place) else {
-        return Step::Agent;
+        return Step::AgentOrDrop;
     };
     match step(judge_message(generation, outbound, place, loaded.message_bytes)) {
-        Step::Unread => Step::Agent,
+        Step::Unread => Step::AgentOrDrop,
         step => step,
     }
 }
@@ -183,6 +183,8 @@ pub(crate) fn judge_segment(
     match (agent_lives(), data_bytes) {
         (true, _) if flags & (TCP_SYN | TCP_ACK) == TCP_SYN => Segment::Opening,
         (true, 0) => Segment::Bare,
+        // What is urgent is taken out of the stream: the resolver would read another message.
+        (false, _) if flags & TCP_URG != 0 => Segment::MayNot,
         (true, _) => Segment::WithData,
         (false, 0) => Segment::MayPass,
         (false, _) if copy_message(ctx, place, data_at, data_bytes) => {

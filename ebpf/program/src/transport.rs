@@ -24,6 +24,9 @@ pub const TCP_SYN: u8 = 0x02;
 /// The flag of a segment that acknowledges another.
 pub const TCP_ACK: u8 = 0x10;
 
+/// The flag of a segment that holds urgent data.
+pub const TCP_URG: u8 = 0x20;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

@@ -25,6 +25,7 @@ tests![
     questions_cut_off_anywhere_are_never_answered_wrongly,
     a_label_of_any_bytes_never_passes_for_several,
     a_glob_may_decide_about_the_fixed_part_of_another,
+    while_the_agent_is_dead_nothing_passes_that_cannot_be_read,
     too_many_names_are_refused_by_name,
     on_a_veth_pair_the_other_end_decides_who_answers,
 ];
@@ -393,6 +394,7 @@ fn what_is_no_plain_question_is_left_alone() {
     for (what, message, expect) in [
         ("a response", with(2, 0x81), "no_match"),
         ("an update", with(2, 0x28), "query_opcode"),
+        ("an operation that nobody uses", with(2, 0x10), "query_diverted"),
         ("a notification", with(2, 0x20), "query_opcode"),
         ("no question", with(5, 0), "query_diverted"),
         ("two questions", with(5, 2), "query_diverted"),
@@ -533,6 +535,73 @@ fn a_glob_may_decide_about_the_fixed_part_of_another() {
         ("x1.a.b.example", "query_diverted"),
         ("b.example", "no_match"),
         ("c.example", "no_match"),
+    ] {
+        assert_eq!(exit(&plane, &Asked::new(name, 1).frame()), expect, "{name}");
+    }
+}
+
+/// A segment of a TCP connection to port 53 of a resolver.
+fn segment(flags: u8, options: usize, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 0x08, 0x00, 0x45, 0];
+    frame.extend((40 + options as u16 + data.len() as u16).to_be_bytes());
+    frame.extend([0x12, 0x34, 0x40, 0, 63, 6, 0, 0, 10, 0, 0, 9, 8, 8, 8, 8, 0x9c, 0x40, 0, 53]);
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 1, (20 + options as u8) << 2, flags, 4, 0, 0, 0, 0, 0]);
+    frame.extend(vec![1; options]);
+    frame.extend(data);
+    frame
+}
+
+fn while_the_agent_is_dead_nothing_passes_that_cannot_be_read() {
+    const ACK: u8 = 0x10;
+    let plane = answering(&policy(RULES));
+    let framed = |name: &str| {
+        let message = message(name, 1, None);
+        [&(message.len() as u16).to_be_bytes()[..], &message].concat()
+    };
+    let (banned, free) = (framed("a.upd.vendor.example"), framed("www.example.org"));
+    for (what, flags, data) in [
+        ("an opening segment", 0x02, &b""[..]),
+        ("a bare acknowledgement", ACK, b""),
+        ("a question", ACK, &free),
+        ("a banned question", ACK, &banned),
+    ] {
+        assert_eq!(exit(&plane, &segment(flags, 0, data)), "stream_diverted", "{what}, while it lives");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(5_200));
+    let (passes, drops) = ("agent_dead_passed", "agent_dead_dropped");
+    for (what, flags, options, data, expect) in [
+        ("an opening segment", 0x02, 20, vec![], passes),
+        ("a bare acknowledgement", ACK, 12, vec![], passes),
+        ("a question", ACK, 0, free.clone(), passes),
+        ("a question behind options", ACK, 40, free.clone(), passes),
+        ("a question for a logged name", ACK, 0, framed("www.vendor.example"), passes),
+        ("a banned question", ACK, 0, banned.clone(), drops),
+        ("a banned question behind options", ACK, 40, banned.clone(), drops),
+        ("a banned question that opens", 0x02, 0, banned.clone(), drops),
+        ("a long banned question", ACK, 0, framed(&format!("{}upd.vendor.example", "a.".repeat(100))), drops),
+        ("two questions", ACK, 0, [free.clone(), banned.clone()].concat(), drops),
+        ("urgent data", ACK | 0x20, 0, free.clone(), drops),
+        ("a length alone", ACK, 0, free[..2].to_vec(), drops),
+        ("one byte", ACK, 0, free[..1].to_vec(), drops),
+        ("the first part of a question", ACK, 0, free[..9].to_vec(), drops),
+        ("the rest of one", ACK, 0, banned[9..].to_vec(), drops),
+        ("something else", ACK, 0, vec![0; 64], drops),
+    ] {
+        assert_eq!(exit(&plane, &segment(flags, options, &data)), expect, "{what}");
+    }
+    let mut odd = Asked::new("a.upd.vendor.example", 1).frame();
+    odd[14] = 0x46;
+    odd[17] += 4;
+    odd.splice(34..34, [1, 1, 1, 1]);
+    assert_eq!(exit(&plane, &odd), drops, "a datagram with IP options");
+    let mut counted = Asked::new("a.upd.vendor.example", 1);
+    counted.message[5] = 2;
+    assert_eq!(exit(&plane, &counted.frame()), drops, "two questions in a datagram");
+    for (name, expect) in [
+        ("a.upd.vendor.example", "query_answered"),
+        ("www.example.org", "no_match"),
+        ("www.vendor.example", passes),
+        ("ksn-1.glob.example", passes),
     ] {
         assert_eq!(exit(&plane, &Asked::new(name, 1).frame()), expect, "{name}");
     }
