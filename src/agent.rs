@@ -78,8 +78,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let staged = plane.stage(&policy)?;
         plane.flip(staged)?;
         plane.settle()?;
-        plane.attach()?;
     }
+    // The programs judge questions from the first packet on: those of an earlier agent, whose place they take, did.
     let diverted = match &mut plane {
         Some(plane) if packets::has_lan(&settings.packet) => {
             let sockets =
@@ -91,6 +91,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         }
         _ => None,
     };
+    if let Some(plane) = &mut plane {
+        plane.attach()?;
+    }
     privileges::drop_unneeded()?;
     check_access(&files.paths, first.warning.is_none(), &data)?;
 
@@ -383,19 +386,29 @@ impl Agent {
             .interfaces()
             .into_iter()
             .map(|attached| {
-                let role = match attached.role {
-                    Role::Lan => "lan",
-                    Role::Wan => "wan",
-                };
-                let mut about =
-                    json!({ "name": attached.name, "role": role, "mode": attached.mode.as_str() });
-                if let Some((by, why)) = self.parts.of(&attached.name) {
+                let (role, mode) = (attached.role.as_str(), attached.place.as_str());
+                let mut about = json!({ "name": attached.name, "role": role, "mode": mode });
+                if attached.role == Role::Lan
+                    && let Some((by, why)) = self.parts.of(&attached.name)
+                {
                     about["questions"] = json!({ "answered_by": by, "because": why });
                 }
                 about
             })
             .collect();
-        json!({ "digest": plane.digest().map(|digest| digest.to_string()), "interfaces": interfaces })
+        let mut about = json!({
+            "digest": plane.digest().map(|digest| digest.to_string()),
+            "interfaces": interfaces,
+            "cgroup": plane.cgroup(),
+        });
+        match plane.clients() {
+            Ok(clients) => {
+                let (shown, omitted) = packets::clients(clients);
+                (about["clients"], about["clients_omitted"]) = (shown, omitted.into());
+            }
+            Err(error) => tracing::warn!(%error, "the accounts of clients could not be read"),
+        }
+        about
     }
 
     /// As the policy says, but for addresses that the packet plane decides on before or after it asks the policy.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
-use interdict_policy::{At, IpNet, Problems};
+use interdict_policy::{At, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
 
 use crate::cli::RunArgs;
 
@@ -40,6 +40,10 @@ pub(crate) struct PacketSettings {
     pub(crate) mode: Mode,
     /// `safe`: networks to which no packet is ever dropped.
     pub(crate) safe: Vec<IpNet>,
+    /// `nat64`: prefixes of this site's NAT64, besides the well-known one.
+    pub(crate) nat64: Vec<Ipv6Net>,
+    /// `cgroup`: the control group whose processes' calls are judged, where this machine's own traffic is.
+    pub(crate) cgroup: Option<PathBuf>,
     /// `pin`: folder for the pins of programs that stay.
     pub(crate) pin: PathBuf,
     /// `at_exit = "remove" | "keep"`
@@ -61,6 +65,8 @@ impl Default for PacketSettings {
             interfaces: Vec::new(),
             mode: Mode::Native,
             safe: Vec::new(),
+            nat64: Vec::new(),
+            cgroup: None,
             pin: DEFAULT_PIN.into(),
             at_exit: AtExit::Remove,
             max_names: limits::MAX_NAMES,
@@ -138,6 +144,8 @@ impl Settings {
                 .word(r, "mode", &[("native", Mode::Native), ("generic", Mode::Generic)])
                 .unwrap_or(set.mode);
             set.safe = values(packet.list(r, "safe", |text| parse(text, "a network, such as 10.0.0.0/8")));
+            set.nat64 = values(packet.list(r, "nat64", nat64));
+            set.cgroup = packet.text(r, "cgroup").map(|text| PathBuf::from(text.value));
             if let Some(pin) = packet.text(r, "pin") {
                 set.pin = pin.value.into();
             }
@@ -163,21 +171,34 @@ impl Settings {
     }
 }
 
-/// `NAME=lan` or `NAME=wan`.
+/// `NAME=lan`, `NAME=wan` or `NAME=host`.
 fn interface(text: &str) -> Result<Interface, (String, String)> {
     let wrong = || {
         (
             format!("\"{}\" is no interface with a role", text.escape_debug()),
-            "write NAME=lan or NAME=wan".to_owned(),
+            "write NAME=lan, NAME=wan or NAME=host".to_owned(),
         )
     };
     let (name, role) = text.split_once('=').ok_or_else(wrong)?;
     let role = match role {
         "lan" => Role::Lan,
         "wan" => Role::Wan,
+        "host" => Role::Host,
         _ => return Err(wrong()),
     };
     Ok(Interface { name: name.to_owned(), role })
+}
+
+/// A prefix of NAT64.
+fn nat64(text: &str) -> Result<Ipv6Net, (String, String)> {
+    let prefix: Ipv6Net = parse(text, "an IPv6 prefix, such as 2001:db8:64::/96")?;
+    match NAT64_LENGTHS.contains(&prefix.prefix_len()) {
+        true => Ok(prefix.trunc()),
+        false => Err((
+            format!("{prefix} is no prefix of NAT64"),
+            "such a prefix has 32, 40, 48, 56, 64 or 96 bits (RFC 6052)".to_owned(),
+        )),
+    }
 }
 
 fn values<T>(list: Vec<At<T>>) -> Vec<T> {

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use hickory_proto::rr::RecordType;
-use interdict_audit::{Asked, Entry, Log};
+use interdict_audit::{Asked, Depth, Entry, Log, Process};
 use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
-    Answering, Answers, AnswersOn, Contact, Counters, DivertSockets, EventReader, Options, PacketPlane,
-    Pulse, Question, Role, default_gateways, interface_networks,
+    Answering, Answers, AnswersOn, ClientCount, Contact, Counters, DivertSockets, EventReader, Hook,
+    MAX_NAT64, Options, PacketPlane, Pulse, Question, Reached, Role, default_gateways, interface_networks,
 };
 use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,10 +39,15 @@ pub(crate) fn load(
     if settings.interfaces.is_empty() {
         return Ok(None);
     }
+    if settings.nat64.len() > MAX_NAT64 {
+        bail!("[packet] nat64 names {} prefixes; the kernel programs know {MAX_NAT64}", settings.nat64.len());
+    }
     let options = Options {
         interfaces: settings.interfaces.clone(),
         mode: settings.mode,
         safe: safe(settings, listen, upstreams)?,
+        nat64: settings.nat64.clone(),
+        cgroup: settings.cgroup.clone(),
         pin: settings.pin.clone(),
         at_exit: settings.at_exit,
         max_names: settings.max_names,
@@ -198,6 +203,39 @@ impl Policies {
         known.recent.truncate(RECENT_POLICIES);
     }
 
+    /// The event of how far a contact got.
+    fn reached(&self, reached: &Reached) -> Entry {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let role = known.roles.get(&reached.rule).map_or("", String::as_str);
+        let policy = known.recent.iter().find(|policy| policy.digest() == reached.digest);
+        let unit = policy.and_then(|policy| policy.unit(reached.client)).map(|unit| unit.id.as_str());
+        let Reached { remote: address, port, protocol, sent, received, .. } = *reached;
+        let carried = json!({
+            "packets_out": sent.packets,
+            "bytes_out": sent.bytes,
+            "packets_in": received.packets,
+            "bytes_in": received.bytes,
+        });
+        let depth = match reached.depth {
+            interdict_ebpf_loader::Depth::Attempted => Depth::Attempted,
+            interdict_ebpf_loader::Depth::Connected => Depth::Connected,
+            interdict_ebpf_loader::Depth::Received => Depth::Received,
+        };
+        Entry::packet(
+            channel(reached.hook),
+            Some(reached.client),
+            Asked::Address { address, port, protocol: protocol_name(protocol) },
+            reached.verdict,
+            reached.rule.as_str(),
+            role,
+            reached.digest,
+            1,
+            (reached.first.wall, reached.last.wall),
+        )
+        .of_unit(unit)
+        .reached(depth, reached.is_over, carried)
+    }
+
     /// The event of a contact. `ours` are the resolvers that a question may well be sent to.
     fn entry(&self, contact: &Contact, ours: &[IpAddr]) -> Entry {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -247,6 +285,9 @@ impl PacketRecorder {
                 if stop || swept_at.elapsed() >= SWEEP_EVERY {
                     swept_at = Instant::now();
                     answers.expire();
+                    if let Err(error) = events.reached(|reached| log.record(policies.reached(&reached))) {
+                        tracing::warn!(%error, "how far contacts got could not be read");
+                    }
                     if let Err(error) = events.sweep(|contact| log.record(policies.entry(&contact, &ours))) {
                         tracing::warn!(%error, "the counts of contacts could not be read");
                     }
@@ -279,17 +320,19 @@ fn entry(contact: &Contact, role: &str, ours: &[IpAddr]) -> Entry {
         let resolver = Some(contact.remote).filter(|resolver| !ours.contains(resolver));
         return question_entry(contact, client, question, resolver, role);
     }
-    let protocol = match contact.protocol {
-        1 => "icmp".into(),
-        6 => "tcp".into(),
-        17 => "udp".into(),
-        58 => "icmpv6".into(),
-        number => number.to_string(),
-    };
+    let process = contact.process.as_ref().map(|process| Process {
+        pid: process.pid,
+        name: process.name.clone(),
+        cgroup: process.cgroup.clone(),
+    });
     Entry::packet(
-        "xdp",
+        channel(contact.hook),
         contact.client,
-        Asked::Address { address: contact.remote, port: contact.port, protocol },
+        Asked::Address {
+            address: contact.remote,
+            port: contact.port,
+            protocol: protocol_name(contact.protocol),
+        },
         contact.verdict,
         contact.rule.as_str(),
         role,
@@ -297,6 +340,26 @@ fn entry(contact: &Contact, role: &str, ours: &[IpAddr]) -> Entry {
         contact.count,
         (contact.first.wall, contact.last.wall),
     )
+    .made_by(process)
+}
+
+/// Where in the kernel a contact was met.
+const fn channel(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Lan | Hook::Wan | Hook::Query => "xdp",
+        Hook::HostOut | Hook::HostIn => "tcx",
+        Hook::Connect | Hook::Send => "cgroup",
+    }
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        number => number.to_string(),
+    }
 }
 
 /// The event of a question that the kernel answered.
@@ -315,6 +378,41 @@ fn question_entry(
         contact.first.wall,
         contact.last.wall,
     )
+}
+
+/// Accounts of clients that `status` shows: those with the most packets.
+const ACCOUNTS_SHOWN: usize = 10_000;
+
+/// What each client's packets came to, as `status` shows it, and how many accounts there are besides.
+pub(crate) fn clients(mut clients: Vec<ClientCount>) -> (Value, usize) {
+    clients.sort_by_key(|counted| std::cmp::Reverse(counted.count.packets));
+    let shown: Vec<Value> = clients
+        .iter()
+        .take(ACCOUNTS_SHOWN)
+        .map(|counted| {
+            json!({
+                "client": counted.client,
+                "rule": counted.rule.as_str(),
+                "verdict": counted.verdict.as_str(),
+                "hook": hook_name(counted.hook),
+                "packets": counted.count.packets,
+                "bytes": counted.count.bytes,
+            })
+        })
+        .collect();
+    (shown.into(), clients.len().saturating_sub(ACCOUNTS_SHOWN))
+}
+
+const fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Lan => "lan",
+        Hook::Wan => "wan",
+        Hook::Query => "query",
+        Hook::HostOut => "host_out",
+        Hook::HostIn => "host_in",
+        Hook::Connect => "connect",
+        Hook::Send => "send",
+    }
 }
 
 /// The counters as `status` shows them.

@@ -51,7 +51,7 @@ fn for_people(line: &str) -> String {
     let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let time = text(&event["time"]);
-    if let Some(act) = event["act"].as_str() {
+    if let Some(act) = event["act"].as_str().filter(|_| event["asked"].is_null()) {
         return format!("{time}  {act:14} {}", event["detail"]);
     }
     let asked = &event["asked"];
@@ -66,10 +66,18 @@ fn for_people(line: &str) -> String {
             format!("{}{port} {}", text(&asked["address"]), text(&asked["protocol"]))
         }
     };
+    let process = match event["process"]["pid"].as_u64() {
+        Some(pid) => format!(" by {} ({pid})", printable(&text(&event["process"]["name"]))),
+        None => String::new(),
+    };
+    let depth = match event["act"].as_str() {
+        Some(_) => format!(" {}: {}", text(&event["depth"]), event["detail"]),
+        None => String::new(),
+    };
     let count = event["count"].as_u64().filter(|count| *count > 1);
     let count = count.map_or(String::new(), |count| format!(" x{count}"));
     format!(
-        "{time}  {:6} {:4} {:15} {what}{count}  [{}]",
+        "{time}  {:6} {:4} {:15} {what}{process}{count}{depth}  [{}]",
         text(&event["verdict"]),
         text(&event["channel"]),
         text(&event["client"]),

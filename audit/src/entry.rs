@@ -52,6 +52,17 @@ pub enum Depth {
     Received,
 }
 
+/// The process that made a contact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, as the kernel keeps it.
+    pub name: String,
+    /// The path of its control group.
+    pub cgroup: String,
+}
+
 /// One event as a plane hands it in.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -73,6 +84,7 @@ pub struct Entry {
     depth: Option<Depth>,
     act: Option<String>,
     detail: Option<Value>,
+    process: Option<Process>,
 }
 
 impl Entry {
@@ -104,7 +116,8 @@ impl Entry {
         Self { count, first, last, ..self }
     }
 
-    /// Packets that a rule decided: how many, and when the first and the last came. `channel` is `xdp`.
+    /// Packets that a rule decided: how many, and when the first and the last came. `channel` is `xdp`, `tcx`, or
+    /// `cgroup` for calls of local processes.
     #[expect(
         clippy::too_many_arguments,
         reason = "an event is a row of columns, and each is told apart by its type"
@@ -134,6 +147,18 @@ impl Entry {
             depth: Some(Depth::Attempted),
             ..Self::now("packet")
         }
+    }
+
+    /// The same, made by a local process.
+    pub fn made_by(self, process: Option<Process>) -> Self {
+        Self { process, ..self }
+    }
+
+    /// How far a contact got that was let through, with what it carried; `over` when nothing more will come. It tells of
+    /// packets that are on record already, and counts none of them.
+    pub fn reached(self, depth: Depth, over: bool, carried: Value) -> Self {
+        let act = if over { "contact.over" } else { "contact.reached" };
+        Self { depth: Some(depth), act: Some(act.to_owned()), detail: Some(carried), count: 0, ..self }
     }
 
     /// The same, of a client whose traffic is this unit's.
@@ -184,6 +209,7 @@ impl Entry {
             depth: None,
             act: None,
             detail: None,
+            process: None,
         }
     }
 
@@ -212,12 +238,13 @@ impl Entry {
             depth: self.depth,
             act: self.act.as_deref(),
             detail: self.detail.as_ref(),
+            process: self.process.as_ref(),
         };
         serde_json::to_string(&event).expect("an event has only text keys")
     }
 }
 
-/// The shape in the record. Absent values are null; only `exemption`, `act` and `detail` are left out
+/// The shape in the record. Absent values are null; only `exemption`, `act`, `detail` and `process` are left out
 /// where they say nothing.
 #[derive(Serialize)]
 struct Event<'e> {
@@ -246,4 +273,6 @@ struct Event<'e> {
     act: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'e Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<&'e Process>,
 }

@@ -10,6 +10,6 @@ mod entry;
 mod log;
 mod tail;
 
-pub use entry::{Asked, Depth, Entry};
+pub use entry::{Asked, Depth, Entry, Process};
 pub use log::{Counters, Log, OpenError, QUEUE_LIMIT, Record, Writer};
 pub use tail::{Start, Tail};

@@ -37,6 +37,7 @@ mod profile;
 pub mod reading;
 mod rule;
 mod schema;
+mod spelling;
 mod unit;
 mod values;
 
@@ -59,10 +60,11 @@ pub use rule::{
     Action, Answer, At, Confidence, Ede, PacketAnswer, Protocol, Rule, RuleId, RuleIndex, Service, Verdict,
 };
 pub use schema::schema;
+pub use spelling::{NAT64_LENGTHS, ipv4_behind, ipv4_inside};
 pub use unit::Unit;
 
 /// A moment, as exemptions end and decisions are asked for.
 pub use jiff::Timestamp;
 
 /// A network in CIDR notation; host bits are zero in every network of a policy.
-pub use ipnet::IpNet;
+pub use ipnet::{IpNet, Ipv6Net};

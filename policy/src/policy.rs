@@ -16,6 +16,7 @@ use crate::print::{CanonicalFile, Digest};
 use crate::problem::Place;
 use crate::profile::Profile;
 use crate::rule::{Action, At, Rule, RuleIndex, Service, Verdict};
+use crate::spelling::ipv4_inside;
 use crate::unit::{Unit, Units};
 
 /// What is banned, and by which rules: immutable, and one digest over all of it.
@@ -84,6 +85,12 @@ pub struct Judgement<'p> {
     pub exemption: Option<&'p Exemption>,
 }
 
+/// Whether a network holds an address, as it is written or as the IPv4 address that it is another spelling of.
+fn holds(network: &IpNet, address: IpAddr) -> bool {
+    network.contains(&address)
+        || ipv4_inside(address).is_some_and(|inside| network.contains(&IpAddr::V4(inside)))
+}
+
 impl Policy {
     /// SHA-256 over the canonical form: what every event is stamped with.
     pub fn digest(&self) -> Digest {
@@ -109,9 +116,20 @@ impl Policy {
     /// The rule that decides for an address: the longest prefix; on one prefix a rule with matching ports
     /// first, then `allow`, `block`, `log`; where no port matches, the next shorter prefix.
     ///
+    /// An IPv6 address that is another spelling of an IPv4 one is decided as it is written; where no network decides, as
+    /// the IPv4 address.
+    ///
     /// `service` is `None` when protocol or port are not known: only rules without ports decide then.
     pub fn decide_address(&self, address: IpAddr, service: Option<Service>) -> Option<AddressMatch> {
-        self.networks.find(address, service).map(|(network, rule)| AddressMatch { rule, network })
+        let find = |address| {
+            self.networks.find(address, service).map(|(network, rule)| AddressMatch { rule, network })
+        };
+        let written = find(address);
+        // What is said of a port everywhere is said of both.
+        let egress = self.egress_rules();
+        let is_everywhere = |rule| egress.plain == Some(rule) || egress.dot == Some(rule);
+        let decided = written.filter(|found| !is_everywhere(found.rule));
+        decided.or_else(|| find(ipv4_inside(address)?.into())).or(written)
     }
 
     /// Every network with its verdicts, those of the prefixes around it included: the entry of the longest
@@ -148,7 +166,7 @@ impl Policy {
         let mut all = Vec::new();
         for (i, rule) in self.rules.iter().enumerate() {
             let speaks = rule.ports.is_empty() || rule.ports.iter().any(|port| Some(port.value) == service);
-            for network in rule.networks.iter().filter(|network| network.value.contains(&address)) {
+            for network in rule.networks.iter().filter(|network| holds(&network.value, address)) {
                 let rule = RuleIndex(i as u32);
                 all.push((AddressMatch { rule, network: network.value }, speaks));
             }
@@ -160,10 +178,8 @@ impl Policy {
     /// Where the network that made `rule` decide for an address is written.
     pub fn matched_network(&self, found: AddressMatch, address: IpAddr) -> Option<(String, Place)> {
         let networks = &self.rule(found.rule).networks;
-        let longest = networks
-            .iter()
-            .filter(|at| at.value.contains(&address))
-            .max_by_key(|at| at.value.prefix_len())?;
+        let longest =
+            networks.iter().filter(|at| holds(&at.value, address)).max_by_key(|at| at.value.prefix_len())?;
         Some((longest.value.to_string(), longest.place))
     }
 

@@ -1,25 +1,25 @@
 //! Attaching the programs to interfaces, taking over from an earlier agent, and staying when this one ends.
 
-use std::{io, path::Path};
+use std::{fs, io, path::Path};
 
 use aya::{
     Ebpf,
     pin::PinError,
     programs::{
-        LinkOrder, ProgramError, TcAttachType, XdpMode,
+        ProgramError, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
         loaded_programs,
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
-    util::KernelVersion,
 };
 
 use crate::{
     Error, Interface, Mode, Options, Pins, Role, Xdp,
     network::{self, InterfaceInfo},
-    object, pins,
+    object,
+    pins::{self, Pinned},
     prober::Entry,
+    tcx::{self, Tcx, TcxLink},
 };
 
 /// An interface that the programs are attached to.
@@ -31,8 +31,28 @@ pub struct Attached {
     pub index: u32,
     /// What it is to us.
     pub role: Role,
-    /// Where the program runs, as the kernel reports it.
-    pub mode: Mode,
+    /// Where the programs run, as the kernel reports it.
+    pub place: Where,
+}
+
+/// Where in the kernel the programs of an interface run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// On its XDP hook.
+    Xdp(Mode),
+    /// In the network stack.
+    Stack,
+}
+
+impl Where {
+    /// The word for it in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xdp(mode) => mode.as_str(),
+            Self::Stack if tcx::is_there() => "tcx",
+            Self::Stack => "clsact",
+        }
+    }
 }
 
 /// How an interface that should have its program has it.
@@ -44,21 +64,14 @@ pub enum Restored {
     Again,
 }
 
-/// Keeps a program attached until it is dropped; or, if it is pinned, until the pin is removed as well.
+/// Keeps the programs of an interface attached until it is dropped; or, if they are pinned, until the pins are removed as
+/// well.
 pub(crate) struct Link {
     pub(crate) attached: Attached,
     /// Held for its file descriptor.
-    _link: FdLink,
-    /// The program that diverts, held likewise.
-    _divert: Option<Divert>,
-}
-
-/// Keeps the program that diverts attached.
-enum Divert {
-    /// A link, of which nothing is left when its file descriptors and pins are gone.
-    Link(#[expect(dead_code, reason = "held for its file descriptor")] FdLink),
-    /// A filter of a queueing discipline, before Linux 6.6; removed when dropped.
-    Filter(#[expect(dead_code, reason = "held to be dropped")] SchedClassifierLink),
+    xdp: Option<FdLink>,
+    /// The programs on tcx, held likewise.
+    _tcx: Vec<TcxLink>,
 }
 
 /// Attaches the programs to every interface in the options, or to none.
@@ -66,72 +79,47 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
     let mut links = Vec::new();
     for interface in &options.interfaces {
         let info = network::find(&interface.name)?;
-        let divert = divert_for(object, options, pins, interface.role, &info)?;
-        let link = match earlier_link(&options.pin, &info)? {
-            Some(link) => take_over(object, options, interface, &info, link)?,
-            None => attach_anew(object, options.mode, interface, &info)?,
-        };
-        links.push((interface, link, divert));
+        check_header(&info, interface.role)?;
+        let tcx = attach_tcx(object, options, pins, interface.role, &info)?;
+        let xdp = entry(interface.role).map(|entry| attach_xdp(object, options, interface, entry, &info));
+        let xdp = xdp.transpose()?;
+        links.push((interface, xdp, tcx));
     }
     // From here on nothing is new: what is attached is pinned, or no longer pinned, as the options say.
-    let links = links.into_iter().map(|(interface, link, divert)| {
-        let link = match pins {
-            Pins::Kept(folder) => pin(folder, &interface.name, link)?,
-            Pins::Unused | Pins::Unavailable(_) => link,
-        };
-        Ok(Link { attached: in_force(interface)?, _link: link, _divert: divert })
-    });
+    let links = links.into_iter().map(|(interface, xdp, tcx)| link(interface, pins, xdp, tcx));
     let links = links.collect::<Result<Vec<_>, Error>>()?;
     remove_stale_pins(options, pins)?;
     Ok(links)
 }
 
-/// Attaches the program that diverts where questions are answered. What is noted must find who reads the notes: so it goes
-/// before the program that notes.
-fn divert_for(
+/// The programs of an interface, their pins as the options say.
+fn link(interface: &Interface, pins: &Pins, xdp: Option<FdLink>, tcx: Vec<TcxLink>) -> Result<Link, Error> {
+    let xdp = match (xdp, pins) {
+        (Some(link), Pins::Kept(folder)) => Some(pin(folder, &interface.name, link)?),
+        (xdp, _) => xdp,
+    };
+    Ok(Link { attached: in_force(interface)?, xdp, _tcx: tcx })
+}
+
+/// Attaches the programs on tcx of a role.
+fn attach_tcx(
     object: &mut Ebpf,
     options: &Options,
     pins: &Pins,
     role: Role,
     info: &InterfaceInfo,
-) -> Result<Option<Divert>, Error> {
-    match role {
-        Role::Lan if options.answering.is_some() => divert(object, options, pins, info).map(Some),
-        Role::Lan | Role::Wan => Ok(None),
-    }
+) -> Result<Vec<TcxLink>, Error> {
+    Tcx::of(role, options).iter().map(|&tcx| tcx::attach(object, tcx, options, pins, info)).collect()
 }
 
-/// Attaches the program that diverts, in the place of the one that an earlier agent left.
-fn divert(object: &mut Ebpf, options: &Options, pins: &Pins, info: &InterfaceInfo) -> Result<Divert, Error> {
-    let interface = info.name.as_str();
-    let refused = |source| Error::AttachDivert { interface: interface.to_owned(), source };
-    let path = pins::divert_path(&options.pin, interface);
-    let program = object::divert_mut(object);
-    if KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(6, 6, 0)) {
-        // It is there already where another program is attached in this way.
-        let _ = tc::qdisc_add_clsact(interface);
-        let filter = TcAttachOptions::Netlink(NlOptions::default());
-        let link = program.attach_with_options(interface, TcAttachType::Ingress, filter).map_err(refused)?;
-        return program.take_link(link).map(Divert::Filter).map_err(refused);
+/// The programs in the driver read frames with an Ethernet header, and no others.
+fn check_header(info: &InterfaceInfo, role: Role) -> Result<(), Error> {
+    match role {
+        Role::Lan | Role::Wan if info.is_bare => {
+            Err(Error::NoEthernet { interface: info.name.clone(), role: role.as_str() })
+        }
+        Role::Lan | Role::Wan | Role::Host => Ok(()),
     }
-    if let Ok(link) = PinnedLink::from_pin(&path)
-        && let Ok(link) = SchedClassifierLink::try_from(FdLink::from(link))
-        && let Ok(link) = program.attach_to_link(link)
-    {
-        let link = program.take_link(link).map_err(refused)?;
-        let link = FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.to_owned() })?;
-        return Ok(Divert::Link(link));
-    }
-    // Of an interface that went and came again, the pin is of no use.
-    let _ = std::fs::remove_file(&path);
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link = program.attach_with_options(interface, TcAttachType::Ingress, first).map_err(refused)?;
-    let link = program.take_link(link).map_err(refused)?;
-    let link = FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.to_owned() })?;
-    Ok(Divert::Link(match pins {
-        Pins::Kept(_) => pin_at(&path, link)?,
-        Pins::Unused | Pins::Unavailable(_) => link,
-    }))
 }
 
 /// Attaches the program of an interface again if it is there no more, as after the interface was made anew.
@@ -144,7 +132,7 @@ pub(crate) fn restore(
     interface: &Interface,
     links: &mut Vec<Link>,
 ) -> Result<Restored, Error> {
-    let is_it = |link: &Link| link.attached.name == interface.name;
+    let is_it = |link: &Link| link.attached.name == interface.name && link.attached.role == interface.role;
     let info = match network::find(&interface.name) {
         Ok(info) => info,
         Err(error) => {
@@ -154,43 +142,59 @@ pub(crate) fn restore(
             return Err(error);
         }
     };
-    let program = object::program(object, entry(interface.role)).info();
-    let ours = program.map_err(|source| refused(options.mode, &info, source))?.id();
-    let in_place = info.xdp.is_some_and(|xdp| xdp.program_id == ours);
+    let xdp_in_place = match entry(interface.role) {
+        None => true,
+        Some(entry) => {
+            let program = object::program(object, entry).info();
+            let ours = program.map_err(|source| refused(options.mode, &info, source))?.id();
+            info.xdp.is_some_and(|xdp| xdp.program_id == ours)
+        }
+    };
+    let in_place = xdp_in_place && tcx::are_in_place(object, interface.role, options, &info);
     if in_place && links.iter().any(|link| is_it(link) && link.attached.index == info.index) {
         return Ok(Restored::InPlace);
     }
-    links.retain(|link| !is_it(link));
+    let before = links.iter().position(is_it).map(|at| links.remove(at));
     if let Pins::Kept(folder) = pins {
         // `unload` takes the folder away.
         pins::prepare(folder)?;
     }
-    let divert = divert_for(object, options, pins, interface.role, &info)?;
-    let link = match earlier_link(&options.pin, &info)? {
-        Some(link) => take_over(object, options, interface, &info, link)?,
-        None => attach_anew(object, options.mode, interface, &info)?,
+    let tcx = attach_tcx(object, options, pins, interface.role, &info)?;
+    // What is in place stays there; what is not goes before it is attached anew.
+    let kept = before.filter(|link| link.attached.index == info.index).and_then(|link| link.xdp);
+    let xdp = match (entry(interface.role), kept.filter(|_| xdp_in_place)) {
+        (Some(_), Some(link)) => Some(link),
+        (None, _) => None,
+        (Some(entry), None) => Some(attach_xdp(object, options, interface, entry, &info)?),
     };
-    let link = match pins {
-        Pins::Kept(folder) => pin(folder, &interface.name, link)?,
-        Pins::Unused | Pins::Unavailable(_) => link,
-    };
-    links.push(Link { attached: in_force(interface)?, _link: link, _divert: divert });
+    links.push(link(interface, pins, xdp, tcx)?);
     Ok(Restored::Again)
+}
+
+/// Attaches the XDP program of an interface, in the place of the one that an earlier agent left.
+fn attach_xdp(
+    object: &mut Ebpf,
+    options: &Options,
+    interface: &Interface,
+    entry: Entry,
+    info: &InterfaceInfo,
+) -> Result<FdLink, Error> {
+    match earlier_link(&options.pin, info)? {
+        Some(link) => take_over(object, options, interface, entry, info, link),
+        None => attach_anew(object, options.mode, entry, info),
+    }
 }
 
 /// The link that an earlier agent left on this interface.
 fn earlier_link(folder: &Path, info: &InterfaceInfo) -> Result<Option<FdLink>, Error> {
-    if !pins::pinned_interfaces(folder)?.contains(&info.name) {
-        return Ok(None);
-    }
-    let path = pins::path(folder, &info.name);
+    let Some(path) = pins::find(folder, Pinned::Xdp, &info.name) else { return Ok(None) };
     let link = FdLink::from(PinnedLink::from_pin(&path).map_err(|error| link_failed("open", &path, error))?);
     let program_id = link.info().map_err(|error| link_failed("read", &path, error))?.program_id();
     // A pin outlives its interface; an interface of the same name that came since has another program, or none.
     if info.xdp.is_some_and(|xdp| xdp.program_id == program_id) {
         return Ok(Some(link));
     }
-    pins::remove(folder, &info.name)?;
+    fs::remove_file(&path).map_err(pins::failed("remove", &path))?;
     Ok(None)
 }
 
@@ -199,6 +203,7 @@ fn take_over(
     object: &mut Ebpf,
     options: &Options,
     interface: &Interface,
+    entry: Entry,
     info: &InterfaceInfo,
     link: FdLink,
 ) -> Result<FdLink, Error> {
@@ -208,38 +213,35 @@ fn take_over(
         let (wanted, found) = (options.mode.as_str(), found.as_str());
         return Err(Error::OtherMode { interface: interface.name.clone(), wanted, found });
     }
-    let path = pins::path(&options.pin, &interface.name);
+    let path = pins::path(&options.pin, Pinned::Xdp, &interface.name);
     let link = XdpLink::try_from(link).map_err(|error| link_failed("use", &path, error))?;
-    let program = object::program_mut(object, entry(interface.role));
+    let program = object::program_mut(object, entry);
     let refused = |source| refused(options.mode, info, source);
     let link = program.attach_to_link(link).map_err(refused)?;
     let link = program.take_link(link).map_err(refused)?;
     FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.name.clone() })
 }
 
-fn attach_anew(
-    object: &mut Ebpf,
-    mode: Mode,
-    interface: &Interface,
-    info: &InterfaceInfo,
-) -> Result<FdLink, Error> {
+fn attach_anew(object: &mut Ebpf, mode: Mode, entry: Entry, info: &InterfaceInfo) -> Result<FdLink, Error> {
     // Never the default, which lets the kernel choose the slow mode without a word.
     let xdp_mode = match mode {
         Mode::Native => XdpMode::Driver,
         Mode::Generic => XdpMode::Skb,
     };
-    let program = object::program_mut(object, entry(interface.role));
+    let program = object::program_mut(object, entry);
     let refused = |source| refused(mode, info, source);
     let link = program.attach_to_if_index(info.index, xdp_mode).map_err(refused)?;
     let link = program.take_link(link).map_err(refused)?;
     // aya falls back to attaching without a link, of which nothing undoes itself when the agent is killed.
-    FdLink::try_from(link).map_err(|_| Error::NoLink { interface: interface.name.clone() })
+    FdLink::try_from(link).map_err(|_| Error::NoLink { interface: info.name.clone() })
 }
 
-const fn entry(role: Role) -> Entry {
+/// The XDP program of a role, if it has one.
+const fn entry(role: Role) -> Option<Entry> {
     match role {
-        Role::Lan => Entry::Lan,
-        Role::Wan => Entry::Wan,
+        Role::Lan => Some(Entry::Lan),
+        Role::Wan => Some(Entry::Wan),
+        Role::Host => None,
     }
 }
 
@@ -268,14 +270,14 @@ fn holder(xdp: Xdp) -> String {
 }
 
 fn pin(folder: &Path, interface: &str, link: FdLink) -> Result<FdLink, Error> {
-    let path = pins::path(folder, interface);
+    let path = pins::path(folder, Pinned::Xdp, interface);
     if path.exists() {
         return Ok(link);
     }
     pin_at(&path, link)
 }
 
-fn pin_at(path: &Path, link: FdLink) -> Result<FdLink, Error> {
+pub(crate) fn pin_at(path: &Path, link: FdLink) -> Result<FdLink, Error> {
     let pinned = link.pin(path).map_err(|error| match error {
         PinError::SyscallError(error) => pins::failed("pin", path)(error.io_error),
         other => pins::failed("pin", path)(io::Error::other(other)),
@@ -286,17 +288,31 @@ fn pin_at(path: &Path, link: FdLink) -> Result<FdLink, Error> {
 /// The interface as the kernel now reports it.
 fn in_force(interface: &Interface) -> Result<Attached, Error> {
     let InterfaceInfo { name, index, xdp, .. } = network::find(&interface.name)?;
-    let xdp = xdp.ok_or_else(|| Error::NoLink { interface: name.clone() })?;
-    Ok(Attached { name, index, role: interface.role, mode: xdp.mode })
+    let place = match (entry(interface.role), xdp) {
+        (None, _) => Where::Stack,
+        (Some(_), Some(xdp)) => Where::Xdp(xdp.mode),
+        (Some(_), None) => return Err(Error::NoLink { interface: name }),
+    };
+    Ok(Attached { name, index, role: interface.role, place })
 }
 
-/// Removes the pins of interfaces that the options no longer name, and all if nothing shall stay: an old program with
-/// an old policy would go on judging there.
+/// Removes the pins of what the options no longer name, and all if nothing shall stay: an old program with an old policy
+/// would go on judging there.
 fn remove_stale_pins(options: &Options, pins: &Pins) -> Result<(), Error> {
-    for pinned in pins::pinned_interfaces(&options.pin)? {
-        let listed = options.interfaces.iter().any(|interface| interface.name == pinned);
-        if !listed || *pins == Pins::Unused {
-            pins::remove(&options.pin, &pinned)?;
+    let is_wanted = |what: Pinned, name: &str| {
+        options.interfaces.iter().any(|interface| {
+            interface.name == name
+                && match what {
+                    Pinned::Xdp => entry(interface.role).is_some(),
+                    Pinned::Tcx(tcx) => Tcx::of(interface.role, options).contains(&tcx),
+                    Pinned::Call(_) | Pinned::Map => false,
+                }
+        })
+    };
+    for (what, name) in pins::pinned(&options.pin)? {
+        let is_of_interface = matches!(what, Pinned::Xdp | Pinned::Tcx(_));
+        if *pins == Pins::Unused || is_of_interface && !is_wanted(what, &name) {
+            pins::remove(&options.pin, what, &name)?;
         }
     }
     Ok(())

@@ -16,7 +16,8 @@ use crate::{
     staging::named,
 };
 
-/// Everything that was counted since the agent started.
+/// Everything that was counted since the programs were loaded: by this agent, or by the first of those that took over one
+/// from the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets by the reason they left by, under [`Exit::name`]. Each packet is in exactly one.

@@ -52,13 +52,52 @@ pub enum Error {
     /// The options do not ask for DNS questions to be answered.
     #[error("the packet plane was not set up to answer DNS questions")]
     NotAnswering,
-    /// The program that takes diverted packets to the agent could not be attached.
-    #[error("cannot attach the program that diverts DNS to {interface}")]
-    AttachDivert {
+    /// A program in the network stack could not be attached.
+    #[error(
+        "cannot attach the program {program} to {interface}, in the network stack (tcx, before Linux 6.6 clsact)"
+    )]
+    AttachTcx {
         /// The interface.
         interface: String,
+        /// The program.
+        program: &'static str,
         /// What the kernel said.
         source: aya::programs::ProgramError,
+    },
+    /// A program that judges calls of local processes could not be attached.
+    #[error("cannot attach the program {program} to the control group {}", group.display())]
+    AttachCall {
+        /// The control group.
+        group: PathBuf,
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        source: aya::programs::ProgramError,
+    },
+    /// The control group cannot be opened.
+    #[error("cannot open the control group {} (name one of version 2 with [packet] cgroup)", group.display())]
+    Cgroup {
+        /// The control group.
+        group: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There are no control groups of version 2 to attach to.
+    #[error(
+        "the calls of local processes cannot be judged: no control groups of version 2 are mounted; \
+         mount them (`mount -t cgroup2 none /sys/fs/cgroup/unified`), or leave the role host out"
+    )]
+    NoCgroup,
+    /// The interface has no Ethernet, which programs in the driver read.
+    #[error(
+        "cannot attach to {interface} as {role}: its packets have no Ethernet header (a tunnel, or PPP); \
+         the role host reads them, and {role} can be given to the interface below it"
+    )]
+    NoEthernet {
+        /// The interface.
+        interface: String,
+        /// The role in the options.
+        role: &'static str,
     },
     /// A policy, or the options, hold more than the kernel side has room for.
     #[error("{count} {what} are more than the packet plane holds: {limit}")]

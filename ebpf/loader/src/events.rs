@@ -4,17 +4,22 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     os::fd::{AsFd as _, BorrowedFd},
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use aya::{
     Pod,
-    maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
+    maps::{HashMap as BpfHashMap, IterableMap as _, MapData, MapError, RingBuf},
 };
 use interdict_ebpf_shared::{
     Address,
-    contact::{ContactCounts, ContactKey, Event, FLAG_FRAGMENT, FLAG_PORTS_UNKNOWN, Hook, Remote},
+    contact::{
+        ContactCounts, ContactKey, Event, FLAG_FRAGMENT, FLAG_PORTS_UNKNOWN, Hook, ProcessEvent, Remote,
+        Reported,
+    },
+    flow::{Flow, FlowKey},
     limits::MAX_CONTACTS,
     maps,
     policy::Verdict,
@@ -23,11 +28,15 @@ use interdict_ebpf_shared::{
 use interdict_policy::{Digest, RuleId};
 
 use crate::{
-    Error, Moment,
+    Error, Moment, Reached,
+    accounts::Accounts,
+    calls,
     clock::Clock,
     control::Control,
+    flows::Flows,
     registry::{Registry, word_of},
     staging::named,
+    system,
 };
 
 /// A contact is forgotten after this long without a packet, unless [`EventReader::forget_after`] says otherwise.
@@ -63,12 +72,25 @@ pub struct Contact {
     pub protocol: u8,
     /// What was asked, if it is a question that was answered. With a count above 1 it is one of perhaps several.
     pub question: Option<Question>,
+    /// Who asked, if it is a call of a local process. `None` with a count above 1.
+    pub process: Option<Process>,
     /// Whether the packet was part of a fragmented one. `false` with a count above 1.
     pub fragment: bool,
     /// How many packets.
     pub count: u64,
     /// How many bytes they had together.
     pub bytes: u64,
+}
+
+/// A process of this machine that wanted to talk to someone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number, outside of all PID namespaces.
+    pub pid: u32,
+    /// Its name, as the kernel keeps it: at most fifteen bytes.
+    pub name: String,
+    /// The path of its control group, below the root; or `#` and its number, where the process has already ended.
+    pub cgroup: String,
 }
 
 /// A question that was answered in the kernel.
@@ -84,10 +106,13 @@ pub struct Question {
 ///
 /// Wait for [`EventReader::waiting`], and [`EventReader::drain`]. Call [`EventReader::sweep`] once a second.
 pub struct EventReader {
-    ring: RingBuf<MapData>,
-    queries: RingBuf<MapData>,
+    rings: Rings,
+    flows: Flows,
+    /// Where control groups are, if they are anywhere.
+    groups: Option<PathBuf>,
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
-    reported: HashMap<ContactKey, Reported>,
+    reported: BpfHashMap<MapData, ContactKey, Reported>,
+    accounts: Arc<Accounts>,
     /// The last question of a contact that had an event of its own, as a sample for those that have none.
     asked: HashMap<ContactKey, Question>,
     registry: Arc<RwLock<Registry>>,
@@ -96,24 +121,45 @@ pub struct EventReader {
     idle: Duration,
 }
 
-/// What was already reported of the unsampled packets of a contact.
-#[derive(Clone, Copy, Default)]
-struct Reported {
-    packets: u64,
-    bytes: u64,
-    last_ns: u64,
+/// The rings through which the programs send events.
+pub(crate) struct Rings {
+    pub(crate) packets: RingBuf<MapData>,
+    pub(crate) queries: RingBuf<MapData>,
+    pub(crate) processes: RingBuf<MapData>,
+}
+
+/// The kernel's tables that are read besides.
+pub(crate) struct Tables {
+    pub(crate) contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
+    pub(crate) reported: BpfHashMap<MapData, ContactKey, Reported>,
+    pub(crate) flows: BpfHashMap<MapData, FlowKey, Flow>,
+    pub(crate) accounts: Arc<Accounts>,
 }
 
 impl EventReader {
     pub(crate) fn new(
-        (ring, queries): (RingBuf<MapData>, RingBuf<MapData>),
-        contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
+        rings: Rings,
+        tables: Tables,
         registry: Arc<RwLock<Registry>>,
         control: Arc<Control>,
         interfaces: HashMap<u32, String>,
     ) -> Self {
-        let (reported, asked) = (HashMap::new(), HashMap::new());
-        Self { ring, queries, contacts, reported, asked, registry, control, interfaces, idle: IDLE }
+        let Tables { contacts, reported, flows, accounts } = tables;
+        let (asked, groups, idle) = (HashMap::new(), calls::mounted_root(), IDLE);
+        let flows = Flows::new(flows);
+        Self {
+            rings,
+            flows,
+            groups,
+            contacts,
+            reported,
+            accounts,
+            asked,
+            registry,
+            control,
+            interfaces,
+            idle,
+        }
     }
 
     /// Forgets a contact after this long without a packet, instead of a minute: for tables that are often full.
@@ -136,13 +182,20 @@ impl EventReader {
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         let names = Names { registry: &registry, interfaces: &self.interfaces };
         let mut count = 0;
-        while let Some(bytes) = self.ring.next() {
+        while let Some(bytes) = self.rings.packets.next() {
             let Some(event) = read_pod::<Event>(&bytes) else { continue };
             let Some(contact) = names.one(&event, &clock) else { continue };
             each(contact);
             count += 1;
         }
-        while let Some(bytes) = self.queries.next() {
+        while let Some(bytes) = self.rings.processes.next() {
+            let Some(call) = read_pod::<ProcessEvent>(&bytes) else { continue };
+            let Some(mut contact) = names.one(&call.event, &clock) else { continue };
+            contact.process = Some(process(&call, self.groups.as_deref()));
+            each(contact);
+            count += 1;
+        }
+        while let Some(bytes) = self.rings.queries.next() {
             let Some(query) = read_pod::<QueryEvent>(&bytes) else { continue };
             let Some(mut contact) = names.one(&query.event, &clock) else { continue };
             let question = question(&query);
@@ -171,17 +224,40 @@ impl EventReader {
             packets += self.report(&key, &counts, &clock, &mut each);
             let idle = Duration::from_nanos(clock.boot_ns().saturating_sub(counts.last_ns));
             if idle > self.idle || (key.generation != live && idle > RETIRED_IDLE) {
-                // Only a reader removes entries, and there is one.
-                let _ = self.contacts.remove(&key);
-                self.reported.remove(&key);
-                self.asked.remove(&key);
+                self.end(&key);
             }
         }
         Ok(packets)
     }
 
+    /// Hands over each contact that was let through and got further than was said before, or is over: call it once a
+    /// second.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's table could not be read.
+    pub fn reached(&mut self, each: impl FnMut(Reached)) -> Result<(), Error> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        self.flows.sweep(&registry, &Clock::now(), each)
+    }
+
     fn keys(&self) -> Result<Vec<ContactKey>, Error> {
         self.contacts.keys().collect::<Result<_, _>>().map_err(named(maps::CONTACTS))
+    }
+
+    /// Ends a contact that has been idle, unless its account has no room: then it stays as it is.
+    fn end(&mut self, key: &ContactKey) {
+        // Only a reader removes entries, and there is one.
+        let contacts = self.contacts.map().fd();
+        if self.accounts.end(key, || system::take_from_hash(contacts.as_fd(), key).ok()) {
+            let _ = self.reported.remove(key);
+            self.asked.remove(key);
+        }
+    }
+
+    /// What was reported of a contact.
+    fn reported(&self, key: &ContactKey) -> Reported {
+        self.reported.get(key, 0).unwrap_or_default()
     }
 
     /// Reports what a contact's count has grown by.
@@ -195,7 +271,7 @@ impl EventReader {
         if counts.unsampled_packets == 0 {
             return 0;
         }
-        let reported = self.reported.entry(*key).or_default();
+        let reported = self.reported(key);
         let grown = counts.unsampled_packets - reported.packets;
         if grown == 0 {
             return 0;
@@ -213,11 +289,13 @@ impl EventReader {
         let Some(mut contact) = names.contact(key, &counts.sample, packets) else { return 0 };
         contact.question = self.asked.get(key).cloned();
         each(contact);
-        *reported = Reported {
+        let reported = Reported {
             packets: counts.unsampled_packets,
             bytes: counts.unsampled_bytes,
             last_ns: counts.unsampled_last_ns,
         };
+        // There is room for as many as there are contacts.
+        let _ = self.reported.insert(key, reported, 0);
         grown
     }
 
@@ -229,7 +307,7 @@ impl EventReader {
             Err(error) => Err(error),
         };
         let Some(mut counts) = read()? else { return Ok(None) };
-        if counts.unsampled_packets == self.reported.get(key).map_or(0, |reported| reported.packets) {
+        if counts.unsampled_packets == self.reported(key).packets {
             return Ok(Some(counts));
         }
         loop {
@@ -245,8 +323,9 @@ impl EventReader {
 
 impl EventReader {
     /// The file descriptors that are readable while events wait.
-    pub fn waiting(&self) -> [BorrowedFd<'_>; 2] {
-        [self.ring.as_fd(), self.queries.as_fd()]
+    pub fn waiting(&self) -> [BorrowedFd<'_>; 3] {
+        let Rings { packets, queries, processes } = &self.rings;
+        [packets.as_fd(), queries.as_fd(), processes.as_fd()]
     }
 }
 
@@ -291,6 +370,7 @@ impl Names<'_> {
             port: Some(u16::from_be_bytes(remote.port)).filter(|&port| port != 0),
             protocol: remote.protocol,
             question: None,
+            process: None,
             fragment: false,
             count: packets.count,
             bytes: packets.bytes,
@@ -298,8 +378,18 @@ impl Names<'_> {
     }
 }
 
-fn ip(address: Address) -> IpAddr {
+pub(crate) fn ip(address: Address) -> IpAddr {
     Ipv6Addr::from(address.bytes()).to_canonical()
+}
+
+fn process(call: &ProcessEvent, groups: Option<&Path>) -> Process {
+    let name = call.name.split(|&byte| byte == 0).next().unwrap_or_default();
+    let group = groups.and_then(|groups| calls::group_of(call.pid, call.cgroup, groups));
+    Process {
+        pid: call.pid,
+        name: String::from_utf8_lossy(name).into_owned(),
+        cgroup: group.unwrap_or_else(|| format!("#{}", call.cgroup)),
+    }
 }
 
 fn question(query: &QueryEvent) -> Question {

@@ -14,8 +14,10 @@
 //! Nothing here is async, and `stage` and `settle` wait for the kernel (tens of milliseconds, seconds for a million
 //! networks): call them off the async threads.
 
+mod accounts;
 mod answers;
 mod attach;
+mod calls;
 mod capability;
 mod clock;
 mod control;
@@ -23,6 +25,7 @@ mod counters;
 mod divert;
 mod error;
 mod events;
+mod flows;
 mod names;
 mod network;
 mod object;
@@ -36,23 +39,27 @@ mod resolver;
 mod selftest;
 mod staging;
 mod system;
+mod tcx;
 
+pub use accounts::ClientCount;
 pub use answers::{Answers, Told};
-pub use attach::{Attached, Restored};
+pub use attach::{Attached, Restored, Where};
 pub use clock::Moment;
 pub use counters::{Counters, RuleCount};
 pub use error::Error;
-pub use events::{Contact, EventReader, Question};
+pub use events::{Contact, EventReader, Process, Question};
+pub use flows::Reached;
 pub use interdict_ebpf_shared::{
     contact::Hook,
     count::{Count, Exit, Loss},
+    flow::Depth,
     limits,
     query::OWN_MARK,
 };
 pub use network::{
     InterfaceInfo, LocalAddress, Xdp, default_gateways, interface_networks, interfaces, local_addresses,
 };
-pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Options, Role};
+pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, MAX_NAT64, Mode, Options, Role};
 pub use pass::{PassLink, PassProgram};
 pub use pins::{Pins, unload};
 pub use plane::{Flipped, PacketPlane};

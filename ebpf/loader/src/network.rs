@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -29,6 +29,8 @@ pub struct InterfaceInfo {
     pub mac: [u8; 6],
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
+    /// Whether its packets have no Ethernet header.
+    pub is_bare: bool,
     /// Whether it is a VLAN of another.
     is_vlan: bool,
     /// The interface that it stands on, or the other end of a pair.
@@ -80,6 +82,12 @@ pub fn interface_networks(name: &str) -> Result<Vec<IpNet>, Error> {
         })
         .filter(|network| !is_link_local(network.addr()))
         .collect())
+}
+
+/// The addresses of an interface, without link-local ones.
+pub(crate) fn addresses_of(index: u32) -> Result<Vec<IpAddr>, Error> {
+    let addresses = local_addresses()?.into_iter().filter(|local| local.interface == index);
+    Ok(addresses.map(|local| local.address).filter(|address| !is_link_local(*address)).collect())
 }
 
 /// An address of this machine, in this network namespace.
@@ -149,6 +157,7 @@ fn interface(link: LinkMessage) -> Option<InterfaceInfo> {
         xdp: None,
         mac: [0; 6],
         is_veth: false,
+        is_bare: !matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
         is_vlan: false,
         link: None,
         link_namespace: None,
@@ -193,10 +202,10 @@ pub(crate) fn hides_tags(name: &str) -> Result<bool, Error> {
     Ok(flags.map_err(|source| Error::Netlink { what: "an interface's features", source })? & RX_VLAN != 0)
 }
 
-/// Whether what an XDP program sends back from an interface arrives. The other end of a veth pair takes it only while it
+/// Whether what an XDP program in the driver sends back from an interface arrives. The other end of a veth pair takes it only while it
 /// has an XDP program of its own; where that cannot be seen, it does not.
 pub(crate) fn can_send_back(interface: &InterfaceInfo) -> Result<bool, Error> {
-    if !interface.is_veth || interface.xdp.is_some_and(|xdp| xdp.mode == Mode::Generic) {
+    if !interface.is_veth {
         return Ok(true);
     }
     let Some(peer) = interface.link else { return Ok(false) };

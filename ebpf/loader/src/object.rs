@@ -1,29 +1,51 @@
 //! The kernel object, as `ebpf/build-object` built it.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp},
 };
 use interdict_ebpf_shared::maps;
 
-use crate::{Error, prober::Entry};
+use crate::{
+    Error, Pins,
+    calls::Call,
+    pins::{self, Pinned},
+    prober::Entry,
+    tcx::Tcx,
+};
 
 /// The object itself. It is part of the program: there is no file to find or to swap.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/interdict.bpf.o");
 
 /// Makes the maps and loads every program, attached to nothing.
-pub(crate) fn load() -> Result<Ebpf, Error> {
-    let mut object = EbpfLoader::new().load(OBJECT).map_err(Error::Object)?;
-    for entry in Entry::ALL {
+///
+/// What an earlier agent pinned in the folder is gone on with.
+pub(crate) fn load(pins: &Pins) -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    if let Pins::Kept(folder) = pins {
+        for name in maps::LASTING {
+            loader.map_pin_path(name, pins::path(folder, Pinned::Map, name));
+        }
+    }
+    let mut object = loader.load(OBJECT).map_err(Error::Object)?;
+    for entry in Entry::XDP {
         let name = entry.program_name();
         let program = program_mut(&mut object, entry);
         load_program(|| program.load()).map_err(|source| Error::Program { name, source })?;
     }
-    let program = divert_mut(&mut object);
-    load_program(|| program.load()).map_err(|source| Error::Program { name: DIVERT, source })?;
+    for tcx in Tcx::ALL {
+        let name = tcx.program_name();
+        let program = tcx_mut(&mut object, tcx);
+        load_program(|| program.load()).map_err(|source| Error::Program { name, source })?;
+    }
+    for call in Call::ALL {
+        let name = call.program_name();
+        let program = call_mut(&mut object, call);
+        load_program(|| program.load()).map_err(|source| Error::Program { name, source })?;
+    }
     Ok(object)
 }
 
@@ -42,13 +64,22 @@ fn load_program(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<()
     load()
 }
 
-/// The program that takes what XDP noted to the agent.
-const DIVERT: &str = "interdict_divert";
-
-/// The program that diverts.
-pub(crate) fn divert_mut(object: &mut Ebpf) -> &mut SchedClassifier {
-    let program = object.program_mut(DIVERT).expect("the object has the program");
+/// A program on tcx.
+pub(crate) fn tcx(object: &Ebpf, tcx: Tcx) -> &SchedClassifier {
+    let program = object.program(tcx.program_name()).expect("the object has the program");
     program.try_into().expect("it is a classifier")
+}
+
+/// A program on tcx.
+pub(crate) fn tcx_mut(object: &mut Ebpf, tcx: Tcx) -> &mut SchedClassifier {
+    let program = object.program_mut(tcx.program_name()).expect("the object has the program");
+    program.try_into().expect("it is a classifier")
+}
+
+/// A program of a control group.
+pub(crate) fn call_mut(object: &mut Ebpf, call: Call) -> &mut CgroupSockAddr {
+    let program = object.program_mut(call.program_name()).expect("the object has the program");
+    program.try_into().expect("it is a program for calls of sockets")
 }
 
 /// A program of the object.
@@ -70,6 +101,18 @@ pub(crate) fn take<M: TryFrom<Map, Error = MapError>>(
 ) -> Result<M, Error> {
     let map = object.take_map(name).expect("the object has every map, and each is taken once");
     M::try_from(map).map_err(|source| Error::Map { name, source })
+}
+
+/// Another handle to a map of the object that is taken as well.
+pub(crate) fn second_handle<M: TryFrom<Map, Error = MapError>>(
+    object: &Ebpf,
+    name: &'static str,
+) -> Result<M, Error> {
+    let failed = |source| Error::Map { name, source };
+    let Some(Map::HashMap(map)) = object.map(name) else { panic!("the object has a hash of this name") };
+    let fd = map.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|source| Error::System { doing: "open a map once more", source })?;
+    M::try_from(Map::HashMap(MapData::from_fd(fd).map_err(failed)?)).map_err(failed)
 }
 
 /// Takes the map of control words, which is used through memory and not through a type.

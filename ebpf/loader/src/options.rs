@@ -2,13 +2,16 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use interdict_ebpf_shared::limits::MAX_NAMES;
-use ipnet::IpNet;
+use interdict_ebpf_shared::{limits::MAX_NAMES, spelling::MAX_TRANSLATIONS};
+use ipnet::{IpNet, Ipv6Net};
 
 /// Where the links of a plane that stays are pinned, unless the operator names another folder.
 ///
 /// It ends in the version of [`interdict_ebpf_shared::SCHEMA`].
-pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v3";
+pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v4";
+
+/// Prefixes of NAT64 that an operator may name: the others are those that everybody has.
+pub const MAX_NAT64: usize = MAX_TRANSLATIONS - 3;
 
 /// How a packet plane is set up.
 #[derive(Clone, Debug)]
@@ -23,6 +26,11 @@ pub struct Options {
     pub pin: PathBuf,
     /// What becomes of the programs when the agent ends.
     pub at_exit: AtExit,
+    /// The prefixes of NAT64 at this site, besides the well-known one: of 32, 40, 48, 56, 64 or 96 bits (RFC 6052, §2.2),
+    /// at most [`MAX_NAT64`] of them.
+    pub nat64: Vec<Ipv6Net>,
+    /// The control group whose processes' calls are judged, where an interface is the host's own; without one all of them.
+    pub cgroup: Option<PathBuf>,
     /// Names that a policy may have in the kernel.
     pub max_names: u32,
     /// How DNS questions are answered; `None` leaves them alone.
@@ -58,7 +66,8 @@ impl Options {
     pub fn new(interfaces: Vec<Interface>) -> Self {
         let (mode, at_exit) = (Mode::Native, AtExit::Remove);
         let (pin, max_names) = (PathBuf::from(DEFAULT_PIN), MAX_NAMES);
-        Self { interfaces, mode, safe: Vec::new(), pin, at_exit, max_names, answering: None }
+        let (safe, nat64) = (Vec::new(), Vec::new());
+        Self { interfaces, mode, safe, pin, at_exit, nat64, cgroup: None, max_names, answering: None }
     }
 }
 
@@ -76,8 +85,22 @@ pub struct Interface {
 pub enum Role {
     /// Towards our clients: destinations are judged.
     Lan,
-    /// Towards the outside: the sources of what opens connections to us are judged.
+    /// Towards the outside: the sources of what was not asked for are judged.
     Wan,
+    /// The machine's own traffic: the destinations of what it sends, the sources of what it was not asked for, and the
+    /// calls of its processes are judged.
+    Host,
+}
+
+impl Role {
+    /// The word for it in configurations and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Wan => "wan",
+            Self::Host => "host",
+        }
+    }
 }
 
 /// Where in the kernel the programs run.

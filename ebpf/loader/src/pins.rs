@@ -5,12 +5,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, divert::DivertRoute, system};
+use crate::{Error, calls::Call, divert::DivertRoute, system, tcx::Tcx};
 
-/// The names of pinned links begin with this, and end with the interface's name.
-const LINK: &str = "link-";
-/// The same, for the links of the programs that divert.
-const DIVERT: &str = "divert-";
+/// What is pinned, as it stands in the name of a pin, in front of what it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pinned {
+    /// The XDP program of an interface.
+    Xdp,
+    /// A program on tcx of an interface.
+    Tcx(Tcx),
+    /// A program of the control group.
+    Call(Call),
+    /// A map, which the next agent goes on with.
+    Map,
+}
+
+impl Pinned {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Xdp => "link",
+            Self::Tcx(tcx) => tcx.name(),
+            Self::Call(call) => call.name(),
+            Self::Map => "map",
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let tcx = Tcx::ALL.into_iter().map(Self::Tcx);
+        [Self::Xdp, Self::Map].into_iter().chain(tcx).chain(Call::ALL.into_iter().map(Self::Call))
+    }
+}
 
 /// Whether the programs stay attached when the agent ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +63,22 @@ pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
         let source = io::Error::new(io::ErrorKind::InvalidInput, reason);
         return Err(Error::Pin { doing: "unload from", path: pin.to_owned(), source });
     }
-    let interfaces = pinned_interfaces(pin)?;
-    for interface in &interfaces {
-        for path in [path(pin, interface), divert_path(pin, interface)] {
-            if path.exists() {
+    let mut interfaces = Vec::new();
+    for folder in earlier(pin).into_iter().chain([pin.to_owned()]) {
+        for (what, name) in pinned(&folder)? {
+            if what != Pinned::Map {
+                let path = path(&folder, what, &name);
                 system::detach_pinned_link(&path).map_err(failed("detach", &path))?;
             }
+            remove(&folder, what, &name)?;
+            interfaces.extend(matches!(what, Pinned::Xdp | Pinned::Tcx(_)).then_some(name));
         }
-        remove(pin, interface)?;
+        // Others may keep something in the folder; then it stays.
+        let _ = fs::remove_dir(folder);
     }
+    interfaces.sort();
+    interfaces.dedup();
     DivertRoute::remove();
-    // Others may keep something in the folder; then it stays.
-    let _ = fs::remove_dir(pin);
     Ok(interfaces)
 }
 
@@ -63,39 +91,63 @@ pub(crate) fn prepare(pin: &Path) -> Result<Pins, Error> {
     Ok(Pins::Kept(pin.to_owned()))
 }
 
-/// The pin of an interface's link.
-pub(crate) fn path(pin: &Path, interface: &str) -> PathBuf {
-    pin.join(format!("{LINK}{interface}"))
+/// The pin of what is attached to something of this name.
+pub(crate) fn path(pin: &Path, what: Pinned, name: &str) -> PathBuf {
+    pin.join(format!("{}-{name}", what.as_str()))
 }
 
-/// The pin of the link of the program that diverts on an interface.
-pub(crate) fn divert_path(pin: &Path, interface: &str) -> PathBuf {
-    pin.join(format!("{DIVERT}{interface}"))
+/// The pin of the same, wherever it is: in the folder, or in that of an agent of another version.
+pub(crate) fn find(pin: &Path, what: Pinned, name: &str) -> Option<PathBuf> {
+    let folders = [pin.to_owned()].into_iter().chain(earlier(pin));
+    folders.map(|folder| path(&folder, what, name)).find(|path| path.exists())
 }
 
-/// The interfaces whose links are pinned in a folder, which need not be there.
-pub(crate) fn pinned_interfaces(pin: &Path) -> Result<Vec<String>, Error> {
+/// The folders of agents of other versions, which stand beside one whose name is a version, such as `v4`.
+pub(crate) fn earlier(pin: &Path) -> Vec<PathBuf> {
+    let is_version = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix('v')
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let beside = pin.parent().filter(|_| is_version(pin)).and_then(|parent| fs::read_dir(parent).ok());
+    let paths = beside.into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path != pin && is_version(path)).collect()
+}
+
+/// Removes all that an agent of another version pinned, now that ours is in its place.
+pub(crate) fn remove_earlier(pin: &Path) -> Result<(), Error> {
+    for folder in earlier(pin) {
+        for (what, name) in pinned(&folder)? {
+            remove(&folder, what, &name)?;
+        }
+        let _ = fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
+/// What is pinned in a folder, which need not be there.
+pub(crate) fn pinned(pin: &Path) -> Result<Vec<(Pinned, String)>, Error> {
     if unusable(pin).is_some() || !pin.exists() {
         return Ok(Vec::new());
     }
-    let mut interfaces = Vec::new();
+    let mut all = Vec::new();
     for entry in fs::read_dir(pin).map_err(failed("read", pin))? {
-        let name = entry.map_err(failed("read", pin))?.file_name();
-        interfaces.extend(name.to_str().and_then(|name| name.strip_prefix(LINK)).map(str::to_owned));
+        let file = entry.map_err(failed("read", pin))?.file_name();
+        let Some((what, name)) = file.to_str().and_then(|file| file.split_once('-')) else { continue };
+        let what = Pinned::all().find(|pinned| pinned.as_str() == what);
+        all.extend(what.map(|what| (what, name.to_owned())));
     }
-    interfaces.sort();
-    Ok(interfaces)
+    Ok(all)
 }
 
-/// Removes the pins of an interface's links. The program goes with it unless somebody else holds the link, though only
-/// some time later.
-pub(crate) fn remove(pin: &Path, interface: &str) -> Result<(), Error> {
-    let divert = divert_path(pin, interface);
-    if divert.exists() {
-        fs::remove_file(&divert).map_err(failed("remove", &divert))?;
+/// Removes a pin, if it is there. What it holds goes with it unless somebody else holds that too, though only some time
+/// later.
+pub(crate) fn remove(pin: &Path, what: Pinned, name: &str) -> Result<(), Error> {
+    let path = path(pin, what, name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map_err(failed("remove", &path)),
     }
-    let path = path(pin, interface);
-    fs::remove_file(&path).map_err(failed("remove", &path))
 }
 
 /// Why nothing can be pinned in a folder, which need not exist yet.

@@ -4,34 +4,41 @@ use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
     os::fd::AsFd as _,
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::Instant,
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, LpmTrie, MapData, RingBuf, lpm_trie::Key},
+    maps::{Array, HashMap as BpfHashMap, LpmTrie, MapData, lpm_trie::Key},
 };
 use interdict_ebpf_shared::{
-    contact::{ContactCounts, ContactKey},
-    limits::MAX_SAFE,
+    contact::{ContactCounts, ContactKey, Reported},
+    control,
+    flow::{Flow, FlowKey},
+    limits::{MAX_INTERFACES, MAX_SAFE},
     maps,
 };
 use interdict_policy::{Digest, Policy};
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, Counters, DivertSockets, Error, EventReader, Options, Pins, Prober, Restored,
+    Answers, AtExit, Attached, ClientCount, Counters, DivertSockets, Error, EventReader, Options, Pins,
+    Prober, Restored,
+    accounts::Accounts,
     answers,
     attach::{self, Link},
+    calls::{self, Calls},
     capability,
     control::Control,
     counters::CounterMaps,
     divert::DivertRoute,
+    events::{self, Rings},
     network, object,
     options::Role,
     pins,
-    registry::Registry,
+    registry::{Lasting, Registry},
     resolver::{self, Pulse, Resolver},
     selftest,
     staging::{InnerMaps, OuterMaps, Staged, Tables, named, word, words},
@@ -48,6 +55,7 @@ pub struct PacketPlane {
     policies: OuterMaps,
     counters: CounterMaps,
     control: Arc<Control>,
+    accounts: Arc<Accounts>,
     registry: Arc<RwLock<Registry>>,
     answers: Answers,
     events: Option<Events>,
@@ -55,18 +63,26 @@ pub struct PacketPlane {
     resolver: Option<Resolver>,
     route: Option<DivertRoute>,
     live: Option<InnerMaps>,
+    /// The last generation that an earlier agent had in force.
+    earlier: u64,
     /// How often a policy was staged.
     stagings: u64,
     /// Whether no packet can still be judged by the generation before the one in force.
     settled: bool,
     links: Vec<Link>,
+    /// The programs that judge calls of local processes, where they are.
+    calls: Option<Calls>,
+    /// Which interfaces have no Ethernet.
+    bare: Array<MapData, u32>,
     safe: SafeMaps,
 }
 
 /// What records are read from.
 struct Events {
-    rings: (RingBuf<MapData>, RingBuf<MapData>),
+    rings: Rings,
+    flows: BpfHashMap<MapData, FlowKey, Flow>,
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
+    reported: BpfHashMap<MapData, ContactKey, Reported>,
 }
 
 /// A change of policy that has happened.
@@ -92,7 +108,7 @@ impl PacketPlane {
             AtExit::Keep => pins::prepare(&options.pin)?,
         };
 
-        let mut object = object::load()?;
+        let mut object = object::load(&pins)?;
         let mut safe = SafeMaps {
             safe4: object::take(&mut object, maps::SAFE4)?,
             safe6: object::take(&mut object, maps::SAFE6)?,
@@ -102,7 +118,13 @@ impl PacketPlane {
         let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
             .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
         let control = Arc::new(control);
-        let registry = Arc::default();
+        let lasting = Lasting {
+            names: object::take(&mut object, maps::RULE_NAMES)?,
+            digests: object::take(&mut object, maps::DIGESTS)?,
+        };
+        let registry = Registry::resume(lasting)?;
+        let earlier = registry.last_generation();
+        let registry = Arc::new(RwLock::new(registry));
         let told = answers::Maps {
             opened: object::take(&mut object, maps::OPENED)?,
             opened_to: object::take(&mut object, maps::OPENED_TO)?,
@@ -127,17 +149,30 @@ impl PacketPlane {
                 losses: object::take(&mut object, maps::LOSSES)?,
                 rules: object::take(&mut object, maps::RULE_COUNTS)?,
             },
+            accounts: Arc::new(Accounts::new(
+                object::second_handle(&object, maps::CONTACTS)?,
+                object::take(&mut object, maps::ACCOUNTS)?,
+            )),
             events: Some(Events {
-                rings: (object::take(&mut object, maps::EVENTS)?, object::take(&mut object, maps::QUERIES)?),
+                rings: Rings {
+                    packets: object::take(&mut object, maps::EVENTS)?,
+                    queries: object::take(&mut object, maps::QUERIES)?,
+                    processes: object::take(&mut object, maps::PROCESSES)?,
+                },
+                flows: object::take(&mut object, maps::FLOWS)?,
                 contacts: object::take(&mut object, maps::CONTACTS)?,
+                reported: object::take(&mut object, maps::REPORTED)?,
             }),
             resolver: resolver(&mut object, options, &control)?,
+            bare: object::take(&mut object, maps::BARE)?,
+            calls: None,
             route: None,
             answers: Answers::new(told, Arc::clone(&registry), Arc::clone(&control)),
             object: Arc::new(RwLock::new(object)),
             control,
             registry,
             live: None,
+            earlier,
             stagings: 0,
             settled: true,
             links: Vec::new(),
@@ -155,9 +190,9 @@ impl PacketPlane {
         // The spare slot is the one in force before the last flip; a packet may still be in it.
         self.settle()?;
         let slots = self.slots(policy)?;
-        let tables = Tables::of(policy, &slots, self.options.max_names)?;
+        let tables = Tables::of(policy, &slots, &self.options)?;
         let inner = tables.write()?;
-        let generation = self.control.live() + 1;
+        let generation = self.next_generation();
         self.policies.set(generation, &inner)?;
         self.control.set_staged(generation);
         self.stagings += 1;
@@ -174,7 +209,7 @@ impl PacketPlane {
     ///
     /// Another policy was staged after this one.
     pub fn flip(&mut self, staged: Staged) -> Result<Flipped, Error> {
-        if staged.staging != self.stagings || staged.generation != self.control.live() + 1 {
+        if staged.staging != self.stagings || staged.generation != self.next_generation() {
             return Err(Error::Superseded);
         }
         {
@@ -211,9 +246,11 @@ impl PacketPlane {
         if self.live.is_none() {
             return Err(Error::NoPolicy);
         }
+        self.follow_host()?;
         let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
         self.links = attach::attach(&mut object, &self.options, &self.pins)?;
-        Ok(())
+        self.calls = calls::attach(&mut object, &self.options, &self.pins)?;
+        pins::remove_earlier(&self.options.pin)
     }
 
     /// Has the programs judge DNS questions, and gives them the sockets that take what only the agent can judge. What is
@@ -245,15 +282,48 @@ impl PacketPlane {
     /// The kernel does not tell, or has no room for more addresses.
     pub fn follow(&mut self) -> Result<Vec<(String, resolver::Answers)>, Error> {
         let Some(resolver) = &mut self.resolver else { return Ok(Vec::new()) };
-        let lan: Vec<&str> = self
-            .links
-            .iter()
-            .filter(|link| link.attached.role == Role::Lan)
-            .map(|link| link.attached.name.as_str())
-            .collect();
+        let is_lan = |name: &str| {
+            self.options
+                .interfaces
+                .iter()
+                .any(|interface| interface.role == Role::Lan && interface.name == name)
+        };
         let mut interfaces = network::interfaces()?;
-        interfaces.retain(|interface| lan.contains(&interface.name.as_str()));
-        resolver.follow(&interfaces)
+        interfaces.retain(|interface| is_lan(&interface.name));
+        resolver.follow(&interfaces, self.options.mode)
+    }
+
+    /// Tells the programs of the interfaces of this machine's own traffic: which have no Ethernet, and the address under
+    /// which calls of processes are recorded.
+    fn follow_host(&mut self) -> Result<(), Error> {
+        let is_host = |name: &str| {
+            self.options
+                .interfaces
+                .iter()
+                .any(|interface| interface.role == Role::Host && interface.name == name)
+        };
+        let host: Vec<_> =
+            network::interfaces()?.into_iter().filter(|interface| is_host(&interface.name)).collect();
+        let Some(first) = host.first() else { return Ok(()) };
+        for interface in host.iter().filter(|interface| interface.index < MAX_INTERFACES) {
+            self.bare.set(interface.index, u32::from(interface.is_bare), 0).map_err(named(maps::BARE))?;
+        }
+        let addresses = network::addresses_of(first.index)?;
+        let of = |is_it: fn(&IpAddr) -> bool| addresses.iter().copied().find(is_it);
+        if let Some(IpAddr::V4(address)) = of(IpAddr::is_ipv4) {
+            self.control.set_count(control::HOST4, address.to_bits().into());
+        }
+        if let Some(IpAddr::V6(address)) = of(IpAddr::is_ipv6) {
+            let bits = address.to_bits();
+            self.control.set_count(control::HOST6, (bits >> 64) as u64);
+            self.control.set_count(control::HOST6 + 1, bits as u64);
+        }
+        Ok(())
+    }
+
+    /// The control group whose processes' calls are judged, where they are.
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.calls.as_ref().map(|calls| calls.group.as_path())
     }
 
     /// The digest of the policy that the kernel goes by; `None` before the first.
@@ -322,6 +392,16 @@ impl PacketPlane {
         Ok(counters)
     }
 
+    /// Packets and bytes by client, rule, verdict and hook, in no order. What is in none of them, because there were too many
+    /// clients, is in [`PacketPlane::counters`] under its rule, and under the loss `contacts_full`.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be read.
+    pub fn clients(&self) -> Result<Vec<ClientCount>, Error> {
+        self.accounts.read(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The means to open addresses, from any thread.
     pub fn answers(&self) -> Answers {
         self.answers.clone()
@@ -341,14 +421,19 @@ impl PacketPlane {
         let interfaces =
             network::interfaces()?.into_iter().map(|interface| (interface.index, interface.name));
         let interfaces: HashMap<_, _> = interfaces.collect();
-        let Events { rings, contacts } = self.events.take().ok_or(Error::EventsTaken)?;
+        let Events { rings, flows, contacts, reported } = self.events.take().ok_or(Error::EventsTaken)?;
         Ok(EventReader::new(
             rings,
-            contacts,
+            events::Tables { contacts, reported, flows, accounts: Arc::clone(&self.accounts) },
             Arc::clone(&self.registry),
             Arc::clone(&self.control),
             interfaces,
         ))
+    }
+
+    /// The number of the next policy, which none had before.
+    fn next_generation(&self) -> u64 {
+        self.control.live().max(self.earlier) + 1
     }
 
     /// The slots of a policy's rules, by position.
@@ -383,7 +468,8 @@ fn check_interfaces(options: &Options) -> Result<(), Error> {
     let mut seen = HashSet::new();
     for interface in &options.interfaces {
         network::find(&interface.name)?;
-        if !seen.insert(&interface.name) {
+        let uses_xdp = interface.role != Role::Host;
+        if !seen.insert((&interface.name, uses_xdp)) {
             return Err(Error::InterfaceTwice { name: interface.name.clone() });
         }
     }

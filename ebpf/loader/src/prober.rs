@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use aya::{Ebpf, TestRunOptions, programs::TestRun as _};
+use aya::{Ebpf, TestRunOptions, TestRunResult, programs::TestRun as _};
 use interdict_ebpf_shared::{count::Exit, policy::Verdict};
 
-use crate::{Error, object};
+use crate::{Error, object, tcx::Tcx};
 
 /// An entry point of the kernel object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,16 +20,48 @@ pub enum Entry {
     Wan,
     /// Judges by the staged policy as `Lan` would, apart from opened addresses, and neither counts nor records.
     Selftest,
+    /// The program of [`crate::Role::Host`] for what is sent.
+    HostOut,
+    /// The program of [`crate::Role::Host`] for what is received.
+    HostIn,
+    /// The program of [`crate::Role::Wan`] for what is sent, which judges nothing.
+    WanOut,
+    /// The program of [`crate::Role::Lan`] for what is sent to clients, which judges nothing.
+    LanOut,
 }
 
 impl Entry {
-    pub(crate) const ALL: [Self; 3] = [Self::Lan, Self::Wan, Self::Selftest];
+    /// Those on the XDP hook.
+    pub(crate) const XDP: [Self; 3] = [Self::Lan, Self::Wan, Self::Selftest];
 
     pub(crate) const fn program_name(self) -> &'static str {
         match self {
             Self::Lan => "interdict_lan",
             Self::Wan => "interdict_wan",
             Self::Selftest => "interdict_selftest",
+            Self::HostOut => Tcx::HostOut.program_name(),
+            Self::HostIn => Tcx::HostIn.program_name(),
+            Self::WanOut => Tcx::WanOut.program_name(),
+            Self::LanOut => Tcx::LanOut.program_name(),
+        }
+    }
+
+    /// The program, if it is one on tcx.
+    const fn tcx(self) -> Option<Tcx> {
+        match self {
+            Self::Lan | Self::Wan | Self::Selftest => None,
+            Self::HostOut => Some(Tcx::HostOut),
+            Self::HostIn => Some(Tcx::HostIn),
+            Self::WanOut => Some(Tcx::WanOut),
+            Self::LanOut => Some(Tcx::LanOut),
+        }
+    }
+
+    /// What the program returns for a frame that it drops.
+    const fn drops_with(self) -> u32 {
+        match self.tcx() {
+            None => XDP_DROP,
+            Some(_) => TCX_DROP,
         }
     }
 }
@@ -121,11 +153,7 @@ impl Prober {
     pub fn reply(&self, entry: Entry, frame: &[u8]) -> Result<Reply, Error> {
         let mut out = vec![0; frame.len() + REPLY_ROOM_BYTES];
         let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..Default::default() };
-        // The lock is only ever written to while attaching, which leaves the object whole even in a panic.
-        let object = self.object.read().unwrap_or_else(PoisonError::into_inner);
-        let result = object::program(&object, entry)
-            .test_run(options)
-            .map_err(|source| Error::Program { name: entry.program_name(), source })?;
+        let result = self.raw_run(entry, options)?;
         out.truncate(result.data_size_out as usize);
         Ok(match result.return_value {
             XDP_DROP => Reply::Dropped,
@@ -156,19 +184,27 @@ impl Prober {
     /// The kernel does not tell of its programs.
     pub fn verified_instructions(&self, entry: Entry) -> Result<Option<u32>, Error> {
         let object = self.object.read().unwrap_or_else(PoisonError::into_inner);
-        let info = object::program(&object, entry)
-            .info()
-            .map_err(|source| Error::Program { name: entry.program_name(), source })?;
+        let info = match entry.tcx() {
+            None => object::program(&object, entry).info(),
+            Some(tcx) => object::tcx(&object, tcx).info(),
+        };
+        let info = info.map_err(|source| Error::Program { name: entry.program_name(), source })?;
         Ok(info.verified_instruction_count())
     }
 
     fn test_run(&self, entry: Entry, options: TestRunOptions<'_>) -> Result<Run, Error> {
+        let result = self.raw_run(entry, options)?;
+        Ok(Run { dropped: result.return_value == entry.drops_with(), duration: result.duration })
+    }
+
+    fn raw_run(&self, entry: Entry, options: TestRunOptions<'_>) -> Result<TestRunResult, Error> {
         // The lock is only ever written to while attaching, which leaves the object whole even in a panic.
         let object = self.object.read().unwrap_or_else(PoisonError::into_inner);
-        let result = object::program(&object, entry)
-            .test_run(options)
-            .map_err(|source| Error::Program { name: entry.program_name(), source })?;
-        Ok(Run { dropped: result.return_value == XDP_DROP, duration: result.duration })
+        let result = match entry.tcx() {
+            None => object::program(&object, entry).test_run(options),
+            Some(tcx) => object::tcx(&object, tcx).test_run(options),
+        };
+        result.map_err(|source| Error::Program { name: entry.program_name(), source })
     }
 }
 
@@ -181,6 +217,8 @@ fn context(first_buffer: u32) -> [u8; 24] {
 
 /// In `enum xdp_action` of the kernel's `bpf.h`.
 const XDP_DROP: u32 = 1;
+/// In `enum tcx_action_base` of the kernel's `bpf.h`.
+const TCX_DROP: u32 = 2;
 /// In `enum xdp_action` of the kernel's `bpf.h`.
 const XDP_TX: u32 = 3;
 

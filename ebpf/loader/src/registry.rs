@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use aya::maps::{Array, MapData};
 use interdict_ebpf_shared::{
-    limits::MAX_RULES,
+    count::{GenerationDigest, RULE_ID_BYTES, RuleName},
+    limits::{MAX_GENERATIONS, MAX_RULES},
+    maps,
     policy::{State, Verdict},
 };
 use interdict_policy::{Action, Digest, RuleId};
 
-use crate::Error;
-
-/// Policies whose events can still be told apart. Older ones have long been read.
-const MAX_GENERATIONS: usize = 65_536;
+use crate::{Error, staging::named};
 
 /// The meaning of every number that events and counters carry.
 #[derive(Default)]
@@ -21,9 +21,46 @@ pub(crate) struct Registry {
     digests: BTreeMap<u64, Digest>,
     /// By slot, what the rules of the policy in force do.
     live: Vec<State>,
+    /// Where the same stands for the next agent.
+    lasting: Option<Lasting>,
+}
+
+/// The kernel's copies of what the numbers mean.
+pub(crate) struct Lasting {
+    pub(crate) names: Array<MapData, RuleName>,
+    pub(crate) digests: Array<MapData, GenerationDigest>,
 }
 
 impl Registry {
+    /// Goes on with what an earlier agent left, if one did.
+    pub(crate) fn resume(lasting: Lasting) -> Result<Self, Error> {
+        let mut registry = Self::default();
+        for slot in 0..MAX_RULES {
+            let name = lasting.names.get(&slot, 0).map_err(named(maps::RULE_NAMES))?;
+            let letters = name.letters.get(..name.bytes as usize).unwrap_or_default();
+            let Some(rule) = std::str::from_utf8(letters).ok().and_then(|id| id.parse::<RuleId>().ok())
+            else {
+                break;
+            };
+            registry.slots.insert(rule.clone(), slot);
+            registry.rules.push(rule);
+        }
+        for place in 0..MAX_GENERATIONS {
+            let GenerationDigest { generation, digest } =
+                lasting.digests.get(&place, 0).map_err(named(maps::DIGESTS))?;
+            if generation != 0 {
+                registry.digests.insert(generation, Digest(digest));
+            }
+        }
+        registry.lasting = Some(lasting);
+        Ok(registry)
+    }
+
+    /// The last generation that any agent had in force; 0 for none.
+    pub(crate) fn last_generation(&self) -> u64 {
+        self.digests.last_key_value().map_or(0, |(&generation, _)| generation)
+    }
+
     /// The slot of a rule, which it keeps for the life of the agent.
     pub(crate) fn slot_for(&mut self, rule: &RuleId) -> Result<u32, Error> {
         if let Some(&slot) = self.slots.get(rule) {
@@ -37,6 +74,11 @@ impl Registry {
                 count,
                 limit: MAX_RULES,
             });
+        }
+        if let Some(lasting) = &mut self.lasting {
+            let mut name = RuleName { bytes: rule.as_str().len() as u64, letters: [0; RULE_ID_BYTES] };
+            name.letters.iter_mut().zip(rule.as_str().bytes()).for_each(|(to, letter)| *to = letter);
+            lasting.names.set(slot, name, 0).map_err(named(maps::RULE_NAMES))?;
         }
         self.rules.push(rule.clone());
         self.slots.insert(rule.clone(), slot);
@@ -58,8 +100,13 @@ impl Registry {
 
     pub(crate) fn add_generation(&mut self, generation: u64, digest: Digest) {
         self.digests.insert(generation, digest);
-        if self.digests.len() > MAX_GENERATIONS {
+        if self.digests.len() > MAX_GENERATIONS as usize {
             self.digests.pop_first();
+        }
+        if let Some(lasting) = &mut self.lasting {
+            let (place, digest) = ((generation % u64::from(MAX_GENERATIONS)) as u32, digest.0);
+            // What cannot be left to the next agent is not worth failing a change of policy for.
+            let _ = lasting.digests.set(place, GenerationDigest { generation, digest }, 0);
         }
     }
 

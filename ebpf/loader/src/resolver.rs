@@ -18,7 +18,7 @@ use interdict_ebpf_shared::{
 use ipnet::IpNet;
 
 use crate::{
-    Error,
+    Error, Mode,
     control::Control,
     network::{self, InterfaceInfo},
     options::{Answering, InKernel},
@@ -117,12 +117,16 @@ impl Resolver {
     }
 
     /// Follows what the kernel says of this machine's addresses and of the interfaces on which questions are answered.
-    pub(crate) fn follow(&mut self, lan: &[InterfaceInfo]) -> Result<Vec<(String, Answers)>, Error> {
+    pub(crate) fn follow(
+        &mut self,
+        lan: &[InterfaceInfo],
+        mode: Mode,
+    ) -> Result<Vec<(String, Answers)>, Error> {
         self.follow_addresses()?;
         let mut told = Vec::new();
         let mut wanted = HashMap::new();
         for interface in lan {
-            let answers = self.answers(interface)?;
+            let answers = self.answers(interface, mode)?;
             if answers == Answers::InKernel {
                 wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, answers: 1 });
             }
@@ -144,7 +148,7 @@ impl Resolver {
     }
 
     /// Whether questions on an interface are answered in the kernel.
-    fn answers(&self, interface: &InterfaceInfo) -> Result<Answers, Error> {
+    fn answers(&self, interface: &InterfaceInfo, mode: Mode) -> Result<Answers, Error> {
         Ok(match self.answering.in_kernel {
             InKernel::Never => Answers::HandedUp("the configuration says so"),
             _ if interface.index >= MAX_INTERFACES => Answers::HandedUp("its index is too high"),
@@ -157,10 +161,12 @@ impl Resolver {
                      `ethtool -K NAME rxvlan off` mends that",
                 )
             }
-            InKernel::Auto if !network::can_send_back(interface)? => Answers::HandedUp(
-                "it is one end of a veth pair whose other end has no XDP program, or is out of sight: the kernel \
+            InKernel::Auto if mode == Mode::Native && !network::can_send_back(interface)? => {
+                Answers::HandedUp(
+                    "it is one end of a veth pair whose other end has no XDP program, or is out of sight: the kernel \
                  would throw the answers away",
-            ),
+                )
+            }
             InKernel::Auto => Answers::InKernel,
         })
     }

@@ -14,13 +14,14 @@ use interdict_ebpf_shared::{
     name::Bucket,
     policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
     query::{Answer, Egress, Settings},
+    spelling::{self, MAX_TRANSLATIONS, Translation, Translations},
 };
 use interdict_policy::{
-    Action, Digest, NetworkVerdicts, PlainEgress, Policy, Rule, RuleIndex, Service, Timestamp,
+    Action, Digest, NetworkVerdicts, PacketAnswer, PlainEgress, Policy, Rule, RuleIndex, Service, Timestamp,
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-use crate::{Error, names::Table, registry::verdict_of, system::boot_time_ns};
+use crate::{Error, Options, names::Table, registry::verdict_of, system::boot_time_ns};
 
 /// Each needs the flag, or the kernel refuses it (`BPF_F_NO_PREALLOC`).
 const TRIE_FLAGS: u32 = 1;
@@ -134,7 +135,7 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Translates a policy, whose rules have these slots. Fails if it is too large, before anything is written.
-    pub(crate) fn of(policy: &Policy, slots: &[u32], max_names: u32) -> Result<Self, Error> {
+    pub(crate) fn of(policy: &Policy, slots: &[u32], options: &Options) -> Result<Self, Error> {
         let exemptions = exemptions(policy, slots);
         let exempted = exemptions.iter().map(|(key, _)| key.data().rule).collect();
         let rules = RuleSlots { policy, slots, exempted };
@@ -143,6 +144,7 @@ impl Tables {
         let settings = Settings {
             names: names.layout,
             egress: rules.egress(),
+            translations: translations(&options.nat64),
             networks4: [0; filter::WORDS],
             networks6: [0; filter::WORDS],
             filter: *names.filter,
@@ -170,7 +172,7 @@ impl Tables {
             (
                 "names ([packet] max_names; a name takes up to 128 bytes while it is staged)",
                 tables.names.len,
-                max_names,
+                options.max_names,
             ),
             ("resolvers in [egress_dns]", tables.resolvers.len(), MAX_RESOLVERS),
         ] {
@@ -209,6 +211,9 @@ impl Tables {
         match network.network() {
             IpAddr::V4(address) => {
                 filter::add_v4(&mut self.settings.networks4, address.to_bits(), bits);
+                for first in self.settings.translations.iter().filter_map(Translation::first_word) {
+                    filter::add_v6(&mut self.settings.networks6, first, 32);
+                }
                 self.networks4.push((Key::new(bits, word(address.octets())), entry));
             }
             IpAddr::V6(address) => {
@@ -382,7 +387,10 @@ impl RuleSlots<'_> {
     fn state(&self, rule: &Rule, slot: u32) -> State {
         // An exception stands for everyone; nobody needs another from it.
         let exempted = rule.action != Action::Allow && self.exempted.contains(&slot);
-        State::new(verdict_of(rule.action)).with_exemptions(exempted).with_learning(rule.learn)
+        State::new(verdict_of(rule.action))
+            .with_exemptions(exempted)
+            .with_learning(rule.learn)
+            .with_reject(rule.packet == PacketAnswer::Reject)
     }
 }
 
@@ -392,6 +400,17 @@ fn trie<K: aya::Pod>(
     let mut trie = LpmTrie::create(size(entries.len()), TRIE_FLAGS)?;
     entries.iter().try_for_each(|(key, entry)| trie.insert(key, entry, 0))?;
     Ok(trie)
+}
+
+/// Behind which IPv6 prefixes IPv4 addresses stand. There are no more of the operator's than have room.
+fn translations(nat64: &[Ipv6Net]) -> Translations {
+    let mut all = [Translation::NONE; MAX_TRANSLATIONS];
+    let own = nat64
+        .iter()
+        .map(|prefix| Translation::behind(prefix.network().to_bits(), prefix.prefix_len().into()));
+    let known = [spelling::MAPPED, spelling::WELL_KNOWN, spelling::SIX_TO_FOUR].into_iter().chain(own);
+    all.iter_mut().zip(known).for_each(|(place, translation)| *place = translation);
+    all
 }
 
 /// The size of a map for so many entries: the kernel has no empty ones.

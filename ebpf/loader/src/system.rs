@@ -3,6 +3,7 @@
 use std::{
     ffi::CString,
     io,
+    mem::MaybeUninit,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -11,6 +12,8 @@ use std::{
     ptr::{self, NonNull},
     time::Duration,
 };
+
+use aya::Pod;
 
 /// Memory of a map that the process and the kernel share.
 pub(crate) struct SharedMemory {
@@ -120,6 +123,70 @@ pub(crate) fn detach_pinned_link(pin: &Path) -> io::Result<()> {
     let link = unsafe { OwnedFd::from_raw_fd(fd) };
     bpf(BPF_LINK_DETACH, &mut LinkAttributes { link: link.as_raw_fd() as u32 })?;
     Ok(())
+}
+
+/// The numbers of the programs on a hook of tcx. Unlike to open a program by its number, to ask for it takes no more than
+/// `CAP_NET_ADMIN`.
+pub(crate) fn tcx_programs(interface: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// In `enum bpf_cmd` of the kernel's `bpf.h`.
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    let mut ids = [0_u32; MAX_TCX_PROGRAMS];
+    let mut attributes = QueryAttributes {
+        interface,
+        attach_type,
+        ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        ..Default::default()
+    };
+    bpf(BPF_PROG_QUERY, &mut attributes)?;
+    Ok(ids.into_iter().take(attributes.count as usize).collect())
+}
+
+/// As many as the kernel has on one hook (`BPF_MPROG_MAX`).
+const MAX_TCX_PROGRAMS: usize = 64;
+
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
+#[derive(Default)]
+#[repr(C)]
+struct QueryAttributes {
+    interface: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    zero: u32,
+    attach_flags_of_ids: u64,
+    link_ids: u64,
+    attach_flags_of_links: u64,
+    revision: u64,
+}
+
+/// Takes an entry out of a hash: what stood there at the moment from which it was there no more (Linux 5.14).
+pub(crate) fn take_from_hash<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
+    /// In `enum bpf_cmd` of the kernel's `bpf.h`.
+    const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+    let mut value = MaybeUninit::<V>::zeroed();
+    let mut attributes = ElementAttributes {
+        map: map.as_raw_fd() as u32,
+        zero: 0,
+        key: ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attributes)?;
+    // SAFETY: every pattern of bytes is a value of it, since it is `Pod`, and the kernel has written all of it.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// The part of `union bpf_attr` that commands about one element read.
+#[repr(C)]
+struct ElementAttributes {
+    map: u32,
+    zero: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 /// In `enum bpf_cmd` of the kernel's `bpf.h`.

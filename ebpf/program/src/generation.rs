@@ -7,13 +7,16 @@ use interdict_dns_wire::{Bytes, Question};
 use interdict_ebpf_program::{ip::Version, verdict::Policy};
 use interdict_ebpf_shared::{
     Address, control, filter,
+    flow::Service,
     limits::HEARTBEAT_NS,
     name::{self, Bucket, FILTER_WORDS, NameEntry, Table},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
     query::{Answer, Egress, Settings},
+    spelling,
 };
 
 use crate::{
+    flows,
     maps::{
         ANSWERS, CONTROL, EXEMPTIONS, LEARNED, NAMES, NETWORKS4, NETWORKS6, OPENED, OPENED_TO, OURS,
         RESOLVERS, RULES, SAFE4, SAFE6, SERVICES, SETTINGS,
@@ -90,13 +93,18 @@ impl Generation {
     /// Whether anything may be said about an address: `false` for most, at the cost of one look into memory.
     #[inline(always)]
     pub(crate) fn may_concern(&self, version: Version, address: Address) -> bool {
-        let (filter, (word, bit)) = match version {
-            Version::V4 => (&self.settings.networks4, filter::place_of_v4(address)),
-            Version::V6 => (&self.settings.networks6, filter::place_of_v6(address)),
+        let is_in = |filter: &[u64; filter::WORDS], (word, bit): (usize, u64)| {
+            // SAFETY: a masked place is in the filter.
+            let bits = unsafe { *filter.as_ptr().add(masked::<{ filter::WORDS - 1 }>(word)) };
+            bits & bit != 0
         };
-        // SAFETY: a masked place is in the filter.
-        let bits = unsafe { *filter.as_ptr().add(masked::<{ filter::WORDS - 1 }>(word)) };
-        bits & bit != 0 || self.open | self.open_to_clients | self.learned != 0
+        let may_be = match version {
+            Version::V4 => is_in(&self.settings.networks4, filter::place_of_v4(address)),
+            // All that 6to4 could spell would fill the filter.
+            Version::V6 if spelling::is_six_to_four(address) => true,
+            Version::V6 => is_in(&self.settings.networks6, filter::place_of_v6(address)),
+        };
+        may_be || self.open | self.open_to_clients | self.learned != 0
     }
 
     /// Whether the policy calls an address a resolver of ours.
@@ -210,6 +218,28 @@ impl Policy for Generation {
             Version::V6 => SAFE6.get(&Key::new(128, address.words())).is_some(),
         }
     }
+
+    #[inline(always)]
+    fn was_let_out(&self, service: Service) -> bool {
+        flows::was_let_out(service)
+    }
+
+    #[inline(always)]
+    fn inside(&self, address: Address) -> Address {
+        inside(self.settings, address)
+    }
+}
+
+/// The IPv4 address that another is a spelling of, or none.
+#[inline(never)]
+fn inside(settings: &Settings, address: Address) -> Address {
+    for translation in &settings.translations {
+        let inside = translation.inside(address);
+        if inside != Address::NONE {
+            return inside;
+        }
+    }
+    Address::NONE
 }
 
 /// The settings of a generation, if there is one of this number yet.
@@ -268,6 +298,19 @@ pub(crate) fn agent_lives() -> bool {
     // SAFETY: the helper has no precondition.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
     control_word(control::HEARTBEAT).is_some_and(|beat_ns| now_ns.saturating_sub(beat_ns) < HEARTBEAT_NS)
+}
+
+/// The address under which this machine's own calls are recorded, or none.
+#[inline(always)]
+pub(crate) fn host_address(version: Version) -> Address {
+    let word = |index| control_word(index).unwrap_or(0);
+    match version {
+        Version::V4 => match word(control::HOST4) as u32 {
+            0 => Address::NONE,
+            bits => Address::from_v4(bits.to_be_bytes()),
+        },
+        Version::V6 => Address::from_halves([word(control::HOST6), word(control::HOST6 + 1)]),
+    }
 }
 
 #[inline(always)]

@@ -45,11 +45,12 @@ pub fn read<F: Frame + ?Sized>(frame: &F) -> Result<Outbound, Exit> {
 pub fn judge<F: Frame + ?Sized, P: Policy>(
     frame: &F,
     policy: &P,
+    hook: Hook,
     outbound: &Outbound,
 ) -> Result<Judgement, Exit> {
     let Outbound { ip, client, remote, transport } = *outbound;
     let found = verdict::look_up(policy, ip.version(), Some(client), remote)?;
     let port = transport.destination;
     let client = Some(client);
-    verdict::decide(frame, policy, found, &Packet { hook: Hook::Lan, client, remote, port, transport })
+    verdict::decide(frame, policy, found, &Packet { hook, client, remote, port, transport })
 }

@@ -11,7 +11,8 @@
 //! 3. [`verdict`]: safe, opened, the longest network,
 //! 4. [`transport`]: fragments, IPv6 header chains, ports; after the address verdict, so that none of them hides an address,
 //! 5. [`query`]: the name that a DNS question asks for,
-//! 6. [`lan`] and [`wan`]: which side is judged, and which packets at all.
+//! 6. [`lan`] and [`wan`]: which side is judged, and which packets at all,
+//! 7. [`reject`]: what is said to the sender of a packet that is blocked.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod ip;
 pub mod lan;
 pub mod query;
+pub mod reject;
 pub mod transport;
 pub mod verdict;
 pub mod wan;

@@ -12,11 +12,17 @@
 #[cfg(any(target_arch = "bpf", clippy))]
 mod atomic;
 #[cfg(any(target_arch = "bpf", clippy))]
+mod calls;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod divert;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod flows;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod generation;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod maps;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod notice;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod packet;
 #[cfg(any(target_arch = "bpf", clippy))]
@@ -27,6 +33,8 @@ mod record;
 mod resolver;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod scratch;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod skb;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod unaligned;
 

@@ -4,18 +4,20 @@
 //! fills the other. Their inner maps are declared for one entry; the loader makes each as large as its policy.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
     macros::btf_map,
 };
 use interdict_ebpf_shared::{
     Address,
-    contact::{ContactCounts, ContactKey, Event},
+    contact::{AccountKey, ContactCounts, ContactKey, Event, ProcessEvent, Reported},
     control,
-    count::{Exit, Loss, RuleCounts},
+    count::{Count, Exit, GenerationDigest, Loss, RuleCounts, RuleName},
+    flow::{Flow, FlowKey, Service},
     limits::{
-        MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_INTERFACES, MAX_LEARNED, MAX_OPENED, MAX_OURS,
-        MAX_RATES, MAX_RULES, MAX_SAFE, QUERY_RING_BYTES, RING_BYTES,
+        MAX_ACCOUNTS, MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_FLOWS, MAX_GENERATIONS,
+        MAX_INTERFACES, MAX_LEARNED, MAX_LET_OUT, MAX_OPENED, MAX_OURS, MAX_RATES, MAX_RULES, MAX_SAFE,
+        PROCESS_RING_BYTES, QUERY_RING_BYTES, RING_BYTES,
     },
     name::Bucket,
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State},
@@ -93,6 +95,28 @@ pub(crate) static RULE_COUNTS: PerCpuArray<RuleCounts, { MAX_RULES as usize }> =
 pub(crate) static CONTACTS: HashMap<ContactKey, ContactCounts, { MAX_CONTACTS as usize }> = HashMap::new();
 
 #[btf_map]
+pub(crate) static ACCOUNTS: HashMap<
+    AccountKey,
+    Count,
+    { MAX_ACCOUNTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+#[btf_map]
+pub(crate) static REPORTED: HashMap<
+    ContactKey,
+    Reported,
+    { MAX_CONTACTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+#[btf_map]
+pub(crate) static RULE_NAMES: Array<RuleName, { MAX_RULES as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static DIGESTS: Array<GenerationDigest, { MAX_GENERATIONS as usize }> = Array::new();
+
+#[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
 
 #[btf_map]
@@ -118,6 +142,21 @@ pub(crate) static INTERFACES: Array<Interface, { MAX_INTERFACES as usize }> = Ar
 
 #[btf_map]
 pub(crate) static RATES: LruHashMap<Address, Rate, { MAX_RATES as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static REJECTS: LruHashMap<Address, Rate, { MAX_RATES as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static LET_OUT: LruHashMap<Service, u64, { MAX_LET_OUT as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub(crate) static BARE: Array<u32, { MAX_INTERFACES as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static PROCESSES: RingBuf<ProcessEvent, { PROCESS_RING_BYTES as usize }> = RingBuf::new();
 
 #[btf_map]
 pub(crate) static QUERIES: RingBuf<QueryEvent, { QUERY_RING_BYTES as usize }> = RingBuf::new();

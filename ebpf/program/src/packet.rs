@@ -122,7 +122,7 @@ impl Bytes for InPacket<'_> {
 /// A number that the verifier knows and the compiler does not, which would write out each round of a loop.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn hidden<const NUMBER: u32>() -> u64 {
+pub(crate) fn hidden<const NUMBER: u32>() -> u64 {
     let number: u64;
     // SAFETY: the instruction changes nothing but its register.
     unsafe {
@@ -137,6 +137,6 @@ fn hidden<const NUMBER: u32>() -> u64 {
 }
 
 #[cfg(not(target_arch = "bpf"))]
-fn hidden<const NUMBER: u32>() -> u64 {
+pub(crate) fn hidden<const NUMBER: u32>() -> u64 {
     NUMBER.into()
 }

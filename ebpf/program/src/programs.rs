@@ -5,10 +5,12 @@ use aya_ebpf::{
         tcx_action_base::{TCX_DROP, TCX_NEXT},
         xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
     },
-    macros::{classifier, xdp},
-    programs::{TcContext, XdpContext},
+    macros::{cgroup_sock_addr, classifier, xdp},
+    programs::{SockAddrContext, TcContext, XdpContext},
 };
 use interdict_ebpf_program::{
+    frame::Frame,
+    ip::Version,
     lan::{self, Outbound},
     query::{self, Aim},
     verdict::{self, Judgement, Policy as _},
@@ -18,16 +20,20 @@ use interdict_ebpf_shared::{
     contact::Hook,
     count::Exit,
     policy::{Decision, Verdict},
-    query::{DIVERT_OR_DROP, DIVERT_OR_PASS},
+    query::{DIVERT_OR_DROP, DIVERT_OR_PASS, OWN_MARK},
 };
 
 use crate::{
+    calls,
     divert::{self, Diversion, OPENS, STREAM},
+    flows,
     generation::{Generation, agent_lives, is_ours, judges_queries},
+    notice,
     packet::Packet,
     record,
     resolver::{self, Segment, Step},
     scratch::Place,
+    skb::{INGRESS_IFINDEX, MARK, Skb, field},
 };
 
 /// On an interface towards our clients.
@@ -60,12 +66,18 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
         Aim::Stream => resolver::judge_segment(&ctx, &generation, outbound, place),
         _ => Segment::Broken,
     };
-    let exit = match generation.may_concern(outbound.ip.version(), outbound.remote) {
-        true => match judge_address(&ctx, &generation, outbound) {
-            Ok(exit) => exit,
-            Err(exit) => return leave(exit, XDP_DROP),
-        },
-        false => Exit::NoMatch,
+    let fate = match generation.may_concern(outbound.ip.version(), outbound.remote) {
+        true => recorded(judge_address(&ctx, &generation, outbound, place), place),
+        false => Fate::Pass(Exit::NoMatch),
+    };
+    let exit = match fate {
+        Fate::Pass(exit) => exit,
+        Fate::LetThrough(exit) => {
+            flows::went_out(place.event());
+            exit
+        }
+        Fate::Drop(exit) => return leave(exit, XDP_DROP),
+        Fate::Reject => return reject(&ctx, outbound, place),
     };
     match aim {
         Aim::Other => match (outbound.transport.unread, exit) {
@@ -74,7 +86,13 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
             }
             _ => pass(exit),
         },
-        _ => resolve(&ctx, &generation, outbound, &Resolving { aim, step, segment, exit }),
+        _ => match resolve(&ctx, &generation, outbound, place, &Resolving { aim, step, segment, exit }) {
+            TELL => match notice::send_back(&ctx, outbound, place) {
+                Exit::Rejected => XDP_TX,
+                _ => XDP_DROP,
+            },
+            action => action,
+        },
     }
 }
 
@@ -96,21 +114,52 @@ fn hidden(generation: &Generation, outbound: &Outbound, exit: Exit) -> u32 {
     }
 }
 
-/// Judges the address that a packet is sent to, and records it if a rule matches: the exit by which it passes, or by
-/// which it is dropped.
+/// What becomes of a packet by its address.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It passes by this exit, unless something else stops it.
+    Pass(Exit),
+    /// The same, and a rule let it through, whose record is in the scratch memory.
+    LetThrough(Exit),
+    /// It is dropped.
+    Drop(Exit),
+    /// It is dropped, and its sender told.
+    Reject,
+}
+
+/// The same, recorded if a rule decided it: the record is in the scratch memory.
+#[inline(always)]
+fn recorded(fate: Fate, place: Place) -> Fate {
+    if !matches!(fate, Fate::Pass(_)) {
+        record::record(place.event());
+    }
+    fate
+}
+
+/// Judges the address that a packet is sent to. If a rule matches, the record is in the scratch memory.
 ///
 /// Not inlined, as all that is below: each has a part of the stack while it runs, and the others have it after.
 #[inline(never)]
-fn judge_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound) -> Result<Exit, Exit> {
-    match lan::judge(&Packet::new(ctx), generation, outbound) {
-        Ok(mut judgement) => {
-            record::record(&mut judgement.event);
+fn judge_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
+    match lan::judge(&Packet::new(ctx), generation, Hook::Lan, outbound) {
+        Ok(judgement) => {
+            place.keep_event(judgement.event);
             match judgement.verdict {
-                Verdict::Block => Err(judgement.exit),
-                Verdict::Log | Verdict::Allow | Verdict::Exempt => Ok(judgement.exit),
+                Verdict::Block if judgement.state.rejects() => Fate::Reject,
+                Verdict::Block => Fate::Drop(judgement.exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
             }
         }
-        Err(exit) => Ok(exit),
+        Err(exit) => Fate::Pass(exit),
+    }
+}
+
+/// Drops a packet, and tells its sender if that can be done.
+#[inline(always)]
+fn reject(ctx: &XdpContext, outbound: &Outbound, place: Place) -> u32 {
+    match notice::send_back(ctx, outbound, place) {
+        Exit::Rejected => leave(Exit::Rejected, XDP_TX),
+        exit => leave(exit, XDP_DROP),
     }
 }
 
@@ -124,9 +173,18 @@ struct Resolving {
     exit: Exit,
 }
 
-/// What becomes of a packet for a resolver.
+/// What XDP does with a packet that is dropped and whose sender is told: no action of XDP's.
+const TELL: u32 = u32::MAX;
+
+/// What becomes of a packet for a resolver: an action of XDP's, or [`TELL`].
 #[inline(never)]
-fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resolving: &Resolving) -> u32 {
+fn resolve(
+    ctx: &XdpContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    place: Place,
+    resolving: &Resolving,
+) -> u32 {
     let Resolving { aim, step, segment, exit } = *resolving;
     let egress = generation.egress();
     let is_resolver = |address| egress.resolvers != 0 && generation.is_resolver(address);
@@ -142,10 +200,10 @@ fn resolve(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, resol
         return leave(Exit::QueryFragment, XDP_DROP);
     }
     match (aim, step) {
-        (Aim::Encrypted, _) => egress_verdict(ctx, generation, outbound, egress.encrypted, exit),
+        (Aim::Encrypted, _) => egress_verdict(ctx, generation, outbound, place, egress.encrypted, exit),
         (_, Step::Opcode) => pass(Exit::QueryOpcode),
         (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, outbound, Step::Agent),
-        (_, Step::Unlisted) => egress_verdict(ctx, generation, outbound, egress.plain, exit),
+        (_, Step::Unlisted) => egress_verdict(ctx, generation, outbound, place, egress.plain, exit),
         (Aim::Plain, Step::Agent | Step::AgentOrDrop) => divert_query(ctx, outbound, step),
         (Aim::Stream, _) => divert_segment(ctx, outbound, segment),
         _ => pass(exit),
@@ -202,13 +260,14 @@ fn egress_verdict(
     ctx: &XdpContext,
     generation: &Generation,
     outbound: &Outbound,
+    place: Place,
     decision: Decision,
     exit: Exit,
 ) -> u32 {
     let Some(verdict) = decision.state.verdict() else {
         return pass(exit);
     };
-    let mut event = verdict::event(
+    place.keep_event(verdict::event(
         &Packet::new(ctx),
         generation,
         &verdict::Packet {
@@ -220,9 +279,10 @@ fn egress_verdict(
         },
         decision.rule,
         verdict,
-    );
-    record::record(&mut event);
+    ));
+    record::record(place.event());
     match verdict {
+        Verdict::Block if decision.state.rejects() => leave(Exit::EgressBlocked, TELL),
         Verdict::Block => leave(Exit::EgressBlocked, XDP_DROP),
         _ => pass(Exit::EgressLogged),
     }
@@ -231,14 +291,203 @@ fn egress_verdict(
 /// On an interface towards the outside.
 #[xdp(frags)]
 fn interdict_wan(ctx: XdpContext) -> u32 {
-    let packet = Packet::new(&ctx);
-    let Some(generation) = Generation::live() else {
+    let (Some(generation), Some(place)) = (Generation::live(), Place::here()) else {
         return pass(Exit::NoPolicy);
     };
-    match wan::judge(&packet, &generation) {
-        Ok(judgement) => act(judgement),
+    match read(&ctx, place) {
+        Ok(inbound) => match recorded(judge_inbound(&ctx, &generation, inbound, place), place) {
+            Fate::Drop(exit) => leave(exit, XDP_DROP),
+            Fate::Pass(exit) | Fate::LetThrough(exit) => pass(exit),
+            // Who is outside is told nothing.
+            Fate::Reject => leave(Exit::Blocked, XDP_DROP),
+        },
         Err(exit) => pass(exit),
     }
+}
+
+/// Judges a packet from the outside. If a rule matches, the record is in the scratch memory.
+#[inline(never)]
+fn judge_inbound(ctx: &XdpContext, generation: &Generation, inbound: &Outbound, place: Place) -> Fate {
+    inbound_fate(&Packet::new(ctx), generation, Hook::Wan, inbound, place)
+}
+
+/// As [`judge_inbound`].
+#[inline(never)]
+fn judge_inbound_skb(ctx: &TcContext, generation: &Generation, inbound: &Outbound, place: Place) -> Fate {
+    inbound_fate(&Skb::new(ctx), generation, Hook::HostIn, inbound, place)
+}
+
+#[inline(always)]
+fn inbound_fate<F: Frame>(
+    frame: &F,
+    generation: &Generation,
+    hook: Hook,
+    inbound: &Outbound,
+    place: Place,
+) -> Fate {
+    if !generation.may_concern(inbound.ip.version(), inbound.client) {
+        return Fate::Pass(Exit::NoMatch);
+    }
+    match wan::judge(frame, generation, hook, inbound) {
+        Ok(judgement) => {
+            place.keep_event(judgement.event);
+            match judgement.verdict {
+                Verdict::Block => Fate::Drop(judgement.exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
+            }
+        }
+        Err(exit) => Fate::Pass(exit),
+    }
+}
+
+/// What leaves on an interface towards the outside: where something banned is let out to, answers may come from.
+#[classifier]
+fn interdict_wan_out(ctx: TcContext) -> i32 {
+    let (Some(generation), Some(place)) = (Generation::live(), Place::here()) else {
+        return TCX_NEXT;
+    };
+    if let Ok(outbound) = read_skb(&ctx, place) {
+        note_let_out(&generation, outbound);
+    }
+    TCX_NEXT
+}
+
+/// Notes a packet to where something banned is.
+#[inline(never)]
+fn note_let_out(generation: &Generation, outbound: &Outbound) {
+    let version = outbound.ip.version();
+    if generation.may_concern(version, outbound.remote)
+        && verdict::look_up(generation, version, None, outbound.remote).is_ok()
+    {
+        flows::let_out(outbound);
+    }
+}
+
+/// What leaves towards our clients: whether what they were let out to answers.
+#[classifier]
+fn interdict_lan_out(ctx: TcContext) -> i32 {
+    if let (Some(generation), Some(place)) = (Generation::live(), Place::here())
+        && let Ok(inbound) = read_skb(&ctx, place)
+        && generation.may_concern(inbound.ip.version(), inbound.client)
+    {
+        came_back(&ctx, inbound);
+    }
+    TCX_NEXT
+}
+
+#[inline(never)]
+fn came_back(ctx: &TcContext, inbound: &Outbound) {
+    flows::came_back(&Skb::new(ctx), inbound);
+}
+
+/// What this machine itself sends.
+#[classifier]
+fn interdict_host_out(ctx: TcContext) -> i32 {
+    let (Some(generation), Some(place)) = (Generation::live(), Place::here()) else {
+        return next(Exit::NoPolicy);
+    };
+    let came_from = field::<INGRESS_IFINDEX>(&ctx);
+    if field::<MARK>(&ctx) == OWN_MARK as usize {
+        return next(Exit::HostOwn);
+    }
+    match read_skb(&ctx, place) {
+        Ok(outbound) if !generation.may_concern(outbound.ip.version(), outbound.remote) => {
+            next(Exit::NoMatch)
+        }
+        Ok(outbound) if came_from != 0 => {
+            note_let_out(&generation, outbound);
+            next(Exit::HostForwarded)
+        }
+        Ok(outbound) => match recorded(judge_own(&ctx, &generation, outbound, place), place) {
+            Fate::Pass(exit) => next(exit),
+            Fate::LetThrough(exit) => {
+                flows::went_out(place.event());
+                flows::let_out(outbound);
+                next(exit)
+            }
+            // A process is told by its call.
+            Fate::Drop(exit) => drop_skb(exit),
+            Fate::Reject => drop_skb(Exit::Blocked),
+        },
+        Err(exit) => next(exit),
+    }
+}
+
+/// Judges a packet of this machine's, likewise.
+#[inline(never)]
+fn judge_own(ctx: &TcContext, generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
+    match lan::judge(&Skb::new(ctx), generation, Hook::HostOut, outbound) {
+        Ok(judgement) => {
+            place.keep_event(judgement.event);
+            match judgement.verdict {
+                Verdict::Block => Fate::Drop(judgement.exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
+            }
+        }
+        Err(exit) => Fate::Pass(exit),
+    }
+}
+
+/// What this machine itself receives.
+#[classifier]
+fn interdict_host_in(ctx: TcContext) -> i32 {
+    let (Some(generation), Some(place)) = (Generation::live(), Place::here()) else {
+        return next(Exit::NoPolicy);
+    };
+    match read_skb(&ctx, place) {
+        Ok(inbound) => match recorded(judge_inbound_skb(&ctx, &generation, inbound, place), place) {
+            Fate::Pass(Exit::NoMatch) => next(Exit::NoMatch),
+            Fate::Pass(exit) | Fate::LetThrough(exit) => {
+                came_back(&ctx, inbound);
+                next(exit)
+            }
+            Fate::Drop(exit) => drop_skb(exit),
+            Fate::Reject => drop_skb(Exit::Blocked),
+        },
+        Err(exit) => next(exit),
+    }
+}
+
+#[inline(always)]
+fn next(exit: Exit) -> i32 {
+    record::count_exit(exit);
+    TCX_NEXT
+}
+
+#[inline(always)]
+fn drop_skb(exit: Exit) -> i32 {
+    record::count_exit(exit);
+    TCX_DROP
+}
+
+/// As [`read`].
+#[inline(never)]
+fn read_skb<'p>(ctx: &TcContext, place: Place) -> Result<&'p Outbound, Exit> {
+    lan::read(&Skb::new(ctx)).map(|outbound| place.keep(outbound))
+}
+
+/// A local process connects.
+#[cgroup_sock_addr(connect4)]
+fn interdict_connect4(ctx: SockAddrContext) -> i32 {
+    calls::judge(ctx.sock_addr, Version::V4, Hook::Connect)
+}
+
+/// As [`interdict_connect4`], over IPv6.
+#[cgroup_sock_addr(connect6)]
+fn interdict_connect6(ctx: SockAddrContext) -> i32 {
+    calls::judge(ctx.sock_addr, Version::V6, Hook::Connect)
+}
+
+/// A local process sends without connecting.
+#[cgroup_sock_addr(sendmsg4)]
+fn interdict_sendmsg4(ctx: SockAddrContext) -> i32 {
+    calls::judge(ctx.sock_addr, Version::V4, Hook::Send)
+}
+
+/// As [`interdict_sendmsg4`], over IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+fn interdict_sendmsg6(ctx: SockAddrContext) -> i32 {
+    calls::judge(ctx.sock_addr, Version::V6, Hook::Send)
 }
 
 /// Behind the XDP program on an interface towards our clients: takes the packets that it noted to the agent.
@@ -291,8 +540,8 @@ fn read<'p>(ctx: &XdpContext, place: Place) -> Result<&'p Outbound, Exit> {
 
 #[inline(never)]
 fn try_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound) -> [u32; 3] {
-    match lan::judge(&Packet::new(ctx), generation, outbound) {
-        Ok(Judgement { exit, verdict, event }) => [exit as u32, verdict.code(), event.contact.rule],
+    match lan::judge(&Packet::new(ctx), generation, Hook::Lan, outbound) {
+        Ok(Judgement { exit, verdict, event, .. }) => [exit as u32, verdict.code(), event.contact.rule],
         Err(exit) => [exit as u32, 0, 0],
     }
 }
@@ -306,14 +555,4 @@ fn pass(exit: Exit) -> u32 {
 fn leave(exit: Exit, action: u32) -> u32 {
     record::count_exit(exit);
     action
-}
-
-#[inline(always)]
-fn act(mut judgement: Judgement) -> u32 {
-    let action = match judgement.verdict {
-        Verdict::Block => XDP_DROP,
-        Verdict::Log | Verdict::Allow | Verdict::Exempt => XDP_PASS,
-    };
-    record::record(&mut judgement.event);
-    leave(judgement.exit, action)
 }

@@ -4,14 +4,14 @@ use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray, helpers::bpf_ktime_
 use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
 use interdict_ebpf_shared::{
     Address,
-    contact::{ContactCounts, Event, Remote},
+    contact::{ContactCounts, Event, ProcessEvent, Remote},
     count::{Exit, Loss},
     limits::{EVENTS_A_WINDOW, WINDOW_NS},
 };
 
 use crate::{
     atomic::Word,
-    maps::{CONTACTS, EVENTS, EXITS, LOSSES, QUERIES, RULE_COUNTS},
+    maps::{CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS},
     scratch::Message,
     unaligned::{load8, store8},
 };
@@ -22,6 +22,26 @@ pub(crate) fn count_exit(exit: Exit) {
     increment(&EXITS, exit as u32);
 }
 
+/// Counts it from where another program may interrupt this one.
+#[inline(always)]
+pub(crate) fn count_exit_atomically(exit: Exit) {
+    increment_atomically(&EXITS, exit as u32);
+}
+
+/// Counts a record that was not kept as usual.
+#[inline(always)]
+pub(crate) fn lose(loss: Loss) {
+    lose_in::<ALONE>(loss);
+}
+
+#[inline(always)]
+fn lose_in<const MAY_BE: bool>(loss: Loss) {
+    match MAY_BE {
+        true => increment_atomically(&LOSSES, loss as u32),
+        false => increment(&LOSSES, loss as u32),
+    }
+}
+
 /// Records a packet that a rule matched: in the rule's counters, and as an event or as one of its contact's count.
 ///
 /// Not inlined: the stack of 512 bytes is then shared out between deciding and recording, and both programs use one
@@ -30,44 +50,65 @@ pub(crate) fn count_exit(exit: Exit) {
 pub(crate) fn record(event: &mut Event) {
     // SAFETY: the helper has no precondition.
     event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
-    record_by(event, send);
+    record_by::<ALONE>(event, send);
+}
+
+/// Records a call that a rule matched, likewise.
+#[inline(never)]
+pub(crate) fn record_call(call: &mut ProcessEvent) {
+    // SAFETY: the helper has no precondition.
+    call.event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    record_by::<INTERRUPTED>(&call.event, |_| send_call(call));
 }
 
 /// Records a question that was answered, whose message is in the scratch memory, likewise. The event has its time.
 #[inline(always)]
 pub(crate) fn record_query(event: &Event, question: &Question, message: Message) {
-    record_by(event, |event| send_query(event, question, message));
+    record_by::<ALONE>(event, |event| send_query(event, question, message));
 }
 
+/// Nothing else writes this CPU's counters while the program runs.
+const ALONE: bool = false;
+/// The program runs for a process: another program may interrupt it, on the same CPU.
+const INTERRUPTED: bool = true;
+
 #[inline(always)]
-fn record_by(event: &Event, send: impl Fn(&Event) -> bool) {
-    count_rule(event);
+fn record_by<const MAY_BE: bool>(event: &Event, send: impl Fn(&Event) -> bool) {
+    count_rule::<MAY_BE>(event);
     let Some(counts) = contact_counts(event) else {
-        increment(&LOSSES, Loss::ContactsFull as u32);
+        lose_in::<MAY_BE>(Loss::ContactsFull);
         if !send(event) {
-            increment(&LOSSES, Loss::Unrecorded as u32);
+            lose_in::<MAY_BE>(Loss::Unrecorded);
         }
         return;
     };
     if !counts.sampled(event) {
         return counts.add_unsampled(event);
     }
-    if !send(event) {
-        increment(&LOSSES, Loss::RingFull as u32);
+    if send(event) {
+        counts.add_event(event);
+    } else {
+        lose_in::<MAY_BE>(Loss::RingFull);
         counts.add_unsampled(event);
     }
 }
 
 #[inline(always)]
-fn count_rule(event: &Event) {
+fn count_rule<const MAY_BE: bool>(event: &Event) {
     let Some(counts) = RULE_COUNTS.get_ptr_mut(event.contact.rule) else {
         return;
     };
     let index = usize::from(event.contact.verdict) - 1;
-    // SAFETY: the pointer is to this CPU's counts of the rule, which nothing else writes while a packet is handled.
+    // SAFETY: the pointer is to this CPU's counts of the rule, which nothing else writes while a packet is handled, but
+    // what interrupts a program that runs for a process. That adds in one instruction.
     if let Some(count) = unsafe { (*counts).verdicts.get_mut(index) } {
-        count.packets += 1;
-        count.bytes += u64::from(event.length);
+        if MAY_BE {
+            // SAFETY: as above.
+            unsafe { Word::new(&raw mut count.packets) }.add(1);
+        } else {
+            count.packets += 1;
+            count.bytes += u64::from(event.length);
+        }
     }
 }
 
@@ -86,6 +127,8 @@ fn contact_counts(event: &Event) -> Option<SharedCounts> {
 
 /// A contact before its first packet, which finds its window long over and opens one.
 static EMPTY: ContactCounts = ContactCounts {
+    event_packets: 0,
+    event_bytes: 0,
     unsampled_packets: 0,
     unsampled_bytes: 0,
     unsampled_first_ns: 0,
@@ -98,6 +141,8 @@ static EMPTY: ContactCounts = ContactCounts {
 
 /// Counts to which all CPUs add.
 struct SharedCounts {
+    event_packets: Word,
+    event_bytes: Word,
     unsampled_packets: Word,
     unsampled_bytes: Word,
     unsampled_first_ns: Word,
@@ -115,6 +160,8 @@ impl SharedCounts {
         // memory of that table; the loader removes only what has been idle for a minute.
         unsafe {
             Self {
+                event_packets: Word::new(&raw mut (*counts).event_packets),
+                event_bytes: Word::new(&raw mut (*counts).event_bytes),
                 unsampled_packets: Word::new(&raw mut (*counts).unsampled_packets),
                 unsampled_bytes: Word::new(&raw mut (*counts).unsampled_bytes),
                 unsampled_first_ns: Word::new(&raw mut (*counts).unsampled_first_ns),
@@ -145,6 +192,13 @@ impl SharedCounts {
         self.window_packets.fetch_add(1) < EVENTS_A_WINDOW
     }
 
+    /// Adds a packet that has an event of its own.
+    #[inline(always)]
+    fn add_event(&self, event: &Event) {
+        self.event_bytes.add(u64::from(event.length));
+        self.event_packets.add(1);
+    }
+
     /// Adds a packet without an event to those that the loader's next sweep reports.
     #[inline(always)]
     fn add_unsampled(&self, event: &Event) {
@@ -164,6 +218,17 @@ fn send(event: &Event) -> bool {
         return false;
     };
     entry.write(*event);
+    entry.submit(0);
+    true
+}
+
+/// Sends the event of a call.
+#[inline(always)]
+fn send_call(call: &ProcessEvent) -> bool {
+    let Some(mut entry) = PROCESSES.reserve(0) else {
+        return false;
+    };
+    entry.write(*call);
     entry.submit(0);
     true
 }
@@ -196,5 +261,13 @@ fn increment<const N: usize>(counters: &PerCpuArray<u64, N>, index: u32) {
     if let Some(counter) = counters.get_ptr_mut(index) {
         // SAFETY: the pointer is to this CPU's counter, which nothing else writes while a packet is handled.
         unsafe { *counter += 1 }
+    }
+}
+
+#[inline(always)]
+fn increment_atomically<const N: usize>(counters: &PerCpuArray<u64, N>, index: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: the pointer is to this CPU's counter.
+        unsafe { Word::new(counter) }.add(1);
     }
 }

@@ -13,6 +13,7 @@ use interdict_ebpf_program::{
     ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Version},
     lan::Outbound,
     query::{self, Asked, Names, Wish},
+    reject::is_one_machine,
     transport::{TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, TCP_URG},
     verdict::Policy as _,
 };
@@ -38,7 +39,7 @@ use crate::{
 const UDP_HEADER_BYTES: usize = 8;
 /// As much of a message as is read: the question, and an OPT record without its options.
 const READ_BYTES: usize = LONGEST_QUESTION_END + OPT_BYTES;
-const HOP_LIMIT: u8 = 64;
+pub(crate) const HOP_LIMIT: u8 = 64;
 
 /// How far in front of the message the parts of the headers stand.
 mod before {
@@ -332,11 +333,11 @@ fn load(ctx: &XdpContext, place: Place) -> Option<Loaded> {
 #[inline(always)]
 fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_ns: u64) -> Result<(), Exit> {
     let to: [u8; 6] = frame_start(loaded);
-    if to != interface.mac || !can_be_answered(loaded, outbound) {
+    if to != interface.mac || !can_be_answered(outbound) {
         return Err(Exit::QuerySource);
     }
     if let Some(rate) = RATES.get_ptr_mut(outbound.client) {
-        return within_rate(rate, now_ns);
+        return if within_rate(rate, now_ns, client_qps()) { Ok(()) } else { Err(Exit::QueryTooFast) };
     }
     if CLIENTS.get(&Key::new(128, outbound.client.words())).is_none() {
         return Err(Exit::QueryStranger);
@@ -357,28 +358,17 @@ fn frame_start(loaded: &Loaded) -> [u8; 6] {
     unsafe { unaligned::load(loaded.place.start(loaded.header_bytes) as usize) }
 }
 
-/// Whether both addresses are of one machine each, so that an answer can be sent from the one to the other: nothing
-/// multicast, unspecified, loopback or reserved, and a port to send it to.
+/// Whether both addresses are of one machine each, so that an answer can be sent from the one to the other, and there is a
+/// port to send it to.
 #[inline(always)]
-fn can_be_answered(loaded: &Loaded, outbound: &Outbound) -> bool {
-    let head = loaded.place.head();
-    let is_one = match outbound.ip.version() {
-        Version::V4 => {
-            let is_one = |[first, _]: [u8; 2]| first != 0 && first != 127 && first < 224;
-            is_one(head.get(before::V4_SOURCE)) && is_one(head.get(before::V4_DESTINATION))
-        }
-        // ::/16 holds the unspecified address, loopback, and IPv4 addresses in other clothes.
-        Version::V6 => {
-            let is_one = |[first, second]: [u8; 2]| first != 0xff && (first, second) != (0, 0);
-            is_one(head.get(before::V6_SOURCE)) && is_one(head.get(before::V6_DESTINATION))
-        }
-    };
-    is_one && outbound.transport.source != [0, 0]
+fn can_be_answered(outbound: &Outbound) -> bool {
+    let is_one = |address| is_one_machine(outbound.ip.version(), address);
+    is_one(outbound.client) && is_one(outbound.remote) && outbound.transport.source != [0, 0]
 }
 
-/// Counts a question into the client's current second.
+/// Counts into the client's current second, and says whether it is still within the limit.
 #[inline(always)]
-fn within_rate(rate: *mut Rate, now_ns: u64) -> Result<(), Exit> {
+pub(crate) fn within_rate(rate: *mut Rate, now_ns: u64, limit: u64) -> bool {
     const SECOND_NS: u64 = 1_000_000_000;
     // SAFETY: the pointer is to a value of the table of clients. An entry that is evicted meanwhile stays memory of that
     // table; the count of another client may then be one too high.
@@ -388,7 +378,7 @@ fn within_rate(rate: *mut Rate, now_ns: u64) -> Result<(), Exit> {
     if now_ns.saturating_sub(began_ns) >= SECOND_NS && window_ns.replace(began_ns, now_ns) {
         count.store(0);
     }
-    if count.fetch_add(1) < client_qps() { Ok(()) } else { Err(Exit::QueryTooFast) }
+    count.fetch_add(1) < limit
 }
 
 /// The record of the question.
@@ -546,7 +536,7 @@ fn store(ctx: &XdpContext, loaded: &Loaded, answer: &Answer) -> bool {
 
 /// The ones' complement sum of words.
 #[inline(always)]
-const fn add(sum: u64, word: u64) -> u64 {
+pub(crate) const fn add(sum: u64, word: u64) -> u64 {
     let sum = sum.wrapping_add(word);
     sum + (sum < word) as u64
 }
@@ -589,7 +579,7 @@ fn turn_ipv6(loaded: &Loaded, udp_bytes: usize) {
 
 /// The ones' complement sum of 16 bits, complemented (RFC 1071), in the machine's order.
 #[inline(always)]
-const fn fold(sum: u64) -> u16 {
+pub(crate) const fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 16) + (sum & 0xffff);
@@ -600,7 +590,7 @@ const fn fold(sum: u64) -> u16 {
 
 /// Gives the frame another length. It grows in front, where every driver leaves room; behind it there may be none.
 #[inline(always)]
-fn resize(ctx: &XdpContext, from: usize, to: usize) -> bool {
+pub(crate) fn resize(ctx: &XdpContext, from: usize, to: usize) -> bool {
     let more = to as i32 - from as i32;
     // SAFETY: the context is the one the kernel started the program with, and no pointer into the packet is used again.
     let result = unsafe {

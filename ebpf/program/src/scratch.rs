@@ -6,7 +6,7 @@ use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 use aya_ebpf::helpers::bpf_loop;
 use interdict_dns_wire::{Bytes, Memory, Round};
 use interdict_ebpf_program::{lan::Outbound, query::Asked};
-use interdict_ebpf_shared::name::SEARCH_BYTES;
+use interdict_ebpf_shared::{contact::Event, name::SEARCH_BYTES};
 
 use crate::{maps::SCRATCH, unaligned};
 
@@ -53,6 +53,7 @@ pub(crate) struct Scratch {
     message: [u8; MESSAGE_MASK + 1 + BEHIND_BYTES],
     search: [u8; SEARCH_MASK + 1 + 8],
     outbound: MaybeUninit<Outbound>,
+    event: MaybeUninit<Event>,
     lengths: Lengths,
     /// An [`Asked`]. As what it is the kernel would not take it: it knows no Rust enum in a map's value.
     asked: [u64; ASKED_WORDS],
@@ -86,6 +87,20 @@ impl Place {
         }
     }
 
+    /// Puts the record of a packet here.
+    #[inline(always)]
+    pub(crate) fn keep_event(self, event: Event) {
+        // SAFETY: as in `keep`.
+        unsafe { (&raw mut (*self.0).event).cast::<Event>().write(event) }
+    }
+
+    /// The record that was put here.
+    #[inline(always)]
+    pub(crate) fn event<'p>(self) -> &'p mut Event {
+        // SAFETY: as in `keep`; each bit pattern is a value. Only one reference is in use at a time.
+        unsafe { &mut *(&raw mut (*self.0).event).cast() }
+    }
+
     /// Puts the lengths of a datagram here.
     #[inline(always)]
     pub(crate) fn keep_lengths(self, lengths: Lengths) {
@@ -114,6 +129,12 @@ impl Place {
     #[inline(always)]
     pub(crate) fn start(self, header_bytes: usize) -> *mut c_void {
         self.base().wrapping_add(masked::<HEAD_MASK>(HEAD_BYTES - header_bytes)).cast()
+    }
+
+    /// A place in the message.
+    #[inline(always)]
+    pub(crate) fn at(self, at: usize) -> *mut c_void {
+        self.message().at(at) as *mut c_void
     }
 
     #[inline(always)]

@@ -21,6 +21,8 @@ pub const UDP: u8 = 17;
 pub const TCP_FLAGS_OFFSET: usize = 12;
 /// The flag of a segment that opens a connection, or answers one that does.
 pub const TCP_SYN: u8 = 0x02;
+/// The flag of a segment that ends a connection at once.
+pub const TCP_RST: u8 = 0x04;
 /// The flag of a segment that acknowledges another.
 pub const TCP_ACK: u8 = 0x10;
 

@@ -7,7 +7,8 @@ use interdict_ebpf_shared::{
     Address,
     contact::{ContactKey, Event, FLAG_FRAGMENT, FLAG_PORTS_UNKNOWN, Hook, Remote},
     count::Exit,
-    policy::{Decision, NetworkEntry, ServiceKey, Verdict},
+    flow::Service,
+    policy::{Decision, NetworkEntry, ServiceKey, State, Verdict},
 };
 
 use crate::{frame::Frame, ip::Version, transport::Transport};
@@ -33,6 +34,10 @@ pub trait Policy {
     fn is_exempt(&self, rule: u32, client: Address) -> bool;
     /// Whether the address is never dropped.
     fn is_safe(&self, version: Version, address: Address) -> bool;
+    /// Whether anything was let out to a service lately.
+    fn was_let_out(&self, service: Service) -> bool;
+    /// The IPv4 address that an IPv6 address is another spelling of; [`Address::NONE`] where it is none.
+    fn inside(&self, address: Address) -> Address;
 }
 
 /// What is done with a packet that a rule matched, and what is recorded of it.
@@ -42,6 +47,8 @@ pub struct Judgement {
     pub exit: Exit,
     /// What is done with it.
     pub verdict: Verdict,
+    /// What the rule does.
+    pub state: State,
     /// The record, with the time still to be filled in.
     pub event: Event,
 }
@@ -51,8 +58,10 @@ pub struct Judgement {
 pub struct Found {
     /// The rule that opened it, to everyone or to this client, which goes first.
     pub opened: Decision,
-    /// The longest network that holds it.
+    /// The longest network that holds it, as it is written.
     pub network: NetworkEntry,
+    /// The longest network that holds the IPv4 address that it is another spelling of, which goes behind that.
+    pub inside: NetworkEntry,
     /// The rule that learned it, which goes last.
     pub learned: Decision,
 }
@@ -84,21 +93,42 @@ pub fn look_up<P: Policy>(
     client: Option<Address>,
     address: Address,
 ) -> Result<Found, Exit> {
-    let mut opened = policy.opened(address);
-    if let Some(client) = client
-        && opened.is_none()
-    {
-        opened = policy.opened_to(client, address);
+    let inside = match version {
+        Version::V4 => Address::NONE,
+        Version::V6 => policy.inside(address),
+    };
+    let is_respelled = inside != Address::NONE;
+    let mut opened = opened(policy, client, address);
+    let mut learned = policy.learned(address);
+    let mut inside_network = NetworkEntry::NONE;
+    if is_respelled {
+        if opened.is_none() {
+            opened = self::opened(policy, client, inside);
+        }
+        if learned.is_none() {
+            learned = policy.learned(inside);
+        }
+        inside_network = policy.network(Version::V4, inside);
     }
     let network = policy.network(version, address);
-    let found = Found { opened, network, learned: policy.learned(address) };
-    if found.opened.is_none() && found.network.is_none() && found.learned.is_none() {
+    let found = Found { opened, network, inside: inside_network, learned };
+    if opened.is_none() && network.is_none() && inside_network.is_none() && learned.is_none() {
         return Err(Exit::NoMatch);
     }
-    if policy.is_safe(version, address) {
+    if policy.is_safe(version, address) || is_respelled && policy.is_safe(Version::V4, inside) {
         return Err(Exit::Safe);
     }
     Ok(found)
+}
+
+/// The rule that opened an address, to everyone or to this client.
+#[inline(always)]
+fn opened<P: Policy>(policy: &P, client: Option<Address>, address: Address) -> Decision {
+    let opened = policy.opened(address);
+    match client {
+        Some(client) if opened.is_none() => policy.opened_to(client, address),
+        _ => opened,
+    }
 }
 
 /// Decides, now that the transport header is known as well.
@@ -130,7 +160,7 @@ pub fn decide<F: Frame + ?Sized, P: Policy>(
         Verdict::Allow => Exit::Allowed,
     };
     let event = event(frame, policy, packet, decision.rule, verdict);
-    Ok(Judgement { exit, verdict, event })
+    Ok(Judgement { exit, verdict, state: decision.state, event })
 }
 
 /// The record of a packet that a rule matched, with the time still to be filled in.
@@ -161,23 +191,34 @@ pub fn event<F: Frame + ?Sized, P: Policy>(
     Event { contact, remote, time_ns: 0, length: frame.length(), flags, zero: [0; 3] }
 }
 
-/// The decision of a network: of the rule for this port if there is one, else of the network's own rule; then of the rule
-/// that learned the address; else none.
+/// The decision of a network: of the rule for this port if there is one, else of the network's own rule; of the address as
+/// it is written, then of the one that it is another spelling of; then of the rule that learned the address; else none.
 #[inline(always)]
 fn by_port<P: Policy>(policy: &P, found: &Found, packet: &Packet) -> Result<Decision, Exit> {
-    let entry = &found.network;
-    let otherwise = if entry.otherwise.is_none() { found.learned } else { entry.otherwise };
-    if entry.port_set == 0 {
-        return Ok(otherwise);
+    let mut decision = of_entry(policy, &found.network, packet);
+    if decision.is_none() {
+        decision = of_entry(policy, &found.inside, packet);
     }
-    if let Some(exit) = packet.transport.unread {
-        return if otherwise.is_none() { Err(exit) } else { Ok(otherwise) };
+    if decision.is_none() {
+        decision = found.learned;
+    }
+    match packet.transport.unread {
+        Some(exit) if decision.is_none() => Err(exit),
+        _ => Ok(decision),
+    }
+}
+
+/// What the entry of a network says of a packet.
+#[inline(always)]
+fn of_entry<P: Policy>(policy: &P, entry: &NetworkEntry, packet: &Packet) -> Decision {
+    let &NetworkEntry { otherwise, port_set } = entry;
+    if port_set == 0 || packet.transport.unread.is_some() {
+        return otherwise;
     }
     // A protocol without ports has port 0 here, which no set holds.
-    let Transport { protocol, .. } = packet.transport;
-    let decision =
-        policy.service(ServiceKey { port_set: entry.port_set, port: packet.port, protocol, zero: 0 });
-    Ok(if decision.is_none() { otherwise } else { decision })
+    let protocol = packet.transport.protocol;
+    let decision = policy.service(ServiceKey { port_set, port: packet.port, protocol, zero: 0 });
+    if decision.is_none() { otherwise } else { decision }
 }
 
 #[inline(always)]

@@ -1,61 +1,95 @@
-//! Traffic from the outside: the source is judged, of packets that open a TCP connection to us.
+//! Traffic from the outside: the source is judged, of what was not asked for.
 //!
 //! Answers to our own clients come this way too. Behind address translation it cannot be seen which client they are
-//! for, and one of them may be on the register of exemptions; so only what the vendor starts is judged.
+//! for, and one of them may be on the register of exemptions; so only what the vendor starts is judged: a segment that
+//! opens a TCP connection, and any other packet from a service to which nothing was let out lately.
 
-use interdict_ebpf_shared::{contact::Hook, count::Exit};
+use interdict_ebpf_shared::{Address, contact::Hook, count::Exit, flow::Service};
 
 use crate::{
-    frame::Frame,
-    ip,
-    transport::{self, TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, Transport},
+    frame::{Frame, opaque},
+    lan::Outbound,
+    transport::{self, TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, Transport, UDP},
     verdict::{self, Judgement, Packet, Policy},
 };
 
-/// Judges a packet on its way in.
-///
-/// The flags come before the address here: on this side almost every packet leaves by them, and reading one byte is
-/// cheaper than a lookup. The verdict is the same either way round.
+/// Judges a packet on its way in, whose headers were read as those of one on its way out.
 ///
 /// # Errors
 ///
 /// The exit of a packet that passes without a record.
 #[inline(always)]
-pub fn judge<F: Frame + ?Sized, P: Policy>(frame: &F, policy: &P) -> Result<Judgement, Exit> {
-    let ip = ip::header(frame)?;
-    let payload = ip.payload(frame).ok_or(Exit::Truncated)?;
-    let transport = transport::read(frame, &payload);
+pub fn judge<F: Frame + ?Sized, P: Policy>(
+    frame: &F,
+    policy: &P,
+    hook: Hook,
+    read: &Outbound,
+) -> Result<Judgement, Exit> {
+    let Outbound { ip, client: remote, transport, .. } = *read;
     let opening = opening(frame, &transport)?;
-
-    let remote = ip.source(frame).ok_or(Exit::Truncated)?;
-    // The address that it is for is our own, after translation: it names no client.
+    // The address that it is for may be our own, after translation: it names no client.
     let client = None;
     let found = verdict::look_up(policy, ip.version(), client, remote)?;
-    opening?;
+    match opening {
+        Opening::Unknown(exit) => return Err(exit),
+        Opening::Answer if policy.was_let_out(asked(remote, &transport)) => return Err(Exit::WanAnswer),
+        Opening::Answer | Opening::Opens => {}
+    }
     let port = transport.source;
-    verdict::decide(frame, policy, found, &Packet { hook: Hook::Wan, client, remote, port, transport })
+    verdict::decide(frame, policy, found, &Packet { hook, client, remote, port, transport })
 }
 
-/// Whether the packet opens a TCP connection.
-///
-/// The inner error is the exit of a packet of which that cannot be told; it counts only if a rule matches its address.
+/// What a packet could be.
+enum Opening {
+    /// It opens a TCP connection.
+    Opens,
+    /// It may be an answer to something.
+    Answer,
+    /// That cannot be told, for this reason; it counts only if a rule matches its address.
+    Unknown(Exit),
+}
+
+/// Tells what a packet is.
 ///
 /// # Errors
 ///
-/// The exit of a packet that certainly does not open one.
+/// The exit of one that certainly starts nothing.
 #[inline(always)]
-fn opening<F: Frame + ?Sized>(frame: &F, transport: &Transport) -> Result<Result<(), Exit>, Exit> {
-    if transport.protocol != TCP && !transport::is_extension(transport.protocol) {
-        return Err(Exit::WanNotTcp);
-    }
+fn opening<F: Frame + ?Sized>(frame: &F, transport: &Transport) -> Result<Opening, Exit> {
     if let Some(exit) = transport.unread {
-        return Ok(Err(exit));
+        return Ok(Opening::Unknown(exit));
     }
-    let Some([_, flags]) = frame.read(transport.at + TCP_FLAGS_OFFSET) else {
-        return Ok(Err(Exit::TruncatedUnjudged));
+    if transport.protocol != TCP {
+        return Ok(Opening::Answer);
+    }
+    let Some([_, flags]) = frame.read(opaque(transport.at) + TCP_FLAGS_OFFSET) else {
+        return Ok(Opening::Unknown(Exit::TruncatedUnjudged));
     };
     match flags & (TCP_SYN | TCP_ACK) {
-        TCP_SYN => Ok(Ok(())),
+        TCP_SYN => Ok(Opening::Opens),
+        // A host answers anything else that belongs to no connection with a reset (RFC 9293, §3.10.7.1).
         _ => Err(Exit::WanNotOpening),
     }
+}
+
+/// The service that a packet comes from. ICMP tells of packets of any protocol.
+#[inline(always)]
+fn asked(remote: Address, transport: &Transport) -> Service {
+    match transport.protocol {
+        TCP | UDP => Service { remote, port: transport.source, protocol: transport.protocol, zero: 0 },
+        _ => anything(remote),
+    }
+}
+
+/// The service that stands for everything at an address.
+#[inline(always)]
+pub const fn anything(remote: Address) -> Service {
+    Service { remote, port: [0; 2], protocol: 0, zero: 0 }
+}
+
+/// The service that a packet goes to, if its port is known.
+#[inline(always)]
+pub fn goes_to(outbound: &Outbound) -> Service {
+    let transport::Transport { destination: port, protocol, .. } = outbound.transport;
+    Service { remote: outbound.remote, port, protocol, zero: 0 }
 }

@@ -15,7 +15,9 @@ use interdict_ebpf_program::{
 };
 use interdict_ebpf_shared::{
     Address,
+    contact::Hook,
     count::Exit,
+    flow::Service,
     policy::{Decision, NetworkEntry, ServiceKey, State, Verdict},
 };
 use proptest::prelude::*;
@@ -30,6 +32,7 @@ struct Same {
     learned: Decision,
     exempt: bool,
     safe: bool,
+    let_out: Option<Service>,
     looked_for_safety: Cell<bool>,
 }
 
@@ -66,10 +69,22 @@ impl Policy for Same {
         self.looked_for_safety.set(true);
         self.safe
     }
+
+    fn was_let_out(&self, service: Service) -> bool {
+        self.let_out == Some(service)
+    }
+
+    fn inside(&self, _address: Address) -> Address {
+        Address::NONE
+    }
 }
 
 fn judge_lan(frame: &[u8], policy: &Same) -> Result<Judgement, Exit> {
-    lan::judge(frame, policy, &lan::read(frame)?)
+    lan::judge(frame, policy, Hook::Lan, &lan::read(frame)?)
+}
+
+fn judge_wan(frame: &[u8], policy: &Same) -> Result<Judgement, Exit> {
+    wan::judge(frame, policy, Hook::Wan, &lan::read(frame)?)
 }
 
 const fn by(rule: u32, verdict: Verdict) -> Decision {
@@ -108,7 +123,7 @@ fn safe_then_opened_then_the_network() {
         (false, NONE, entry(NONE, 5), NONE, Err(Exit::NoMatchingPort)),
     ] {
         let policy = Same { safe, opened, network, service, ..Same::default() };
-        for judged in [judge_lan(&syn()[..], &policy), wan::judge(&syn()[..], &policy)] {
+        for judged in [judge_lan(&syn()[..], &policy), judge_wan(&syn()[..], &policy)] {
             let judged = judged.map(|judged| (judged.exit, judged.verdict, judged.event.contact.rule));
             assert_eq!(judged, expect, "safe {safe}, {opened:?}, {network:?}, {service:?}");
         }
@@ -178,7 +193,7 @@ proptest! {
         }
         let frame = &bytes[..];
         let policy = Same { network: entry(by(1, Verdict::Block), port_set), ..Same::default() };
-        for judged in [judge_lan(frame, &policy), wan::judge(frame, &policy)].into_iter().flatten() {
+        for judged in [judge_lan(frame, &policy), judge_wan(frame, &policy)].into_iter().flatten() {
             prop_assert_eq!(judged.event.length as usize, bytes.len());
             prop_assert_eq!(judged.event.contact.generation, 7);
         }

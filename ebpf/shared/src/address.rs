@@ -6,7 +6,7 @@ use crate::plain_bytes;
 ///
 /// It is made of words because the kernel programs keep it in registers; of an array of bytes the compiler keeps each
 /// byte by itself, on a stack that has room for 512.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct Address {
     words: [u32; 4],
@@ -36,6 +36,12 @@ impl Address {
         }
     }
 
+    /// The address of these words, each with its bytes in network order.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self { words }
+    }
+
     /// The words, each with its bytes in network order: the key of a trie of IPv6 networks.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {
@@ -48,6 +54,20 @@ impl Address {
         self.words[3]
     }
 
+    /// The address of these halves.
+    #[inline(always)]
+    pub const fn from_halves([high, low]: [u64; 2]) -> Self {
+        let words = [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
+        Self { words: [words[0].to_be(), words[1].to_be(), words[2].to_be(), words[3].to_be()] }
+    }
+
+    /// The two halves, as numbers.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
+        let [a, b, c, d] = self.words;
+        [half(a, b), half(c, d)]
+    }
+
     /// The 16 bytes, in network order.
     pub fn bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -56,4 +76,10 @@ impl Address {
         }
         bytes
     }
+}
+
+/// Two words whose bytes are in network order, as a number.
+#[inline(always)]
+const fn half(high: u32, low: u32) -> u64 {
+    (u32::from_be(high) as u64) << 32 | u32::from_be(low) as u64
 }

@@ -15,6 +15,14 @@ pub enum Hook {
     Wan = 2,
     /// A DNS question on an interface towards our clients: its name is judged.
     Query = 3,
+    /// What this machine itself sends: the destination is judged.
+    HostOut = 4,
+    /// What this machine itself receives: the source of what was not asked for is judged.
+    HostIn = 5,
+    /// A local process that connects: the destination is judged.
+    Connect = 6,
+    /// A local process that sends without connecting: the destination is judged.
+    Send = 7,
 }
 
 impl Hook {
@@ -24,6 +32,10 @@ impl Hook {
             1 => Some(Self::Lan),
             2 => Some(Self::Wan),
             3 => Some(Self::Query),
+            4 => Some(Self::HostOut),
+            5 => Some(Self::HostIn),
+            6 => Some(Self::Connect),
+            7 => Some(Self::Send),
             _ => None,
         }
     }
@@ -60,6 +72,23 @@ plain_bytes!(Event {
     flags: u8,
     zero: [u8; 3],
 });
+
+/// A call of a local process that a rule matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessEvent {
+    /// To whom it wanted to talk, and what was decided.
+    pub event: Event,
+    /// The process, as the kernel numbers it outside of all PID namespaces.
+    pub pid: u32,
+    /// Always 0.
+    pub zero: u32,
+    /// The number of its control group.
+    pub cgroup: u64,
+    /// Its name, up to the first zero.
+    pub name: [u8; 16],
+}
+plain_bytes!(ProcessEvent { event: Event, pid: u32, zero: u32, cgroup: u64, name: [u8; 16] });
 
 /// The outside end of a contact, and the interface that met it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,10 +135,53 @@ plain_bytes!(ContactKey {
     zero: [u8; 2],
 });
 
-/// The counts of one contact, kept by all CPUs together. Packets with events of their own are in none but the window's.
+/// Whose packets are counted together for good: a contact, whatever policy decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct AccountKey {
+    /// As in [`ContactKey::client`].
+    pub client: Address,
+    /// The slot of the rule.
+    pub rule: u32,
+    /// [`crate::policy::Verdict::code`].
+    pub verdict: u8,
+    /// [`Hook`] as a number.
+    pub hook: u8,
+    /// Always 0.
+    pub zero: [u8; 2],
+}
+plain_bytes!(AccountKey { client: Address, rule: u32, verdict: u8, hook: u8, zero: [u8; 2] });
+
+impl ContactKey {
+    /// The account that its packets are in.
+    pub const fn account(&self) -> AccountKey {
+        let Self { client, rule, verdict, hook, zero, .. } = *self;
+        AccountKey { client, rule, verdict, hook, zero }
+    }
+}
+
+/// What the agent has already reported of the packets of a contact that had no event of their own: only the loader writes
+/// it, for itself and for the next agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Reported {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the last of them came, in nanoseconds since boot.
+    pub last_ns: u64,
+}
+plain_bytes!(Reported { packets: u64, bytes: u64, last_ns: u64 });
+
+/// The counts of one contact, kept by all CPUs together: each of its packets is in `event` or in `unsampled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ContactCounts {
+    /// Packets that had an event of their own.
+    pub event_packets: u64,
+    /// Their bytes.
+    pub event_bytes: u64,
     /// Packets that had no event of their own.
     pub unsampled_packets: u64,
     /// Their bytes.
@@ -128,6 +200,8 @@ pub struct ContactCounts {
     pub sample: Remote,
 }
 plain_bytes!(ContactCounts {
+    event_packets: u64,
+    event_bytes: u64,
     unsampled_packets: u64,
     unsampled_bytes: u64,
     unsampled_first_ns: u64,

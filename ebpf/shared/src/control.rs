@@ -37,8 +37,14 @@ pub const OURS: u32 = 8;
 /// How many words of [`OURS`] there are.
 pub const OURS_WORDS: u32 = 4;
 
+/// The IPv4 address under which this machine's own calls are recorded, in the last four bytes; 0 for none.
+pub const HOST4: u32 = OURS + OURS_WORDS;
+
+/// The first of the two words of the IPv6 address, likewise.
+pub const HOST6: u32 = HOST4 + 1;
+
 /// How many words there are.
-pub const WORDS: u32 = OURS + OURS_WORDS;
+pub const WORDS: u32 = HOST6 + 2;
 
 /// The word of an address among those of [`OURS`], and its bit.
 #[inline(always)]

@@ -56,8 +56,12 @@ counted! {
         Logged = "logged",
         /// The client is on the register of exemptions from the rule; passed and recorded.
         Exempt = "exempt",
-        /// A rule blocks it; dropped and recorded.
+        /// A rule blocks it; dropped and recorded, and the sender is not told.
         Blocked = "blocked",
+        /// A rule blocks it; dropped and recorded, and the sender is told.
+        Rejected = "rejected",
+        /// A rule blocks it; dropped and recorded, and the sender is not told since it was told too often in this second.
+        RejectTooFast = "reject_too_fast",
         /// Ports decide and the packet is a fragment without them; passed.
         FragmentUnjudged = "fragment_unjudged",
         /// What it carries lies behind more IPv6 headers than the program reads (RFC 8504, §5.3, lets a host drop that);
@@ -65,10 +69,14 @@ counted! {
         HeaderChainUnjudged = "header_chain_unjudged",
         /// Ports decide and the packet ends before them; passed.
         TruncatedUnjudged = "truncated_unjudged",
-        /// From the outside and not TCP; passed.
-        WanNotTcp = "wan_not_tcp",
-        /// From the outside and not a SYN without ACK; passed.
+        /// From the outside, over TCP, and not a SYN without ACK: it can start nothing; passed.
         WanNotOpening = "wan_not_opening",
+        /// From the outside, and from where something was let out to lately; passed.
+        WanAnswer = "wan_answer",
+        /// From this machine, but not of it: it only passes through; passed.
+        HostForwarded = "host_forwarded",
+        /// From a socket of the agent; passed.
+        HostOwn = "host_own",
         /// A question whose name a rule blocks: answered, and recorded.
         QueryAnswered = "query_answered",
         /// A question whose name a rule blocks with silence: dropped, and recorded.
@@ -116,6 +124,8 @@ counted! {
         ContactsFull = "contacts_full",
         /// Both were full: the packet is only in the counters.
         Unrecorded = "unrecorded",
+        /// The table of flows was full: of the packet it is not known how far its contact got.
+        FlowsFull = "flows_full",
     }
 }
 
@@ -129,6 +139,31 @@ pub struct Count {
     pub bytes: u64,
 }
 plain_bytes!(Count { packets: u64, bytes: u64 });
+
+/// The policy of a generation, for whoever reads what an earlier agent left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GenerationDigest {
+    /// The generation; 0 for none.
+    pub generation: u64,
+    /// The digest of its policy.
+    pub digest: [u8; 32],
+}
+plain_bytes!(GenerationDigest { generation: u64, digest: [u8; 32] });
+
+/// The id of a rule, for the same: its length, and its letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleName {
+    /// How many letters there are; 0 where the slot has no rule.
+    pub bytes: u64,
+    /// The letters.
+    pub letters: [u8; RULE_ID_BYTES],
+}
+plain_bytes!(RuleName { bytes: u64, letters: [u8; RULE_ID_BYTES] });
+
+/// The longest id of a rule.
+pub const RULE_ID_BYTES: usize = 64;
 
 /// The counts of one rule on one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

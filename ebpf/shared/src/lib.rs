@@ -11,11 +11,13 @@ pub mod contact;
 pub mod control;
 pub mod count;
 pub mod filter;
+pub mod flow;
 pub mod limits;
 pub mod maps;
 pub mod name;
 pub mod policy;
 pub mod query;
+pub mod spelling;
 
 pub use address::Address;
 
@@ -23,7 +25,7 @@ pub use address::Address;
 ///
 /// A pinned object is reopened without any check of its types, so a change of any map, key or value changes this
 /// number, and with it the folder in which an agent looks.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// Asserts that the fields of a struct fill it, and promises aya what it needs to know about its bytes.
 macro_rules! plain_bytes {

@@ -27,6 +27,13 @@ pub const MAX_EXEMPTIONS: u32 = 65_536;
 /// Contacts, as told apart by [`crate::contact::ContactKey`], that are counted at one time.
 pub const MAX_CONTACTS: u32 = 65_536;
 
+/// Clients whose packets are counted for good, as told apart by [`crate::contact::AccountKey`], besides those that are
+/// contacts at present.
+pub const MAX_ACCOUNTS: u32 = 262_144;
+
+/// Generations whose policies are known by their digests to the next agent: the last ones.
+pub const MAX_GENERATIONS: u32 = 4_096;
+
 /// Bytes of the ring through which events reach the agent: room for about ten thousand of them.
 pub const RING_BYTES: u32 = 1 << 20;
 
@@ -54,6 +61,21 @@ pub const MAX_INTERFACES: u32 = 65_536;
 
 /// Clients whose rate is known at one time; the one that was silent longest is forgotten first.
 pub const MAX_RATES: u32 = 65_536;
+
+/// How often one client is told in a second that its packets are blocked; of the others it hears nothing.
+pub const REJECTS_A_SECOND: u64 = 100;
+
+/// Services of which it is known when anything was last let out to them; the one that was silent longest is forgotten first.
+pub const MAX_LET_OUT: u32 = 65_536;
+
+/// What comes from a service is an answer for this long after something was let out to it.
+pub const LET_OUT_NS: u64 = 300_000_000_000;
+
+/// Pairs of a client and a service whose contacts are followed at one time.
+pub const MAX_FLOWS: u32 = 65_536;
+
+/// Bytes of the ring through which calls of processes reach the agent: room for about eight thousand of them.
+pub const PROCESS_RING_BYTES: u32 = 1 << 20;
 
 /// Bytes of the ring through which answered questions reach the agent: room for about three thousand of them.
 pub const QUERY_RING_BYTES: u32 = 1 << 20;

@@ -33,6 +33,36 @@ pub const LOSSES: &str = "LOSSES";
 pub const RULE_COUNTS: &str = "RULE_COUNTS";
 /// [`crate::contact::ContactKey`] to [`crate::contact::ContactCounts`].
 pub const CONTACTS: &str = "CONTACTS";
+/// [`crate::contact::AccountKey`] to [`crate::count::Count`], of contacts that are over: only the loader writes it.
+pub const ACCOUNTS: &str = "ACCOUNTS";
+/// [`crate::contact::ContactKey`] to [`crate::contact::Reported`].
+pub const REPORTED: &str = "REPORTED";
+/// Rule slot to [`crate::count::RuleName`]: only the loader writes it.
+pub const RULE_NAMES: &str = "RULE_NAMES";
+/// The last generations, by their number modulo the size, to [`crate::count::GenerationDigest`]: only the loader writes it.
+pub const DIGESTS: &str = "DIGESTS";
+
+/// What one agent leaves to the next, where programs stay: what was counted and not yet read, what the numbers in it mean,
+/// and what answers opened.
+pub const LASTING: [&str; 16] = [
+    EXITS,
+    LOSSES,
+    RULE_COUNTS,
+    CONTACTS,
+    REPORTED,
+    ACCOUNTS,
+    RULE_NAMES,
+    DIGESTS,
+    EVENTS,
+    QUERIES,
+    PROCESSES,
+    FLOWS,
+    LET_OUT,
+    OPENED,
+    OPENED_TO,
+    LEARNED,
+];
+
 /// The ring of [`crate::contact::Event`].
 pub const EVENTS: &str = "EVENTS";
 /// Two slots of arrays of [`crate::name::Bucket`].
@@ -51,6 +81,16 @@ pub const OURS: &str = "OURS";
 pub const INTERFACES: &str = "INTERFACES";
 /// Client to [`crate::query::Rate`].
 pub const RATES: &str = "RATES";
+/// Client to [`crate::query::Rate`], of what it is told about its blocked packets.
+pub const REJECTS: &str = "REJECTS";
+/// [`crate::flow::FlowKey`] to [`crate::flow::Flow`].
+pub const FLOWS: &str = "FLOWS";
+/// [`crate::flow::Service`] to when anything was last let out to it, in nanoseconds since boot.
+pub const LET_OUT: &str = "LET_OUT";
+/// Interface index to 1 where frames have no Ethernet header.
+pub const BARE: &str = "BARE";
+/// The ring of [`crate::contact::ProcessEvent`].
+pub const PROCESSES: &str = "PROCESSES";
 /// The ring of [`crate::query::QueryEvent`].
 pub const QUERIES: &str = "QUERIES";
 /// The sockets of [`crate::query::DivertSocket`].

@@ -53,6 +53,7 @@ impl State {
     const VERDICT: u32 = 0xff;
     const EXEMPTIONS: u32 = 1 << 8;
     const LEARNS: u32 = 1 << 9;
+    const REJECTS: u32 = 1 << 10;
 
     /// The state of a rule with this verdict.
     #[inline(always)]
@@ -72,6 +73,12 @@ impl State {
         Self { word: self.word | if learns { Self::LEARNS } else { 0 } }
     }
 
+    /// The same, if the sender of a blocked packet is told.
+    #[must_use]
+    pub const fn with_reject(self, rejects: bool) -> Self {
+        Self { word: self.word | if rejects { Self::REJECTS } else { 0 } }
+    }
+
     /// The verdict; `None` for no rule.
     #[inline(always)]
     pub const fn verdict(self) -> Option<Verdict> {
@@ -88,6 +95,12 @@ impl State {
     #[inline(always)]
     pub const fn has_exemptions(self) -> bool {
         self.word & Self::EXEMPTIONS != 0
+    }
+
+    /// Whether the sender of a blocked packet is told.
+    #[inline(always)]
+    pub const fn rejects(self) -> bool {
+        self.word & Self::REJECTS != 0
     }
 
     /// Whether addresses answered for the rule's names are matched too.

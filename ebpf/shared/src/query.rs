@@ -9,6 +9,7 @@ use crate::{
     name::{FILTER_WORDS, Layout},
     plain_bytes,
     policy::Decision,
+    spelling::Translations,
 };
 
 /// The port of plain DNS, over UDP and TCP.
@@ -54,6 +55,8 @@ pub struct Settings {
     pub names: Layout,
     /// What it says about DNS for other resolvers.
     pub egress: Egress,
+    /// Behind which IPv6 prefixes IPv4 addresses stand.
+    pub translations: Translations,
     /// The filter of its IPv4 networks.
     pub networks4: Filter,
     /// The filter of its IPv6 networks.
@@ -64,6 +67,7 @@ pub struct Settings {
 plain_bytes!(Settings {
     names: Layout,
     egress: Egress,
+    translations: Translations,
     networks4: Filter,
     networks6: Filter,
     filter: [u64; FILTER_WORDS]
@@ -97,13 +101,13 @@ pub const OURS: u32 = 1;
 /// The broadcast address of a network of ours.
 pub const BROADCAST: u32 = 2;
 
-/// The questions of one client in the current second.
+/// The questions of one client in the current second, or what it was told about its blocked packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rate {
     /// When the second began, in nanoseconds since boot.
     pub window_ns: u64,
-    /// Questions answered in it.
+    /// How many there were in it.
     pub count: u64,
 }
 plain_bytes!(Rate { window_ns: u64, count: u64 });

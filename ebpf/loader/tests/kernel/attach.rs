@@ -12,7 +12,7 @@ use std::{
 };
 
 use interdict_ebpf_loader::{
-    AtExit, Error, InterfaceInfo, Mode, Options, PacketPlane, Pins, Role, default_gateways,
+    AtExit, Contact, Error, InterfaceInfo, Mode, Options, PacketPlane, Pins, Role, Where, default_gateways,
     interface_networks, interfaces, unload,
 };
 
@@ -37,6 +37,8 @@ tests![
     killing_the_agent_detaches,
     a_kept_program_outlives_a_killed_agent,
     a_new_agent_takes_over_without_a_gap,
+    what_is_counted_without_an_agent_is_read_by_the_next,
+    an_agent_of_another_version_takes_over_too,
     a_new_agent_that_removes_takes_over_and_leaves_nothing,
     a_kept_program_in_another_mode_is_refused,
     an_interface_no_longer_listed_is_let_go,
@@ -124,17 +126,23 @@ fn wan_drops_what_opens_and_passes_what_answers() {
     assert_eq!(exit("blocked"), 0);
     assert!(exit("wan_not_opening") > 0);
 
-    // From the banned address to us: the SYN is dropped, and what is not TCP passes.
+    // From the banned address to us: the SYN is dropped, and so is a datagram, until one of ours went there.
     let listener = pair.inside.run(|| TcpListener::bind("192.0.2.1:7002").unwrap());
     let receiver = pair.inside.run(|| UdpSocket::bind("192.0.2.1:7002").unwrap());
     let connecting = pair.outside.run(|| connect_from("203.0.113.2", "192.0.2.1", 7002));
     let sender = pair.outside.run(|| UdpSocket::bind("203.0.113.2:0").unwrap());
-    sender.send_to(b"after the SYN", "192.0.2.1:7002").unwrap();
-    receiver.recv_from(&mut [0; 32]).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    sender.send_to(b"out of the blue", "192.0.2.1:7002").unwrap();
+    receiver.send_to(b"question", sender.local_addr().unwrap()).unwrap();
+    sender.recv_from(&mut [0; 32]).unwrap();
+    sender.send_to(b"answer", "192.0.2.1:7002").unwrap();
+    let mut received = [0; 32];
+    let (length, _) = receiver.recv_from(&mut received).unwrap();
+    assert_eq!(&received[..length], b"answer");
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "nothing connected");
-    assert!(exit("blocked") >= 1);
-    assert!(exit("wan_not_tcp") >= 1);
+    assert!(exit("blocked") >= 2);
+    assert_eq!(exit("wan_answer"), 1);
     drop(connecting);
 }
 
@@ -167,7 +175,10 @@ fn the_mode_in_force_is_reported() {
     for mode in [Mode::Native, Mode::Generic] {
         let plane = pair.inside.run(|| ready(&Options { mode, ..on("in", Role::Lan) }));
         let [attached] = &plane.interfaces()[..] else { panic!("one interface") };
-        assert_eq!((attached.name.as_str(), attached.role, attached.mode), ("in", Role::Lan, mode));
+        assert_eq!(
+            (attached.name.as_str(), attached.role, attached.place),
+            ("in", Role::Lan, Where::Xdp(mode))
+        );
         drop(plane);
         pair.inside.run(|| wait_until_free("in"));
     }
@@ -290,8 +301,10 @@ fn a_new_agent_takes_over_without_a_gap() {
             });
             agent.kill();
             let plane = ready(&Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) });
-            // The new program is at work: what it blocks is in its own counters.
-            while plane.counters().unwrap().exits["blocked"] < 1000 {
+            // The new program is at work, and goes on with the counters.
+            let blocked = || plane.counters().unwrap().exits["blocked"];
+            let before = blocked();
+            while blocked() < before + 1000 {
                 thread::yield_now();
             }
             done.store(true, Ordering::Relaxed);
@@ -308,6 +321,70 @@ fn a_new_agent_takes_over_without_a_gap() {
         drop(plane);
         assert_eq!(hook("in"), after, "it stays");
         assert_eq!(unload(&pin).unwrap(), ["in"]);
+        wait_until_free("in");
+    });
+}
+
+/// What a kept program counts while no agent is there is not lost: the next agent reads it, and knows what it means.
+fn what_is_counted_without_an_agent_is_read_by_the_next() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let options = Options { pin: private_bpffs(), at_exit: AtExit::Keep, ..on("in", Role::Lan) };
+        let receiver = UdpSocket::bind("0.0.0.0:7003").unwrap();
+        let sender = pair.outside.run(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+        let send = |count| {
+            for _ in 0..count {
+                sender.send_to(b"banned", "198.51.100.1:7003").unwrap();
+            }
+            sender.send_to(b"other", "192.0.2.1:7003").unwrap();
+            receiver.recv_from(&mut [0; 32]).unwrap();
+        };
+        let mut total = 0;
+        let mut recorded = 0;
+        for round in 0..4 {
+            let mut plane = ready(&options);
+            let mut events = plane.events().unwrap();
+            send(300);
+            let mut record = |contact: Contact| {
+                assert_eq!((contact.rule.as_str(), contact.digest), ("inside", policy(BAN).digest()));
+                recorded += contact.count;
+            };
+            events.drain(&mut record);
+            events.sweep(&mut record).unwrap();
+            total += 300;
+            assert_eq!(recorded, total, "round {round}: each is recorded once");
+            assert_eq!(plane.counters().unwrap().rules[0].count.packets, total);
+            let accounts: Vec<_> = plane.clients().unwrap();
+            assert_eq!(accounts.iter().map(|account| account.count.packets).sum::<u64>(), total);
+            drop((events, plane));
+            send(200);
+            total += 200;
+        }
+        unload(&options.pin).unwrap();
+    });
+}
+
+fn an_agent_of_another_version_takes_over_too() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let options = |version| Options {
+            pin: pin.with_file_name(version),
+            at_exit: AtExit::Keep,
+            ..on("in", Role::Lan)
+        };
+        drop(ready(&options("v3")));
+        let before = hook("in");
+        let plane = ready(&options("v4"));
+        assert!(
+            before.is_some() && hook("in").is_some() && hook("in") != before,
+            "another program, on the same hook"
+        );
+        assert!(!pin.with_file_name("v3").exists(), "nothing is left of the other");
+        drop(plane);
+        assert!(hook("in").is_some(), "it stays");
+        assert_eq!(unload(&pin.with_file_name("v5")).unwrap(), Vec::<String>::new(), "no such folder");
+        assert_eq!(unload(&pin.with_file_name("v4")).unwrap(), ["in"]);
         wait_until_free("in");
     });
 }

@@ -9,7 +9,10 @@ use crate::support::{ends, exit_of, frame, options, plane, plane_with, policy, t
 
 tests![
     lan_judges_the_destination_however_it_is_wrapped,
-    wan_judges_the_source_of_what_opens_a_connection,
+    a_host_judges_the_destination_of_what_it_sends_likewise,
+    wan_judges_the_source_of_what_was_not_asked_for,
+    a_host_judges_the_source_of_what_it_was_not_asked_for_likewise,
+    an_answer_to_what_was_let_out_is_not_judged,
     particular_frames,
     what_is_safe_passes_whatever_matches,
     headers_outside_the_first_buffer_are_read_too,
@@ -87,7 +90,26 @@ fn lan_judges_the_destination_however_it_is_wrapped() {
     });
 }
 
-fn wan_judges_the_source_of_what_opens_a_connection() {
+fn a_host_judges_the_destination_of_what_it_sends_likewise() {
+    let plane = plane(&policy(RULES));
+    for_each_form(&["tcp", "udp", "icmp", "esp", "p253"], |form, place, transport, port| {
+        let has_ports = matches!(transport, "tcp" | "udp");
+        let frame = frame(&form.words(transport), &to(form.address(place), port));
+        check(&plane, Entry::HostOut, &frame, form.verdict(place, has_ports, port), || {
+            format!("{} to {place} port {port}", form.words(transport))
+        });
+    });
+}
+
+fn wan_judges_the_source_of_what_was_not_asked_for() {
+    judges_the_source_of_what_was_not_asked_for(Entry::Wan);
+}
+
+fn a_host_judges_the_source_of_what_it_was_not_asked_for_likewise() {
+    judges_the_source_of_what_was_not_asked_for(Entry::HostIn);
+}
+
+fn judges_the_source_of_what_was_not_asked_for(entry: Entry) {
     let plane = plane(&policy(RULES));
     for_each_form(
         &["tcp:syn", "tcp:synack", "tcp:ack", "udp", "icmp", "p253"],
@@ -98,19 +120,48 @@ fn wan_judges_the_source_of_what_opens_a_connection() {
             let matches_nothing = PLACES[place].2[0] == "no_match";
             let expect = match form.hidden {
                 _ if form.too_many_tags() => "vlan_depth",
-                // A later fragment tells its protocol but not its flags; a chain that is too long tells neither. Of what
-                // cannot be told, only what a rule could have meant is counted as such.
-                Some(_) if matches_nothing && (is_tcp || form.hides_protocol()) => "no_match",
-                Some(reason) if is_tcp || form.hides_protocol() => reason,
-                _ if !is_tcp => "wan_not_tcp",
-                _ if transport != "tcp:syn" => "wan_not_opening",
-                _ => form.verdict(place, true, port),
+                // Of what cannot be told, only what a rule could have meant is counted as such.
+                Some(_) if matches_nothing => "no_match",
+                Some(reason) => reason,
+                None if is_tcp && transport != "tcp:syn" => "wan_not_opening",
+                None => form.verdict(place, is_tcp || transport == "udp", port),
             };
-            check(&plane, Entry::Wan, &frame, expect, || {
+            check(&plane, entry, &frame, expect, || {
                 format!("{} from {place} port {port}", form.words(transport))
             });
         },
     );
+}
+
+/// What was let out is answered, from where it was sent to.
+fn an_answer_to_what_was_let_out_is_not_judged() {
+    const OUT: [Entry; 2] = [Entry::WanOut, Entry::HostOut];
+    for (out, inside) in OUT.into_iter().zip([Entry::Wan, Entry::HostIn]) {
+        let plane =
+            plane(&policy("logged log 192.0.2.0/24 2001:db8:1::/48 \n web block 192.0.2.0/24 tcp/443"));
+        for (headers, us, them, other) in [
+            ("v4", "10.0.0.9", "192.0.2.7", "192.0.2.8"),
+            ("v6 hop", "2001:db8::c", "2001:db8:1::7", "2001:db8:1::8"),
+        ] {
+            let exit = |words: &str, from: &str, port| {
+                exit_of(&plane, inside, &frame(&format!("{headers} {words}"), &ends(from, port, us, 40_000)))
+            };
+            for words in ["udp", "icmp", "p253"] {
+                assert_eq!(exit(words, them, 53), "logged", "{words} comes out of the blue");
+            }
+            plane
+                .prober()
+                .run(Probe::new(out, &frame(&format!("{headers} udp"), &ends(us, 40_000, them, 53))))
+                .unwrap();
+            assert_eq!(exit("udp", them, 53), "wan_answer");
+            assert_eq!(exit("udp", them, 54), "logged", "another port");
+            assert_eq!(exit("udp", other, 53), "logged", "another address");
+            assert_eq!(exit("icmp", them, 53), "wan_answer", "errors come by ICMP");
+            assert_eq!(exit("p253", them, 53), "wan_answer", "whatever has no ports");
+            assert_eq!(exit("icmp", other, 53), "logged");
+            assert_eq!(exit("tcp:syn", them, 53), "logged", "a connection starts there all the same");
+        }
+    }
 }
 
 /// How a packet is wrapped.
@@ -132,11 +183,6 @@ impl Form {
 
     fn too_many_tags(&self) -> bool {
         self.tags.split_whitespace().count() > 4
-    }
-
-    /// Whether not even the protocol can be read; behind a later fragment's header, another header may be named.
-    fn hides_protocol(&self) -> bool {
-        self.hidden == Some("header_chain_unjudged") || self.headers.ends_with("frag2 dest")
     }
 
     fn address(&self, place: usize) -> &'static str {

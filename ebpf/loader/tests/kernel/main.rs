@@ -16,12 +16,14 @@
 mod agreement;
 mod attach;
 mod frames;
+mod host;
 mod load;
 mod namespace;
 mod opened;
 mod queries;
 mod records;
 mod register;
+mod rejects;
 mod support;
 mod swap;
 mod truncation;
@@ -37,12 +39,14 @@ fn main() {
     let tests = [
         load::tests(),
         frames::tests(),
+        host::tests(),
         truncation::tests(),
         swap::tests(),
         opened::tests(),
         queries::tests(),
         records::tests(),
         register::tests(),
+        rejects::tests(),
         attach::tests(),
         agreement::tests(),
     ];

@@ -66,7 +66,7 @@ domains = ["aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee.example"]
 "#;
 
 /// A plane that answers questions of private clients on the loopback interface, where test frames come in.
-fn answering(policy: &Policy) -> PacketPlane {
+pub(crate) fn answering(policy: &Policy) -> PacketPlane {
     answering_with(policy, 1_000_000)
 }
 

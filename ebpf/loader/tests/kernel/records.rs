@@ -20,6 +20,8 @@ tests![
     an_event_carries_the_policy_it_was_judged_by,
     what_passes_without_a_rule_leaves_no_event,
     events_make_the_descriptor_readable,
+    each_client_has_its_account_under_each_rule,
+    clients_beyond_the_limit_are_counted_together,
     counters_are_exact_from_many_cpus,
     below_the_limit_each_packet_has_its_event,
     above_the_limit_the_rest_is_counted_once,
@@ -101,6 +103,7 @@ fn an_event_says_all_that_was_seen() {
             port,
             protocol,
             question: None,
+            process: None,
             fragment,
             count: 1,
             bytes: frame.len() as u64,
@@ -141,7 +144,7 @@ fn events_make_the_descriptor_readable() {
     let mut plane = plane(&policy(RULES));
     let mut events = plane.events().unwrap();
     let readable = |events: &EventReader| {
-        let [ring, _] = events.waiting();
+        let [ring, ..] = events.waiting();
         let mut poll = libc::pollfd { fd: ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: the pointer is to one descriptor of ours, and the call returns at once.
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
@@ -313,4 +316,65 @@ fn there_is_one_reader() {
     let mut plane = plane(&policy(RULES));
     let _events = plane.events().unwrap();
     assert!(matches!(plane.events(), Err(Error::EventsTaken)));
+}
+
+/// What every account says, by client: packets and bytes.
+fn accounts(plane: &PacketPlane) -> Vec<(String, String, u64, u64)> {
+    let mut accounts: Vec<_> = plane
+        .clients()
+        .unwrap()
+        .into_iter()
+        .map(|of| {
+            let client = of.client.map_or("-".to_owned(), |client| client.to_string());
+            (client, of.rule.to_string(), of.count.packets, of.count.bytes)
+        })
+        .collect();
+    accounts.sort();
+    accounts
+}
+
+fn each_client_has_its_account_under_each_rule() {
+    let mut plane = plane(&policy(RULES));
+    let mut events = plane.events().unwrap();
+    events.forget_after(Duration::ZERO);
+    let mut expect = Vec::new();
+    for round in 1..=3_u64 {
+        expect.clear();
+        for client in 0..50 {
+            for (rule, remote, port) in [("bad", "192.0.2.1", 443), ("mail", "192.0.3.1", 25)] {
+                let from = from_client(client);
+                let frame = frame("v4 udp", &ends(&from.source.to_string(), 1000, remote, port));
+                let repeat = 40 * (client + 1);
+                plane.prober().run(Probe { repeat, ..Probe::new(Entry::Lan, &frame) }).unwrap();
+                let packets = round * u64::from(repeat);
+                expect.push((
+                    from.source.to_string(),
+                    rule.to_owned(),
+                    packets,
+                    packets * frame.len() as u64,
+                ));
+            }
+        }
+        expect.sort();
+        assert_eq!(accounts(&plane), expect, "while they are contacts");
+        drained(&mut events);
+        swept(&mut events);
+        assert_eq!(events.contacts().unwrap(), 0);
+        assert_eq!(accounts(&plane), expect, "and when they are over");
+        apply(&mut plane, &policy(RULES));
+    }
+    let of_rules: u64 = plane.counters().unwrap().rules.iter().map(|rule| rule.count.packets).sum();
+    assert_eq!(of_rules, expect.iter().map(|(_, _, packets, _)| packets).sum::<u64>());
+}
+
+fn clients_beyond_the_limit_are_counted_together() {
+    let plane = plane(&policy(RULES));
+    for client in 0..100_000 {
+        run(&plane, Entry::Lan, &frame("v4 udp", &from_client(client)), 1);
+    }
+    let counters = plane.counters().unwrap();
+    let in_accounts: u64 = plane.clients().unwrap().iter().map(|of| of.count.packets).sum();
+    assert_eq!(in_accounts + counters.losses["contacts_full"], 100_000);
+    assert_eq!(counters.rules[0].count.packets, 100_000);
+    assert!(in_accounts >= u64::from(MAX_CONTACTS) - 1_000, "{in_accounts}");
 }

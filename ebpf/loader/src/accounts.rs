@@ -1,0 +1,106 @@
+//! How many packets of each client each rule decided: exact, for as many clients as there is room for.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use aya::maps::{HashMap as BpfHashMap, MapData};
+use interdict_ebpf_shared::{
+    contact::{AccountKey, ContactCounts, ContactKey, Hook},
+    count::Count,
+    maps,
+    policy::Verdict,
+};
+use interdict_policy::RuleId;
+
+use crate::{
+    Error,
+    events::ip,
+    registry::{Registry, word_of},
+    staging::named,
+};
+
+/// What one client's packets came to under one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCount {
+    /// The client; `None` for what comes from the outside, where addresses are translated.
+    pub client: Option<IpAddr>,
+    /// The rule.
+    pub rule: RuleId,
+    /// What was done.
+    pub verdict: interdict_policy::Verdict,
+    /// Where they were met.
+    pub hook: Hook,
+    /// How many they were.
+    pub count: Count,
+}
+
+/// The accounts: those of contacts that are over, and what contacts at present add to them.
+pub(crate) struct Accounts {
+    contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
+    over: Mutex<BpfHashMap<MapData, AccountKey, Count>>,
+}
+
+impl Accounts {
+    pub(crate) const fn new(
+        contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
+        over: BpfHashMap<MapData, AccountKey, Count>,
+    ) -> Self {
+        Self { contacts, over: Mutex::new(over) }
+    }
+
+    /// Every account, in no order.
+    pub(crate) fn read(&self, registry: &Registry) -> Result<Vec<ClientCount>, Error> {
+        // Held all the while: a contact that ends would be in both, or in neither.
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts: BTreeMap<AccountKey, Count> =
+            over.iter().collect::<Result<_, _>>().map_err(named(maps::ACCOUNTS))?;
+        for contact in self.contacts.iter() {
+            let (key, counts) = contact.map_err(named(maps::CONTACTS))?;
+            add(accounts.entry(key.account()).or_default(), total(&counts));
+        }
+        Ok(accounts.into_iter().filter_map(|(key, count)| in_words(&key, count, registry)).collect())
+    }
+
+    /// Ends a contact: what it came to stays in its account. `false` where there is no room for another account, and the
+    /// contact is left as it is.
+    pub(crate) fn end(&self, key: &ContactKey, remove: impl FnOnce() -> Option<ContactCounts>) -> bool {
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = key.account();
+        let mut count = over.get(&account, 0).unwrap_or_default();
+        // So that there is room when the contact is gone.
+        if over.insert(account, count, 0).is_err() {
+            return false;
+        }
+        if let Some(counts) = remove() {
+            add(&mut count, total(&counts));
+            let _ = over.insert(account, count, 0);
+        }
+        true
+    }
+}
+
+fn add(to: &mut Count, more: Count) {
+    to.packets += more.packets;
+    to.bytes += more.bytes;
+}
+
+fn total(counts: &ContactCounts) -> Count {
+    Count {
+        packets: counts.event_packets + counts.unsampled_packets,
+        bytes: counts.event_bytes + counts.unsampled_bytes,
+    }
+}
+
+fn in_words(key: &AccountKey, count: Count, registry: &Registry) -> Option<ClientCount> {
+    (count.packets > 0).then_some(())?;
+    Some(ClientCount {
+        client: Some(ip(key.client)).filter(|address| !address.is_unspecified()),
+        rule: registry.rule(key.rule)?.clone(),
+        verdict: word_of(Verdict::from_code(key.verdict.into())?),
+        hook: Hook::from_code(key.hook)?,
+        count,
+    })
+}
