@@ -56,6 +56,10 @@ pub trait Observer: Send + Sync + 'static {
     /// Addresses answered for a name that a rule lets through, before the answer is sent.
     fn answered(&self, answered: &Answered<'_>);
 
+    /// Addresses answered for a name that no rule concerns, before the answer is sent; none for many a question. Nearly
+    /// every answer comes by here.
+    fn unlisted(&self, _name: Name<'_>, _addresses: &mut dyn Iterator<Item = IpAddr>) {}
+
     /// Something on its way to another resolver that a rule of `[egress_dns]` decided, whatever it asked for. A server
     /// to which nothing is diverted is told of nothing.
     fn egress(&self, _: &Egress<'_>) {}
@@ -81,10 +85,14 @@ pub struct Egress<'a> {
 pub struct Answered<'a> {
     /// Who asked.
     pub client: IpAddr,
+    /// The name that the rule lets through: the one asked for, or for a name on no list what it leads to.
+    pub name: Name<'a>,
     /// The rule that decided.
     pub rule: &'a Rule,
     /// What it means for this client now: `log`, `allow` or `exempt`.
     pub verdict: Verdict,
+    /// The policy under which it does.
+    pub policy: &'a Policy,
     /// The addresses; at least one.
     pub addresses: &'a [IpAddr],
     /// The shortest TTL of their records.
@@ -188,6 +196,11 @@ impl Judgement {
     /// The rule that decided and what it means for this client; `None` for a name on no list.
     pub fn decided(&self) -> Option<(&Rule, Verdict)> {
         self.decided.map(|(found, verdict)| (self.policy.rule(found.rule), verdict))
+    }
+
+    /// Whether it was made for this name, or for one that the policy does not tell from it.
+    pub(crate) fn is_about(&self, name: Name<'_>) -> bool {
+        self.policy.decide_name(name) == self.decided.map(|(found, _)| found)
     }
 
     /// How many labels of the name stand left of the one that owns the SOA of a blocked answer: the domain that

@@ -154,7 +154,9 @@ impl Next for Forwarder {
         mut to: R,
     ) -> ResponseInfo {
         let silence = || silence(request);
-        let Ok(info) = request.request_info() else { return silence() };
+        let (Ok(info), Some(name)) = (request.request_info(), Name::from_wire(query.name())) else {
+            return silence();
+        };
         // Zone transfers are between servers of one zone, and this is none.
         if matches!(info.query.query_type(), RecordType::AXFR | RecordType::IXFR) {
             return send_code(ResponseCode::Refused, edns(query), request, &mut to)
@@ -187,29 +189,35 @@ impl Next for Forwarder {
         };
         if let Some((rule, verdict, Some(via))) = &decided {
             let (rule, verdict) = (*rule, *verdict);
-            if let Some(name) = Name::from_wire(query.name()) {
-                let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
-                let tcp = request.protocol() != Protocol::Udp;
-                let (via, asked) = (Some(via), judged.asked());
-                self.filter.observer().seen(&Seen {
-                    client,
-                    tcp,
-                    asked,
-                    name,
-                    qtype,
-                    via,
-                    rule,
-                    verdict,
-                    policy,
-                });
-            }
+            let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
+            let tcp = request.protocol() != Protocol::Udp;
+            let (via, asked) = (Some(via), judged.asked());
+            self.filter.observer().seen(&Seen {
+                client,
+                tcp,
+                asked,
+                name,
+                qtype,
+                via,
+                rule,
+                verdict,
+                policy,
+            });
             count_verdict(&self.counters, verdict);
             if verdict == Verdict::Block {
                 return send_blocked(rule, 0, query, request, to).await.unwrap_or_else(silence);
             }
         }
-        if let Some((rule, verdict, _)) = decided {
-            tell_addresses(self.filter.observer(), rule, verdict, judged.client(), &answer);
+        let observer = self.filter.observer();
+        match &decided {
+            // Where an address decided, no name was let through that could open others.
+            None | Some((_, _, Some(Target::Address(_)))) => {
+                observer.unlisted(name, &mut addresses(&answer));
+            }
+            Some((rule, verdict, Some(Target::Name(via)))) => {
+                tell_addresses(observer, judged, via.as_name(), (rule, *verdict), &answer);
+            }
+            Some((rule, verdict, None)) => tell_addresses(observer, judged, name, (rule, *verdict), &answer),
         }
 
         answer.metadata = metadata(request, answer.metadata.response_code);
@@ -232,23 +240,41 @@ impl Forwarder {
 /// Tells of the addresses of a name that is let through, before the client learns them.
 pub(crate) fn tell_addresses(
     observer: &dyn Observer,
-    rule: &Rule,
-    verdict: Verdict,
-    client: IpAddr,
+    judged: &Judgement,
+    name: Name<'_>,
+    (rule, verdict): (&Rule, Verdict),
     answer: &Message,
 ) {
-    let mut addresses = Vec::new();
-    let mut ttl = Duration::MAX;
-    for record in handed_out(answer) {
-        let before = addresses.len();
-        addresses.extend(record_addresses(&record.data));
-        if addresses.len() > before {
-            ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-        }
-    }
+    let Held { addresses, ttl } = Held::by(answer);
     if !addresses.is_empty() {
-        observer.answered(&Answered { client, rule, verdict, addresses: &addresses, ttl });
+        let (client, policy) = (judged.client(), judged.policy());
+        observer.answered(&Answered { client, name, rule, verdict, policy, addresses: &addresses, ttl });
     }
+}
+
+/// The addresses in an answer, and the shortest TTL of their records.
+struct Held {
+    addresses: Vec<IpAddr>,
+    ttl: Duration,
+}
+
+impl Held {
+    fn by(answer: &Message) -> Self {
+        let mut held = Self { addresses: Vec::new(), ttl: Duration::MAX };
+        for record in handed_out(answer) {
+            let before = held.addresses.len();
+            held.addresses.extend(record_addresses(&record.data));
+            if held.addresses.len() > before {
+                held.ttl = held.ttl.min(Duration::from_secs(record.ttl.into()));
+            }
+        }
+        held
+    }
+}
+
+/// The addresses in an answer, hints included.
+fn addresses(answer: &Message) -> impl Iterator<Item = IpAddr> {
+    handed_out(answer).flat_map(|record| record_addresses(&record.data))
 }
 
 /// The records that a client acts on: the answer, and beside a service binding the addresses of its targets (RFC 9460
@@ -301,7 +327,7 @@ fn record_addresses(data: &RData) -> impl Iterator<Item = IpAddr> {
     own.into_iter().chain(hints)
 }
 
-fn wire_name(name: &hickory_proto::rr::Name) -> Option<DomainName> {
+pub(crate) fn wire_name(name: &hickory_proto::rr::Name) -> Option<DomainName> {
     let mut wire = Vec::with_capacity(name.len() + 1);
     for label in name.iter() {
         wire.push(u8::try_from(label.len()).ok()?);

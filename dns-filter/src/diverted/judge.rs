@@ -8,7 +8,7 @@ use interdict_policy::{Name, PlainEgress, Policy, Rule, RuleIndex, Unjudged, Ver
 
 use crate::counters::{count, count_verdict};
 use crate::filter::{Egress, Judgement, Seen};
-use crate::forward::{Forwarder, tell_addresses};
+use crate::forward::{Forwarder, tell_addresses, wire_name};
 use crate::handler::FilterHandler;
 use crate::respond::{AtOnce, Received};
 
@@ -194,11 +194,13 @@ fn received<'m>(diverted: &Diverted<'m>) -> Received<'m> {
     Received { message, client, tcp, asked: Some(asked.ip()) }
 }
 
-/// Tells of the addresses in an answer to a question that a rule lets through.
+/// Tells of the addresses in an answer to a question that a rule lets through. What a resolver says to another question,
+/// under the same id, is none.
 pub(super) fn tell_answer(handler: &FilterHandler<Forwarder>, judged: &Judgement, answer: &[u8]) {
-    if let (Some((rule, verdict)), Ok(message)) = (judged.decided(), Message::from_vec(answer)) {
-        let observer = handler.filter().observer();
-        tell_addresses(observer, rule, verdict, judged.client(), &message);
+    let (Some(decided), Ok(message)) = (judged.decided(), Message::from_vec(answer)) else { return };
+    let name = message.queries.first().and_then(|question| wire_name(question.name()));
+    if let Some(name) = name.filter(|name| judged.is_about(name.as_name())) {
+        tell_addresses(handler.filter().observer(), judged, name.as_name(), decided, &message);
     }
 }
 
