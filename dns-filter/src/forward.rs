@@ -92,6 +92,23 @@ impl Forwarder {
         Ok(Self { filter, counters, pool, cache, in_flight: Semaphore::new(IN_FLIGHT_LIMIT) })
     }
 
+    /// The addresses of a name, asked of the upstreams whatever rules say of it: no client asked, and none is told.
+    pub async fn look_up(&self, name: Name<'_>) -> LookedUp {
+        let mut looked_up = LookedUp { addresses: Vec::new(), ttl: Duration::MAX, failures: 0 };
+        let Ok(name) = hickory_proto::rr::Name::from_labels(name.labels()) else { return looked_up };
+        for rtype in [RecordType::A, RecordType::AAAA] {
+            match self.resolve(Question::query(name.clone(), rtype)).await {
+                Ok(answer) => {
+                    let held = Held::by(&answer);
+                    looked_up.addresses.extend(held.addresses);
+                    looked_up.ttl = looked_up.ttl.min(held.ttl);
+                }
+                Err(_) => looked_up.failures += 1,
+            }
+        }
+        looked_up
+    }
+
     /// What the upstreams say, from the cache where it still holds.
     async fn resolve(&self, question: Question) -> Result<Message, Failure> {
         let now = Instant::now();
@@ -136,6 +153,17 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// What the upstreams said of a name.
+#[derive(Clone, Debug)]
+pub struct LookedUp {
+    /// Its IPv4 and IPv6 addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The shortest TTL of their records.
+    pub ttl: Duration,
+    /// Questions, of the two, that came to nothing. That a name has no address is an answer.
+    pub failures: u32,
 }
 
 enum Failure {

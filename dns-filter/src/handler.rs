@@ -74,6 +74,11 @@ impl<N: Next> FilterHandler<N> {
         self.clients.serves(client)
     }
 
+    /// What answers the questions that the filter lets through.
+    pub fn next(&self) -> &N {
+        &self.next
+    }
+
     /// Serves `clients`, answers what the filter blocks, and hands everything else to `next`.
     pub fn new(filter: Arc<Filter>, clients: Clients, counters: Arc<Counters>, next: N) -> Self {
         Self { filter, clients, counters, next }

@@ -24,7 +24,7 @@ pub use clients::{Clients, default_clients};
 pub use counters::{Counters, Snapshot};
 pub use diverted::{DivertedSockets, serve_diverted};
 pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Target};
-pub use forward::{Forwarder, Upstream, system_upstreams};
+pub use forward::{Forwarder, LookedUp, Upstream, system_upstreams};
 pub use handler::{Behind, FilterHandler, Next};
 pub use serve::{ListenError, Listeners};
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};

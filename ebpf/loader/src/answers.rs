@@ -4,10 +4,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -39,6 +36,26 @@ pub struct Told {
     pub full: usize,
 }
 
+/// How full a table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// What is in it.
+    pub held: usize,
+    /// What there was no room for so far.
+    pub full: u64,
+}
+
+/// How full each table is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fills {
+    /// Addresses open to everyone.
+    pub opened: Fill,
+    /// Addresses open to one client, counted once for each client.
+    pub opened_to: Fill,
+    /// Learned addresses.
+    pub learned: Fill,
+}
+
 /// The kernel's tables.
 pub(crate) struct Maps {
     pub(crate) opened: BpfHashMap<MapData, Address, Opening>,
@@ -52,7 +69,6 @@ struct Shared {
     learned: Mutex<Table<Address>>,
     registry: Arc<RwLock<Registry>>,
     control: Arc<Control>,
-    overflow: AtomicU64,
 }
 
 impl Answers {
@@ -69,7 +85,6 @@ impl Answers {
             learned: Table::new(learned, MAX_LEARNED, control::LEARNED_ADDRESSES, Registry::learns),
             registry,
             control,
-            overflow: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -93,6 +108,11 @@ impl Answers {
     /// policy in force that does not learn.
     pub fn learn(&self, rule: &RuleId, addresses: &[IpAddr], ttl: Duration) -> Told {
         self.tell(&self.shared.learned, rule, addresses.iter().copied().map(key), ttl)
+    }
+
+    /// Has no rule match an address that was learned. Returns whether it was.
+    pub fn forget(&self, address: IpAddr) -> bool {
+        lock(&self.shared.learned).remove(&key(address), &self.shared.control)
     }
 
     /// The rule under which an address is open, and for how long.
@@ -121,9 +141,20 @@ impl Answers {
             + lock(learned).expire(&registry, control)
     }
 
+    /// How full the tables are, with what has expired since [`Answers::expire`] was called last.
+    pub fn fills(&self) -> Fills {
+        let Shared { opened, opened_to, learned, .. } = &*self.shared;
+        Fills {
+            opened: lock(opened).fill(),
+            opened_to: lock(opened_to).fill(),
+            learned: lock(learned).fill(),
+        }
+    }
+
     /// Addresses for which there was no room so far.
     pub(crate) fn overflow(&self) -> u64 {
-        self.shared.overflow.load(Ordering::Relaxed)
+        let Fills { opened, opened_to, learned } = self.fills();
+        opened.full + opened_to.full + learned.full
     }
 
     fn tell<K: Key>(
@@ -147,8 +178,8 @@ impl Answers {
                 false => told.full += 1,
             }
         }
+        table.full += told.full as u64;
         table.publish(&self.shared.control);
-        self.shared.overflow.fetch_add(told.full as u64, Ordering::Relaxed);
         told
     }
 
@@ -175,6 +206,8 @@ struct Table<K> {
     kernel: BpfHashMap<MapData, K, Opening>,
     known: HashMap<K, Opening>,
     limit: u32,
+    /// What there was no room for.
+    full: u64,
     /// The control word that says how many there are.
     word: u32,
     /// Whether the policy in force has a rule say so.
@@ -188,7 +221,7 @@ impl<K: Key> Table<K> {
         word: u32,
         holds: fn(&Registry, u32) -> bool,
     ) -> Mutex<Self> {
-        Mutex::new(Self { kernel, known: HashMap::new(), limit, word, holds })
+        Mutex::new(Self { kernel, known: HashMap::new(), limit, full: 0, word, holds })
     }
 
     /// Whether the kernel knows it now.
@@ -213,12 +246,26 @@ impl<K: Key> Table<K> {
         let gone: Vec<K> =
             self.known.iter().filter(|(_, opening)| gone(opening)).map(|(key, _)| *key).collect();
         for key in &gone {
-            // An address that the kernel does not have is as closed as it can be.
-            let _ = self.kernel.remove(key);
-            self.known.remove(key);
+            self.drop_entry(key);
         }
         self.publish(control);
         gone.len()
+    }
+
+    fn remove(&mut self, key: &K, control: &Control) -> bool {
+        let was_known = self.drop_entry(key);
+        self.publish(control);
+        was_known
+    }
+
+    fn drop_entry(&mut self, key: &K) -> bool {
+        // An address that the kernel does not have is as closed as it can be.
+        let _ = self.kernel.remove(key);
+        self.known.remove(key).is_some()
+    }
+
+    fn fill(&self) -> Fill {
+        Fill { held: self.known.len(), full: self.full }
     }
 
     /// Tells the programs how many there are, and so whether to look.

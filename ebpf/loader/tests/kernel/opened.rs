@@ -1,11 +1,13 @@
-//! Addresses that are open because a name was let through.
+//! Addresses that are open because a name was let through, and addresses that a rule learned.
 
 use std::{net::IpAddr, time::Duration};
 
 use interdict_ebpf_loader::{Answers, Entry, PacketPlane, Told, limits::MAX_OPENED};
-use interdict_policy::Verdict;
+use interdict_policy::{Policy, Verdict};
 
-use crate::support::{apply, ends, exit_of, frame, id, options, plane, plane_with, policy, tests, to};
+use crate::support::{
+    apply, ends, exit_of, frame, id, options, plane, plane_with, policy, policy_and, tests, to,
+};
 
 tests![
     an_open_address_passes_under_the_rule_of_its_name,
@@ -18,6 +20,10 @@ tests![
     safe_beats_open,
     wan_passes_an_open_source,
     a_full_table_is_counted,
+    a_learned_address_is_matched_where_nothing_else_is,
+    a_learned_address_ends_with_its_time,
+    a_forgotten_address_passes,
+    a_learned_address_stays_until_its_rule_learns_no_more,
 ];
 
 const RULES: &str = "
@@ -166,4 +172,67 @@ fn a_full_table_is_counted() {
         Told { known: 5, full: 0 },
         "what is open stays"
     );
+}
+
+/// The rule that learns is the last of the policy.
+fn learning() -> Policy {
+    policy_and(RULES, LEARNER)
+}
+
+const LEARNER: &str = "[[rule]]\nid = \"learner\"\nrole = \"other\"\naction = \"block\"\nlearn = true\n\
+                       hosts = [\"learned.test\"]\n";
+
+fn learn(answers: &Answers, address: &str, ttl: Duration) -> Told {
+    answers.learn(&id("learner"), &[ip(address)], ttl)
+}
+
+fn a_learned_address_is_matched_where_nothing_else_is() {
+    let plane = plane(&learning());
+    let answers = plane.answers();
+    for address in ["203.0.113.1", "2001:db8:9::1"] {
+        assert_eq!(udp_to(&plane, address), "no_match");
+        assert_eq!(learn(&answers, address, HOUR), ONE);
+        assert_eq!(udp_to(&plane, address), "blocked");
+        assert_eq!(answers.is_learned(ip(address)).unwrap().0, id("learner"));
+    }
+    assert_eq!(answers.learn(&id("site"), &[ip("203.0.113.2")], HOUR), Told::default(), "it does not learn");
+    assert_eq!(answers.fills().learned.held, 2);
+    open(&answers, "mail", "203.0.113.1", HOUR);
+    assert_eq!(udp_to(&plane, "203.0.113.1"), "opened", "what is open goes before what is learned");
+}
+
+fn a_learned_address_ends_with_its_time() {
+    let plane = plane(&learning());
+    let answers = plane.answers();
+    learn(&answers, "203.0.113.1", Duration::from_millis(300));
+    assert_eq!(udp_to(&plane, "203.0.113.1"), "blocked");
+    while answers.is_learned(ip("203.0.113.1")).is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!(udp_to(&plane, "203.0.113.1"), "no_match", "the kernel needs no sweep for that");
+    assert_eq!((answers.expire(), answers.fills().learned.held), (1, 0));
+}
+
+fn a_forgotten_address_passes() {
+    let plane = plane(&learning());
+    let answers = plane.answers();
+    learn(&answers, "203.0.113.1", HOUR);
+    learn(&answers, "203.0.113.2", HOUR);
+    assert!(answers.forget(ip("203.0.113.1")));
+    assert!(!answers.forget(ip("203.0.113.1")), "it was forgotten before");
+    assert_eq!(udp_to(&plane, "203.0.113.1"), "no_match");
+    assert_eq!(udp_to(&plane, "203.0.113.2"), "blocked");
+    assert_eq!(answers.fills().learned.held, 1);
+}
+
+fn a_learned_address_stays_until_its_rule_learns_no_more() {
+    let mut plane = plane(&learning());
+    let answers = plane.answers();
+    learn(&answers, "203.0.113.1", HOUR);
+    apply(&mut plane, &policy_and(&RULES.replace("mail    log", "mail    block"), LEARNER));
+    assert_eq!(udp_to(&plane, "203.0.113.1"), "blocked", "a reload keeps it");
+    apply(&mut plane, &policy_and(RULES, &LEARNER.replace("true", "false")));
+    assert_eq!(udp_to(&plane, "203.0.113.1"), "no_match");
+    assert_eq!(answers.is_learned(ip("203.0.113.1")), None);
+    assert_eq!(answers.expire(), 1);
 }
