@@ -1,6 +1,8 @@
 //! `[egress_dns]`: what is done about DNS that goes around this resolver. Banned names are answered whatever stands here.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -194,6 +196,15 @@ impl Matchers {
         }
         known
     }
+}
+
+/// Whether an address is one of a known public resolver: it serves everybody, whatever name points there.
+pub fn is_public_resolver(address: IpAddr) -> bool {
+    static ADDRESSES: LazyLock<HashSet<IpAddr>> = LazyLock::new(|| {
+        let addresses = resolvers().filter(|(kind, _)| kind.starts_with("address"));
+        addresses.filter_map(|(_, address)| address.parse().ok()).collect()
+    });
+    ADDRESSES.contains(&address.to_canonical())
 }
 
 /// Kind and value of every public resolver.

@@ -43,7 +43,7 @@ mod values;
 
 pub use compile::{Compiled, Options, Source, compile, compile_with};
 pub use document::{FILE_LIMIT_BYTES, Instrument};
-pub use egress::{Egress, EgressDns, EgressRules, PlainEgress, Unjudged};
+pub use egress::{Egress, EgressDns, EgressRules, PlainEgress, Unjudged, is_public_resolver};
 pub use exempt::Exemption;
 pub use expectation::Ask;
 pub use glob::Glob;
