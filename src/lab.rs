@@ -178,7 +178,8 @@ impl Lab {
     }
 
     /// Serves DNS over UDP and TCP on all of the lab's resolvers: the vendor's names get the vendor's addresses, all
-    /// others the ordinary server's, in A and AAAA records and as hints in HTTPS records.
+    /// others the ordinary server's, in A and AAAA records and as hints in HTTPS records. Labels of a name say otherwise:
+    /// each `at-8-8-8-8` is an address, and no others there are, `ttl-2` a TTL, and `servfail` an error.
     ///
     /// # Errors
     /// When port 53 of a resolver cannot be served.
@@ -326,19 +327,28 @@ fn resolve(message: &[u8], resolver: IpAddr, asked: &Mutex<Vec<(IpAddr, String)>
     let name = name.trim_end_matches('.');
     asked.lock().unwrap_or_else(PoisonError::into_inner).push((resolver, name.to_owned()));
     answer.add_query(query.clone());
-    let record = |data| Record::from_rdata(query.name().clone(), 300, data);
+    if name.split('.').any(|label| label == "servfail") {
+        answer.metadata.response_code = ResponseCode::ServFail;
+        return answer.to_vec().into_iter().collect();
+    }
+    let said = |what| name.split('.').filter_map(move |label| label.strip_prefix(what));
+    let ttl = said("ttl-").find_map(|ttl| ttl.parse().ok()).unwrap_or(300);
+    let record = |data| Record::from_rdata(query.name().clone(), ttl, data);
     let (own4, own6) = match resolver {
         IpAddr::V4(own) => (A(own), AAAA(own.to_ipv6_mapped())),
         IpAddr::V6(own) => (A(ORDINARY), AAAA(own)),
     };
-    let (v4, v6) = match name {
-        WHO_ARE_YOU => (own4, own6),
+    let mut at = said("at-").filter_map(|address| address.replace('-', ".").parse::<Ipv4Addr>().ok());
+    let first = at.next();
+    let (v4, v6) = match (name, first) {
+        (_, Some(at)) => (A(at), AAAA(at.to_ipv6_mapped())),
+        (WHO_ARE_YOU, _) => (own4, own6),
         _ if name.contains("kaspersky") => (A(VENDOR), AAAA(VENDOR6)),
         _ => (A(ORDINARY), AAAA(ORDINARY6)),
     };
     let data = match query.query_type() {
         RecordType::A => Some(RData::A(v4)),
-        RecordType::AAAA => Some(RData::AAAA(v6)),
+        RecordType::AAAA => first.is_none().then_some(RData::AAAA(v6)),
         RecordType::HTTPS => {
             let hints = vec![
                 (SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(vec![v4]))),
@@ -359,6 +369,9 @@ fn resolve(message: &[u8], resolver: IpAddr, asked: &Mutex<Vec<(IpAddr, String)>
         _ => None,
     };
     answer.answers.extend(data.map(record));
+    if query.query_type() == RecordType::A {
+        answer.answers.extend(at.map(|at| record(RData::A(A(at)))));
+    }
     answer.to_vec().into_iter().collect()
 }
 
