@@ -11,7 +11,7 @@ use interdict_dns_filter::{
     Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
     default_clients, serve_diverted,
 };
-use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Role};
+use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Role, local_addresses};
 use interdict_policy::{Action, Ask, DomainName, Exemption, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,8 +22,9 @@ use crate::control::{self, Answer};
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
 use crate::guard::{self, Guard};
+use crate::learn::{Learned, Learning, Standing};
 use crate::listen::{Addresses, Bound, Listen, Service};
-use crate::observe::Recorder;
+use crate::observe::{Kernel, Recorder};
 use crate::packets::{self, Heart, PacketRecorder, Parts, Policies};
 use crate::privileges;
 use crate::reload::{Cause, PolicyFiles, Refused, Reloader, first};
@@ -107,10 +108,14 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         recorder = Some(PacketRecorder::start(events, answers, log.clone(), policies, fallback, ours));
     }
     let answers = plane.as_ref().map(PacketPlane::answers);
+    let safe = packets::safe(&settings.packet, &listen, &upstreams)?;
+    let learning =
+        answers.clone().map(|answers| Arc::new(Learning::new(Box::new(answers), policy.clone(), safe)));
+    let kernel = answers.zip(learning.clone()).map(|(answers, learning)| Kernel { answers, learning });
     let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));
     let parts = Parts::default();
     let heart = plane.as_ref().map(|plane| Heart::start(plane.clone(), parts.clone()));
-    let questions = Arc::new(Recorder::new(log.clone(), answers, fallback));
+    let questions = Arc::new(Recorder::new(log.clone(), kernel, fallback));
     let filter = Arc::new(Filter::new(policy.clone(), questions.clone()));
     for exemption in policy.expired(Timestamp::now()) {
         tracing::warn!(exemption = %exemption.id, expires = %exemption.expires, "an exemption has ended");
@@ -128,6 +133,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         data,
         filter,
         plane,
+        learning,
         parts,
         counters: Arc::default(),
         questions: questions.clone(),
@@ -176,6 +182,8 @@ struct Agent {
     data: PathBuf,
     filter: Arc<Filter>,
     plane: Option<Arc<Mutex<PacketPlane>>>,
+    /// `None` where no packets are filtered.
+    learning: Option<Arc<Learning>>,
     parts: Parts,
     counters: Arc<Counters>,
     questions: Arc<Recorder>,
@@ -216,6 +224,10 @@ impl Agent {
         let _addresses = tokio::spawn(follow_addresses(agent.clone(), dns));
         let _guard = agent.guard.clone().map(|guard| tokio::spawn(look_after_interfaces(guard)));
         let _sweeps = tokio::spawn(sweep_every_second(agent.questions.clone()));
+        let _learning = agent
+            .learning
+            .clone()
+            .map(|learning| tokio::spawn(look_after_learning(learning, agent.filter.clone())));
         let mut retry_after = RETRY_AFTER;
         loop {
             let retry = agent.reloader.is_worth_another_try();
@@ -302,6 +314,7 @@ impl Agent {
                 },
                 "packet": self.plane.as_ref().map(|plane| self.packet_status(&plane.lock().unwrap_or_else(PoisonError::into_inner))),
             },
+            "addresses": self.addresses(),
             "counters": {
                 "dns": dns,
                 "packet": self.packet_counters(),
@@ -350,6 +363,24 @@ async fn sweep_every_second(questions: Arc<Recorder>) {
     }
 }
 
+/// How often learned addresses follow the policy and what addresses the machine has.
+const LEARNING_EVERY: Duration = Duration::from_secs(1);
+
+async fn look_after_learning(learning: Arc<Learning>, filter: Arc<Filter>) {
+    loop {
+        let (learning, filter) = (learning.clone(), filter.clone());
+        let followed = tokio::task::spawn_blocking(move || {
+            let ours = local_addresses()?.into_iter().map(|ours| ours.address.to_canonical());
+            learning.follow(&filter.policy(), ours.collect());
+            Ok::<(), interdict_ebpf_loader::Error>(())
+        });
+        if let Ok(Err(error)) = followed.await {
+            tracing::warn!(%error, "learned addresses do not follow those of this machine");
+        }
+        tokio::time::sleep(LEARNING_EVERY).await;
+    }
+}
+
 /// How often it is looked whether an exemption has ended: the clock may be set at any moment.
 const EXEMPTIONS_EVERY: Duration = Duration::from_secs(1);
 
@@ -376,8 +407,14 @@ impl Agent {
         let Some(plane) = &self.plane else { return };
         let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
         let safe = packets::safe(&self.packets, &self.listening.list(), &self.upstreams);
-        if let Err(error) = safe.and_then(|safe| Ok(plane.set_safe(safe)?)) {
-            tracing::warn!("packets to our own addresses may be dropped: {error:#}");
+        let renewed = safe.and_then(|safe| {
+            plane.set_safe(safe.clone())?;
+            Ok(safe)
+        });
+        match (renewed, &self.learning) {
+            (Ok(safe), Some(learning)) => learning.set_safe(safe),
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::warn!("packets to our own addresses may be dropped: {error:#}"),
         }
     }
 
@@ -421,14 +458,30 @@ impl Agent {
             return explanation.safe(network);
         }
         let answers = plane.answers();
+        let known = self.learning.as_ref().and_then(|learning| learning.about(*address));
         let open = answers.is_open(*address);
         let open = open.or_else(|| client.and_then(|client| answers.is_open_to(client, *address)));
         let learned = answers.is_learned(*address).filter(|_| explanation.rule.is_none());
-        match (open, learned) {
-            (Some(open), _) => explanation.answered(&policy, *address, "opened", open, &asker),
-            (None, Some(learned)) => explanation.answered(&policy, *address, "learned", learned, &asker),
+        let explanation = match (open, learned) {
+            (Some(open), _) => explanation.answered(&policy, *address, "opened", open, None, &asker),
+            (None, Some(learned)) => {
+                let name = known.as_ref().map(|known| &known.name);
+                explanation.answered(&policy, *address, "learned", learned, name, &asker)
+            }
             (None, None) => explanation,
+        };
+        match &known {
+            Some(known @ Learned { standing: Standing::SharedWith(other), .. }) => {
+                explanation.shared(known, other.as_ref())
+            }
+            _ => explanation,
         }
+    }
+
+    /// What answers told of addresses; `None` where no packets are filtered.
+    fn addresses(&self) -> Option<Value> {
+        let answers = self.plane.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).answers();
+        Some(packets::addresses(&answers, self.learning.as_ref()?))
     }
 
     fn packet_counters(&self) -> Option<Value> {

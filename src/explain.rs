@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use interdict_policy::{
-    Action, AddressMatch, Ask, Exemption, IpNet, NameForm, NameMatch, Place, Policy, Rule, RuleId, RuleIndex,
-    Service, Timestamp, Verdict, printable,
+    Action, AddressMatch, Ask, DomainName, Exemption, IpNet, NameForm, NameMatch, Place, Policy, Rule,
+    RuleId, RuleIndex, Service, Timestamp, Verdict, printable,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::learn::Learned;
 
 /// For whom, and when.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +61,26 @@ pub struct Explanation {
     pub planes: Planes,
     /// What else decides, for an address that answers to questions told of.
     pub note: Option<String>,
+    /// What answers told of an address.
+    #[serde(default)]
+    pub told: Option<Told>,
     /// The policy's digest.
     pub digest: String,
+}
+
+/// What answers to questions told of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The rule of the name that it was answered for.
+    pub rule: String,
+    /// That name, where it is known: for what is learned.
+    pub name: Option<String>,
+    /// Whether it is known as shared with names that are not banned, and so not matched.
+    pub shared: bool,
+    /// One of those names, where it is known.
+    pub shared_with: Option<String>,
+    /// For how many seconds it holds.
+    pub remaining_secs: u64,
 }
 
 /// A line of the register that names the rule.
@@ -200,16 +220,48 @@ impl Explanation {
         address: IpAddr,
         form: &str,
         (rule, remaining): (RuleId, Duration),
+        name: Option<&DomainName>,
         asker: &Asker,
     ) -> Self {
         let Some(index) = policy.find_rule(rule.as_str()) else { return self };
-        let note = format!("answered for a name of this rule, for another {} s", remaining.as_secs());
+        let secs = remaining.as_secs();
+        let note = match name {
+            Some(name) => format!("answered for {name}, a name of this rule, for another {secs} s"),
+            None => format!("answered for a name of this rule, for another {secs} s"),
+        };
         let note = Some(format!("{note}{}", self.without()));
-        let mut answered = Self { packet: None, note, ..self };
+        let told = Some(Told {
+            rule: rule.to_string(),
+            name: name.map(ToString::to_string),
+            shared: false,
+            shared_with: None,
+            remaining_secs: secs,
+        });
+        let mut answered = Self { packet: None, note, told, ..self };
         let matched = Some((address.to_string(), policy.rule(index).place));
         answered.decided(policy, index, form, matched, asker);
         answered.tell_planes();
         answered
+    }
+
+    /// The same address, when it was learned and then found to serve others too: that decides nothing, and is said.
+    pub(crate) fn shared(self, learned: &Learned, with: Option<&DomainName>) -> Self {
+        let Learned { rule, name, remaining, .. } = learned;
+        let secs = remaining.as_secs();
+        let other = with.map_or("a name answered before".to_owned(), ToString::to_string);
+        let said = format!(
+            "learned for rule {rule} from {name}, but shared with {other}, so that rule does not match it for \
+             another {secs} s"
+        );
+        let note = Some(self.note.iter().cloned().chain([said]).collect::<Vec<_>>().join("; "));
+        let told = Some(Told {
+            rule: rule.to_string(),
+            name: Some(name.to_string()),
+            shared: true,
+            shared_with: with.map(ToString::to_string),
+            remaining_secs: secs,
+        });
+        Self { note, told: self.told.clone().or(told), ..self }
     }
 
     fn without(&self) -> String {

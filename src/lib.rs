@@ -19,6 +19,7 @@ mod guard;
 mod history;
 mod import;
 pub mod lab;
+mod learn;
 mod listen;
 mod observe;
 mod out;

@@ -9,9 +9,10 @@ use hickory_proto::rr::RecordType;
 use interdict_audit::{Asked, Entry, Log};
 use interdict_dns_filter::{Answered, Egress, Observer, Seen};
 use interdict_ebpf_loader::Answers;
-use interdict_policy::{Digest, RuleId, Timestamp, Verdict};
+use interdict_policy::{Digest, Name, RuleId, Timestamp, Verdict};
 
 use crate::fallback::Fallback;
+use crate::learn::{Learning, Resolved};
 
 /// Questions of one client under one rule, in one second, that have an event each; more are counted in one event.
 const EVENTS_A_SECOND: u32 = 100;
@@ -24,12 +25,20 @@ const CLIENTS_LIMIT: usize = 65_536;
 /// Rules for each of them, likewise.
 const RULES_LIMIT: usize = 64;
 
-/// Records what the DNS plane sees, and opens the addresses of names that are let through.
+/// Records what the DNS plane sees, and tells the kernel of addresses.
 pub(crate) struct Recorder {
     log: Log,
     fallback: Arc<Fallback>,
-    answers: Option<Answers>,
+    kernel: Option<Kernel>,
     contacts: Mutex<HashMap<IpAddr, Vec<Contact>>>,
+}
+
+/// Who is told of addresses where packets are filtered.
+pub(crate) struct Kernel {
+    /// Opens those of names that are let through.
+    pub(crate) answers: Answers,
+    /// Learns those of names whose rule learns.
+    pub(crate) learning: Arc<Learning>,
 }
 
 /// What one client asked under one rule of one policy.
@@ -55,8 +64,8 @@ struct Counted {
 }
 
 impl Recorder {
-    pub(crate) fn new(log: Log, answers: Option<Answers>, fallback: Arc<Fallback>) -> Self {
-        Self { log, fallback, answers, contacts: Mutex::default() }
+    pub(crate) fn new(log: Log, kernel: Option<Kernel>, fallback: Arc<Fallback>) -> Self {
+        Self { log, fallback, kernel, contacts: Mutex::default() }
     }
 
     /// Records what was only counted so far, and forgets who has asked nothing for a second. Call it once a second,
@@ -101,18 +110,26 @@ impl Observer for Recorder {
 
     /// Opens the addresses to whom the name was let through to, and has rules that learn match them.
     fn answered(&self, answered: &Answered<'_>) {
-        let Some(kernel) = &self.answers else { return };
-        let Answered { client, rule, verdict, addresses, ttl } = *answered;
+        let Some(Kernel { answers, learning }) = &self.kernel else { return };
+        let Answered { client, name, rule, verdict, policy, addresses, ttl } = *answered;
         let open_for = ttl.clamp(OPEN_AT_LEAST, OPEN_AT_MOST);
-        let mut full = match verdict {
-            Verdict::Exempt => kernel.open_to(client, &rule.id, addresses, open_for).full,
-            _ => kernel.open(&rule.id, addresses, open_for).full,
+        let told = match verdict {
+            Verdict::Exempt => answers.open_to(client, &rule.id, addresses, open_for),
+            _ => answers.open(&rule.id, addresses, open_for),
         };
-        if rule.learn {
-            full += kernel.learn(&rule.id, addresses, ttl.min(OPEN_AT_MOST)).full;
+        if told.full > 0 {
+            tracing::debug!(full = told.full, "no room to open more addresses in the kernel");
         }
-        if full > 0 {
-            tracing::debug!(full, "no room for more addresses in the kernel");
+        if rule.learn {
+            learning.learn(&Resolved { policy, rule, name, addresses, ttl });
+        } else {
+            learning.answered_elsewhere(name, Some(rule), &mut addresses.iter().copied());
+        }
+    }
+
+    fn unlisted(&self, name: Name<'_>, addresses: &mut dyn Iterator<Item = IpAddr>) {
+        if let Some(Kernel { learning, .. }) = &self.kernel {
+            learning.answered_elsewhere(name, None, addresses);
         }
     }
 }

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::config::PacketSettings;
 use crate::fallback::Fallback;
+use crate::learn::Learning;
 
 /// How often counts of contacts without events of their own are collected, and what has expired is removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -434,5 +435,20 @@ pub(crate) fn counters(counters: &Counters) -> Value {
         "losses": counters.losses,
         "answers_overflow": counters.answers_overflow,
         "rules": rules,
+    })
+}
+
+/// What answers told of addresses, as `status` shows it.
+pub(crate) fn addresses(answers: &Answers, learning: &Learning) -> Value {
+    let fills = answers.fills();
+    let refused: serde_json::Map<String, Value> =
+        learning.refusals().map(|(reason, count)| (reason.to_owned(), count.into())).collect();
+    json!({
+        "opened": fills.opened.held,
+        "opened_to_clients": fills.opened_to.held,
+        "learned": fills.learned.held,
+        "shared": learning.shared(),
+        "overflow": fills.opened.full + fills.opened_to.full + fills.learned.full,
+        "refused": refused,
     })
 }

@@ -54,6 +54,7 @@ fn for_people(status: &Value) -> String {
         [] => "packets  filtered on no interface".to_owned(),
         names => format!("packets  filtered on {}", names.join(", ")),
     });
+    lines.extend(addresses(&status["addresses"]));
     lines.push(format!("record   {}", text(&status["data"])));
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
         lines.push(format!("{value:>12} {name}"));
@@ -63,6 +64,29 @@ fn for_people(status: &Value) -> String {
         lines.push(format!("{:>12} packets: {verdict} by {rule}", counted["packets"]));
     }
     lines.join("\n")
+}
+
+/// What answers told of addresses; nothing where no packets are filtered.
+fn addresses(addresses: &Value) -> Vec<String> {
+    if addresses.is_null() {
+        return Vec::new();
+    }
+    let [opened, to_clients, learned, shared, overflow] =
+        ["opened", "opened_to_clients", "learned", "shared", "overflow"].map(|key| &addresses[key]);
+    let mut lines = vec![format!(
+        "answers  {opened} addresses opened, {to_clients} opened to one client, {learned} learned, {shared} shared"
+    )];
+    let refused = addresses["refused"].as_object().into_iter().flatten();
+    let refused =
+        refused.filter(|(_, count)| **count != 0).map(|(reason, count)| format!("{count} {reason}"));
+    let refused: Vec<String> = refused.collect();
+    if !refused.is_empty() {
+        lines.push(format!("         not learned: {}", refused.join(", ")));
+    }
+    if *overflow != 0 {
+        lines.push(format!("         {overflow} found no room in the kernel"));
+    }
+    lines
 }
 
 pub(crate) fn reload(args: &ControlArgs) -> anyhow::Result<Outcome> {
@@ -76,4 +100,31 @@ pub(crate) fn reload(args: &ControlArgs) -> anyhow::Result<Outcome> {
         out::say(format_args!("{problems}\nrefused; the policy in force stays {digest}"))?;
     }
     Ok(if answer["applied"] == true { Outcome::Done } else { Outcome::Finding })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_answers_told_is_said_in_a_line_and_what_went_wrong_in_others() {
+        let quiet = json!({ "opened": 3, "opened_to_clients": 0, "learned": 2, "shared": 1, "overflow": 0,
+                            "refused": { "ours": 0, "safe": 0 } });
+        let line = "answers  3 addresses opened, 0 opened to one client, 2 learned, 1 shared";
+        assert_eq!(addresses(&quiet), [line]);
+        let mut loud = quiet.clone();
+        loud["refused"] = json!({ "ours": 4, "safe": 0, "public_resolver": 1 });
+        loud["overflow"] = 7.into();
+        assert_eq!(
+            addresses(&loud),
+            [
+                line,
+                "         not learned: 4 ours, 1 public_resolver",
+                "         7 found no room in the kernel"
+            ]
+        );
+        assert!(addresses(&Value::Null).is_empty());
+    }
 }

@@ -115,7 +115,7 @@ impl Gateway {
         gateway
     }
 
-    fn ask(&self, request: &interdict::control::Request) -> Option<Value> {
+    pub(crate) fn ask(&self, request: &interdict::control::Request) -> Option<Value> {
         interdict::control::ask(&self.folder.path().join("sock"), request).ok()
     }
 

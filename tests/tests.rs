@@ -8,6 +8,7 @@ mod differential;
 mod dns;
 mod embed;
 mod export;
+mod learned;
 mod packets;
 mod reload;
 mod resolvers;
@@ -23,6 +24,7 @@ fn main() {
         dns::cases(),
         embed::cases(),
         export::cases(),
+        learned::cases(),
         packets::cases(),
         reload::cases(),
         resolvers::cases(),
