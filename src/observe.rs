@@ -112,6 +112,10 @@ impl Observer for Recorder {
     fn answered(&self, answered: &Answered<'_>) {
         let Some(Kernel { answers, learning }) = &self.kernel else { return };
         let Answered { client, name, rule, verdict, policy, addresses, ttl } = *answered;
+        // Names of public resolvers are only watched: their addresses stay under the other keys of `[egress_dns]`.
+        if policy.egress_rules().doh.is_some_and(|doh| policy.rule(doh).id == rule.id) {
+            return learning.answered_elsewhere(name, Some(rule), &mut addresses.iter().copied());
+        }
         let open_for = ttl.clamp(OPEN_AT_LEAST, OPEN_AT_MOST);
         let told = match verdict {
             Verdict::Exempt => answers.open_to(client, &rule.id, addresses, open_for),

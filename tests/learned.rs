@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(an_address_that_serves_other_names_too_passes, Root),
         case!(what_is_open_stays_open_as_long_as_the_cache_answers, Root),
         case!(what_an_exempt_client_resolved_is_open_to_it_alone, Root),
+        case!(a_known_doh_server_that_is_only_watched_is_not_opened, Root),
         case!(an_address_that_decides_opens_no_other, Root),
         case!(a_reload_keeps_what_was_learned_and_forgets_it_with_its_rule, Root),
     ]
@@ -145,6 +146,17 @@ fn what_an_exempt_client_resolved_is_open_to_it_alone() {
         (0.into(), 1.into())
     );
     assert_eq!(addresses(&gateway, "learned"), 1);
+}
+
+/// Names of known DoH servers are let through by a rule of `[egress_dns]`; that must not open their other ports.
+fn a_known_doh_server_that_is_only_watched_is_not_opened() {
+    let lab = lab();
+    let encrypted = SocketAddr::new(ORDINARY.into(), 853);
+    lab.serve_tcp(encrypted).unwrap();
+    let gateway = start(&lab, &format!("{}[egress_dns]\ndoh = \"log\"\ndot = \"block\"\n", policy("log")));
+    resolves_to(&lab, "dns.google", ORDINARY);
+    assert!(!lab.connects(encrypted).unwrap());
+    assert_eq!(addresses(&gateway, "opened"), 0);
 }
 
 /// An unlisted name whose first address is in a logged network, and whose second is one with closed ports.
