@@ -22,7 +22,7 @@ use crate::control::{self, Answer};
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
 use crate::guard::{self, Guard};
-use crate::learn::{Learned, Learning, Standing};
+use crate::learn::{Learned, Learning, Rounds, Standing, keep_rounds};
 use crate::listen::{Addresses, Bound, Listen, Service};
 use crate::observe::{Kernel, Recorder};
 use crate::packets::{self, Heart, PacketRecorder, Parts, Policies};
@@ -108,10 +108,19 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         recorder = Some(PacketRecorder::start(events, answers, log.clone(), policies, fallback, ours));
     }
     let answers = plane.as_ref().map(PacketPlane::answers);
-    let safe = packets::safe(&settings.packet, &listen, &upstreams)?;
-    let learning =
-        answers.clone().map(|answers| Arc::new(Learning::new(Box::new(answers), policy.clone(), safe)));
+    let learning = answers.clone().map(|answers| -> anyhow::Result<_> {
+        let safe = packets::safe(&settings.packet, &listen, &upstreams)?;
+        Ok(Arc::new(Learning::new(Box::new(answers), policy.clone(), safe, our_addresses()?)))
+    });
+    let learning = learning.transpose()?;
     let kernel = answers.zip(learning.clone()).map(|(answers, learning)| Kernel { answers, learning });
+    if settings.resolve_banned.is_some() && learning.is_none() {
+        tracing::warn!(
+            "resolve_banned does nothing where no interface is filtered: nobody would match addresses"
+        );
+    }
+    let rounds = settings.resolve_banned.filter(|_| learning.is_some());
+    let rounds = rounds.map(|period| Arc::new(Rounds::every(period)));
     let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));
     let parts = Parts::default();
     let heart = plane.as_ref().map(|plane| Heart::start(plane.clone(), parts.clone()));
@@ -134,6 +143,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         filter,
         plane,
         learning,
+        rounds,
         parts,
         counters: Arc::default(),
         questions: questions.clone(),
@@ -184,6 +194,8 @@ struct Agent {
     plane: Option<Arc<Mutex<PacketPlane>>>,
     /// `None` where no packets are filtered.
     learning: Option<Arc<Learning>>,
+    /// `None` where banned names are not resolved.
+    rounds: Option<Arc<Rounds>>,
     parts: Parts,
     counters: Arc<Counters>,
     questions: Arc<Recorder>,
@@ -228,6 +240,9 @@ impl Agent {
             .learning
             .clone()
             .map(|learning| tokio::spawn(look_after_learning(learning, agent.filter.clone())));
+        let _rounds = agent.rounds.clone().zip(agent.learning.clone()).map(|(rounds, learning)| {
+            tokio::spawn(keep_rounds(rounds, learning, agent.filter.clone(), handler))
+        });
         let mut retry_after = RETRY_AFTER;
         loop {
             let retry = agent.reloader.is_worth_another_try();
@@ -315,6 +330,7 @@ impl Agent {
                 "packet": self.plane.as_ref().map(|plane| self.packet_status(&plane.lock().unwrap_or_else(PoisonError::into_inner))),
             },
             "addresses": self.addresses(),
+            "resolve_banned": self.rounds.as_ref().map(|rounds| rounds.status()),
             "counters": {
                 "dns": dns,
                 "packet": self.packet_counters(),
@@ -370,8 +386,7 @@ async fn look_after_learning(learning: Arc<Learning>, filter: Arc<Filter>) {
     loop {
         let (learning, filter) = (learning.clone(), filter.clone());
         let followed = tokio::task::spawn_blocking(move || {
-            let ours = local_addresses()?.into_iter().map(|ours| ours.address.to_canonical());
-            learning.follow(&filter.policy(), ours.collect());
+            learning.follow(&filter.policy(), our_addresses()?);
             Ok::<(), interdict_ebpf_loader::Error>(())
         });
         if let Ok(Err(error)) = followed.await {
@@ -379,6 +394,11 @@ async fn look_after_learning(learning: Arc<Learning>, filter: Arc<Filter>) {
         }
         tokio::time::sleep(LEARNING_EVERY).await;
     }
+}
+
+/// Every address of this machine.
+fn our_addresses() -> Result<Vec<IpAddr>, interdict_ebpf_loader::Error> {
+    Ok(local_addresses()?.into_iter().map(|ours| ours.address.to_canonical()).collect())
 }
 
 /// How often it is looked whether an exemption has ended: the clock may be set at any moment.

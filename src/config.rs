@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
 use interdict_policy::{At, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
+use jiff::{Span, SpanRelativeTo};
 
 use crate::cli::RunArgs;
 
@@ -17,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) policy: Vec<PathBuf>,
     /// `[policy] profile`
     pub(crate) profile: Option<String>,
+    /// `[policy] resolve_banned = "1h"`: how often banned names are resolved, to learn their addresses.
+    pub(crate) resolve_banned: Option<Duration>,
     /// `[dns] listen`
     pub(crate) listen: Vec<SocketAddr>,
     /// `[dns] upstreams`
@@ -123,6 +127,7 @@ impl Settings {
         if let Some(mut policy) = root.table(r, "policy") {
             settings.policy = values(policy.list(r, "paths", |text| Ok(PathBuf::from(text))));
             settings.profile = policy.text(r, "profile").map(|text| text.value.to_owned());
+            settings.resolve_banned = read_period(r, &mut policy, "resolve_banned");
             policy.finish(r);
         }
         if let Some(mut dns) = root.table(r, "dns") {
@@ -169,6 +174,25 @@ impl Settings {
         root.finish(r);
         settings
     }
+}
+
+/// The shortest and the longest time between two rounds of something.
+const PERIOD_AT_LEAST: Duration = Duration::from_secs(60);
+const PERIOD_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// A time such as `30m`, `1h` or `1h 30m`.
+fn read_period(r: &mut Reader<'_>, table: &mut Table<'_, '_>, key: &'static str) -> Option<Duration> {
+    const HELP: &str = "write a time from 1m to 1d, such as 30m or 1h";
+    let text = table.text(r, key)?.value;
+    let read = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let wrong = match read.ok().and_then(|period| Duration::try_from(period).ok()) {
+        None => "is not a time",
+        Some(period) if period < PERIOD_AT_LEAST => "is too short",
+        Some(period) if period > PERIOD_AT_MOST => "is too long",
+        Some(period) => return Some(period),
+    };
+    table.wrong(r, key, format!("\"{}\" {wrong}", text.escape_debug()), HELP);
+    None
 }
 
 /// `NAME=lan`, `NAME=wan` or `NAME=host`.
@@ -245,6 +269,29 @@ mod tests {
                 && lines[2].starts_with("c.toml:4:1: unknown key listener in dns")
         );
         assert!(lines[3].starts_with("c.toml:5:2: unknown key dmz in the configuration"), "{said}");
+    }
+
+    #[test]
+    fn banned_names_are_resolved_once_a_minute_to_once_a_day() {
+        let read = |period: &str| read(&format!("[policy]\nresolve_banned = {period}\n"));
+        for (period, secs) in [("1m", 60), ("90 s", 90), ("1h", 3600), ("1h 30m", 5400), ("1d", 86_400)] {
+            let read = read(&format!("\"{period}\"")).unwrap().resolve_banned;
+            assert_eq!(read, Some(Duration::from_secs(secs)), "{period}");
+        }
+        for (period, wrong) in [
+            ("\"59s\"", "\"59s\" is too short"),
+            ("\"25h\"", "\"25h\" is too long"),
+            ("\"-1h\"", "\"-1h\" is not a time"),
+            ("\"1 month\"", "\"1 month\" is not a time"),
+            ("\"often\"", "\"often\" is not a time"),
+        ] {
+            let said = read(period).unwrap_err();
+            let line = said.lines().nth(1).unwrap();
+            assert_eq!(line, format!("c.toml:2:18: {wrong} (write a time from 1m to 1d, such as 30m or 1h)"));
+        }
+        let said = read("60").unwrap_err();
+        assert!(said.contains("c.toml:2:18: "), "{said}");
+        assert_eq!(Settings::default().resolve_banned, None);
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn for_people(status: &Value) -> String {
         names => format!("packets  filtered on {}", names.join(", ")),
     });
     lines.extend(addresses(&status["addresses"]));
+    lines.extend(resolve_banned(&status["resolve_banned"]));
     lines.push(format!("record   {}", text(&status["data"])));
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
         lines.push(format!("{value:>12} {name}"));
@@ -87,6 +88,23 @@ fn addresses(addresses: &Value) -> Vec<String> {
         lines.push(format!("         {overflow} found no room in the kernel"));
     }
     lines
+}
+
+/// The last round of questions for banned names; nothing where there are none.
+fn resolve_banned(rounds: &Value) -> Vec<String> {
+    let last = &rounds["last"];
+    match (rounds.is_null(), last.is_null()) {
+        (true, _) => Vec::new(),
+        (false, true) => vec!["banned   names are resolved; no round is done yet".to_owned()],
+        (false, false) => {
+            let at = printable(last["at"].as_str().unwrap_or_default()).into_owned();
+            let [names, addresses, failures, left_out] =
+                ["names", "addresses", "failures", "left_out"].map(|key| &last[key]);
+            vec![format!(
+                "banned   {names} names resolved {at}: {addresses} addresses, {failures} failed, {left_out} left out"
+            )]
+        }
+    }
 }
 
 pub(crate) fn reload(args: &ControlArgs) -> anyhow::Result<Outcome> {
@@ -126,5 +144,18 @@ mod tests {
             ]
         );
         assert!(addresses(&Value::Null).is_empty());
+    }
+
+    #[test]
+    fn the_last_round_is_said() {
+        let mut rounds = json!({ "every_secs": 3600, "failures": 2, "last": null });
+        assert_eq!(resolve_banned(&rounds), ["banned   names are resolved; no round is done yet"]);
+        rounds["last"] = json!({ "at": "2026-11-25T19:00:00Z", "names": 1000, "addresses": 1200, "failures": 2,
+                                 "left_out": 3 });
+        assert_eq!(
+            resolve_banned(&rounds),
+            ["banned   1000 names resolved 2026-11-25T19:00:00Z: 1200 addresses, 2 failed, 3 left out"]
+        );
+        assert!(resolve_banned(&Value::Null).is_empty());
     }
 }

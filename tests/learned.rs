@@ -19,6 +19,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_known_doh_server_that_is_only_watched_is_not_opened, Root),
         case!(an_address_that_decides_opens_no_other, Root),
         case!(a_reload_keeps_what_was_learned_and_forgets_it_with_its_rule, Root),
+        case!(banned_names_are_resolved_by_the_agent_alone, Root),
+        case!(what_was_learned_passes_again_when_its_time_is_over, Root),
+        case!(what_a_round_leaves_out_is_told, Root),
     ]
 }
 
@@ -33,8 +36,21 @@ fn learner(action: &str, matchers: &str) -> String {
     )
 }
 
+/// A rule that blocks hosts and learns from them.
+fn hosts(hosts: &[&str]) -> String {
+    learner("block", &format!("hosts = {hosts:?}"))
+}
+
 fn start(lab: &Lab, policy: &str) -> Gateway {
     Gateway::start(lab, policy, &format!("{LAN}=lan"))
+}
+
+/// An agent that resolves banned names.
+fn start_resolving(lab: &Lab, policy: &str) -> Gateway {
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[policy]\nresolve_banned = \"1m\"\n").unwrap();
+    let config = config.path().display().to_string();
+    Gateway::start_with(lab, policy, &["--interface", &format!("{LAN}=lan"), "--config", &config])
 }
 
 fn addresses(gateway: &Gateway, key: &str) -> Value {
@@ -66,13 +82,11 @@ fn a_banned_name_cannot_have_others_blocked() {
         (wan, "ours"),
         (interdict::lab::RESOLVER, "safe"),
     ] {
-        // The first look at this machine's addresses may be still to come.
-        until("the address is refused", || {
-            resolves_to(&lab, &format!("at-{}.vendor.test", address.to_string().replace('.', "-")), address);
-            (addresses(&gateway, "refused")[reason] != 0).then_some(())
-        });
+        let name = format!("at-{}.vendor.test", address.to_string().replace('.', "-"));
+        resolves_to(&lab, &name, address);
+        assert_eq!(addresses(&gateway, "refused")[reason], 1, "{address}");
     }
-    until("none of them is learned", || (addresses(&gateway, "learned") == 0).then_some(()));
+    assert_eq!(addresses(&gateway, "learned"), 0);
     assert_eq!(gateway.write_policy(&policy("block"))["applied"], true);
     assert!(lab.connects(port_80(PUBLIC[0])).unwrap());
     assert_eq!(why(&gateway, PUBLIC[0])["verdict"], "none");
@@ -196,4 +210,57 @@ fn a_reload_keeps_what_was_learned_and_forgets_it_with_its_rule() {
     until("it is forgotten", || (addresses(&gateway, "learned") == 0).then_some(()));
     assert_eq!(gateway.write_policy(&policy("block"))["applied"], true);
     assert!(lab.connects(port_80(VENDOR)).unwrap(), "it does not come back with the rule");
+}
+
+/// The figures of the last round, once there is one.
+fn last_round(gateway: &Gateway) -> Value {
+    until("a round is done", || {
+        let last = gateway.status()["resolve_banned"]["last"].clone();
+        (!last.is_null()).then_some(last)
+    })
+}
+
+fn banned_names_are_resolved_by_the_agent_alone() {
+    let lab = lab();
+    let [vendor, public, ordinary] =
+        ["at-77-74-177-1.vendor.test", "at-8-8-8-8.vendor.test", "at-198-51-100-1.vendor.test"];
+    let gateway = start_resolving(&lab, &hosts(&[vendor, public, "servfail.vendor.test"]));
+    let last = last_round(&gateway);
+    for (figure, number) in [("names", 3), ("addresses", 2), ("failures", 1), ("left_out", 0)] {
+        assert_eq!(last[figure], number, "{figure}");
+    }
+    assert_eq!(addresses(&gateway, "refused")["public_resolver"], 1);
+    assert_eq!((addresses(&gateway, "opened"), addresses(&gateway, "learned")), (0.into(), 1.into()));
+    let learned = why(&gateway, VENDOR);
+    assert_eq!((&learned["verdict"], &learned["form"]), (&"block".into(), &"learned".into()));
+    assert_eq!(learned["told"]["name"], vendor);
+    assert!(!lab.connects(port_80(VENDOR)).unwrap());
+    assert_eq!(lab.ask(vendor).unwrap(), Reply::NxDomain);
+    // Had a question of the agent's own been recorded, it would be the first.
+    let event = gateway.event("a question is on record", |event| event["plane"] == "dns");
+    assert_eq!((&event["client"], &event["asked"]["name"]), (&CLIENT.to_string().into(), &vendor.into()));
+
+    // Another policy is another round, long before the minute is over.
+    assert_eq!(gateway.write_policy(&hosts(&[vendor, ordinary]))["applied"], true);
+    until("the new name is learned", || (why(&gateway, ORDINARY)["form"] == "learned").then_some(()));
+    assert!(!lab.connects(port_80(ORDINARY)).unwrap());
+}
+
+fn what_was_learned_passes_again_when_its_time_is_over() {
+    let lab = lab();
+    let gateway = start_resolving(&lab, &hosts(&["at-77-74-177-1.ttl-3.vendor.test"]));
+    until("it is learned", || (why(&gateway, VENDOR)["form"] == "learned").then_some(()));
+    assert!(!lab.connects(port_80(VENDOR)).unwrap());
+    until("its time is over", || lab.connects(port_80(VENDOR)).unwrap().then_some(()));
+    until("it is forgotten", || (addresses(&gateway, "learned") == 0).then_some(()));
+}
+
+fn what_a_round_leaves_out_is_told() {
+    let lab = lab();
+    let names: Vec<String> = (0..1003).map(|n| format!("h{n}.vendor.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let gateway = start_resolving(&lab, &hosts(&names));
+    let last = last_round(&gateway);
+    assert_eq!((&last["names"], &last["left_out"]), (&1000.into(), &3.into()));
+    assert_eq!(addresses(&gateway, "learned"), 2, "they all have one server, with two addresses");
 }

@@ -9,10 +9,12 @@
 //! 4. the kernel has no room for it.
 //!
 //! The kernel's table says what is matched and until when. What stands here is what it has no words for: for which name,
-//! and with which other name an address is shared.
+//! and with which other name an address is shared. `rounds.rs` asks for names that no client ever resolves, since they
+//! are blocked.
 
 mod elsewhere;
 mod never;
+mod rounds;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,6 +27,8 @@ use interdict_policy::{Action, DomainName, IpNet, Name, Policy, Rule, RuleId};
 
 use self::elsewhere::Elsewhere;
 use self::never::{Never, Refusal};
+
+pub(crate) use self::rounds::{Rounds, keep_rounds};
 
 /// Addresses that are learned for one name. Real services of one name have fewer at a time.
 const ADDRESSES_OF_A_NAME_LIMIT: usize = 32;
@@ -111,11 +115,16 @@ pub(crate) enum Standing {
 }
 
 impl Learning {
-    pub(crate) fn new(kernel: Box<dyn Matching>, policy: Arc<Policy>, safe: Vec<IpNet>) -> Self {
+    pub(crate) fn new(
+        kernel: Box<dyn Matching>,
+        policy: Arc<Policy>,
+        safe: Vec<IpNet>,
+        ours: Vec<IpAddr>,
+    ) -> Self {
         Self {
             kernel,
             elsewhere: Elsewhere::new(),
-            never: RwLock::new(Never { safe, ours: Vec::new() }),
+            never: RwLock::new(Never { safe, ours }),
             learns: AtomicBool::new(learns(&policy)),
             table: Mutex::new(Table::new(policy)),
             holds_any: AtomicBool::new(false),

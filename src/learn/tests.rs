@@ -60,7 +60,7 @@ impl Setup {
 
     fn with_room(policy: &str, room: usize) -> Self {
         let (kernel, policy) = (Kernel { room, ..Kernel::default() }, compiled(policy));
-        let learning = Learning::new(Box::new(kernel.clone()), policy.clone(), Vec::new());
+        let learning = Learning::new(Box::new(kernel.clone()), policy.clone(), Vec::new(), Vec::new());
         Self { learning, kernel, policy }
     }
 
