@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(banned_names_are_resolved_by_the_agent_alone, Root),
         case!(what_was_learned_passes_again_when_its_time_is_over, Root),
         case!(what_a_round_leaves_out_is_told, Root),
+        case!(a_round_breaks_off_where_nobody_answers, Root),
     ]
 }
 
@@ -263,4 +264,16 @@ fn what_a_round_leaves_out_is_told() {
     let last = last_round(&gateway);
     assert_eq!((&last["names"], &last["left_out"]), (&1000.into(), &3.into()));
     assert_eq!(addresses(&gateway, "learned"), 2, "they all have one server, with two addresses");
+}
+
+fn a_round_breaks_off_where_nobody_answers() {
+    let lab = lab();
+    let names: Vec<String> = (0..100).map(|n| format!("servfail.h{n}.vendor.test")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let gateway = start_resolving(&lab, &hosts(&names));
+    let last = last_round(&gateway);
+    let [asked, failed, left_out] =
+        ["names", "failures", "left_out"].map(|figure| last[figure].as_u64().unwrap());
+    assert!((32..40).contains(&asked) && failed == asked && left_out == 100 - asked, "{last}");
+    assert_eq!(gateway.status()["resolve_banned"]["failures"], failed);
 }
