@@ -1,5 +1,6 @@
 //! `interdict demo`: the ban at work, in namespaces of its own.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -128,9 +129,15 @@ fn shown(reply: &Reply) -> String {
 }
 
 fn connect(lab: &Lab, to: IpAddr, wanted: bool, why: &str) -> anyhow::Result<bool> {
-    let connected = lab.connects(SocketAddr::new(to, PORT))?;
-    let shown = if connected { "connected" } else { "no answer within a second" };
-    Ok(told(&format!("{to} port {PORT} -> {shown}"), why, connected == wanted))
+    let (outcome, took) = lab.connect(SocketAddr::new(to, PORT))?;
+    let shown = match &outcome {
+        Ok(()) => "connected".to_owned(),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            format!("refused within {} ms", took.as_millis() + 1)
+        }
+        Err(error) => error.to_string(),
+    };
+    Ok(told(&format!("{to} port {PORT} -> {shown}"), why, outcome.is_ok() == wanted))
 }
 
 fn told(what: &str, why: &str, right: bool) -> bool {

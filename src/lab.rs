@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -272,12 +272,24 @@ impl Lab {
         })
     }
 
+    /// What comes of it when the client connects to an address, within a second, and how long it takes.
+    ///
+    /// # Errors
+    /// When the client's namespace cannot be entered.
+    pub fn connect(&self, to: SocketAddr) -> anyhow::Result<(std::io::Result<()>, Duration)> {
+        self.inside(Side::Client, move || {
+            let start = Instant::now();
+            let outcome = TcpStream::connect_timeout(&to, Duration::from_secs(1));
+            (outcome.map(drop), start.elapsed())
+        })
+    }
+
     /// Whether the client can connect to an address within a second.
     ///
     /// # Errors
     /// When the client's namespace cannot be entered.
     pub fn connects(&self, to: SocketAddr) -> anyhow::Result<bool> {
-        self.inside(Side::Client, move || TcpStream::connect_timeout(&to, Duration::from_secs(1)).is_ok())
+        Ok(self.connect(to)?.0.is_ok())
     }
 }
 

@@ -24,6 +24,9 @@ use crate::config::PacketSettings;
 use crate::fallback::Fallback;
 use crate::learn::Learning;
 
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
+
 /// How often counts of contacts without events of their own are collected, and what has expired is removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -55,7 +58,7 @@ pub(crate) fn load(
         answering: has_lan(settings).then(|| Answering {
             clients: clients.to_vec(),
             client_qps: settings.client_qps,
-            listen: listen.iter().map(SocketAddr::ip).collect(),
+            listen: listen.iter().filter(|at| at.port() == DNS_PORT).map(SocketAddr::ip).collect(),
             in_kernel: settings.in_kernel,
         }),
     };
@@ -278,7 +281,7 @@ impl PacketRecorder {
                 let stop = stopped.load(Relaxed);
                 wait(&events);
                 events.drain(|contact| {
-                    if let (Some(client), Some(_)) = (contact.client, &contact.question) {
+                    if let (Some(client), Hook::Query) = (contact.client, contact.hook) {
                         fallback.saw(client, contact.remote, contact.digest);
                     }
                     log.record(policies.entry(&contact, &ours));
@@ -317,9 +320,8 @@ fn wait(events: &EventReader) {
 }
 
 fn entry(contact: &Contact, role: &str, ours: &[IpAddr]) -> Entry {
-    if let (Some(question), Some(client)) = (&contact.question, contact.client) {
-        let resolver = Some(contact.remote).filter(|resolver| !ours.contains(resolver));
-        return question_entry(contact, client, question, resolver, role);
+    if let (Some(client), Hook::Query) = (contact.client, contact.hook) {
+        return question_entry(contact, client, ours, role);
     }
     let process = contact.process.as_ref().map(|process| Process {
         pid: process.pid,
@@ -342,12 +344,18 @@ fn entry(contact: &Contact, role: &str, ours: &[IpAddr]) -> Entry {
         (contact.first.wall, contact.last.wall),
     )
     .made_by(process)
+    .to_server(contact.question.as_ref().map(|question| shown(&question.name)))
+}
+
+/// A name in presentation form.
+fn shown(wire: &[u8]) -> String {
+    Name::from_wire(wire).map_or_else(String::new, |name| name.to_string())
 }
 
 /// Where in the kernel a contact was met.
 const fn channel(hook: Hook) -> &'static str {
     match hook {
-        Hook::Lan | Hook::Wan | Hook::Query => "xdp",
+        Hook::Lan | Hook::Wan | Hook::Query | Hook::Tls => "xdp",
         Hook::HostOut | Hook::HostIn => "tcx",
         Hook::Connect | Hook::Send => "cgroup",
     }
@@ -363,17 +371,23 @@ fn protocol_name(number: u8) -> String {
     }
 }
 
-/// The event of a question that the kernel answered.
-fn question_entry(
-    contact: &Contact,
-    client: IpAddr,
-    question: &Question,
-    resolver: Option<IpAddr>,
-    role: &str,
-) -> Entry {
-    let name = Name::from_wire(&question.name).map_or_else(String::new, |name| name.to_string());
-    let asked =
-        Asked::Name { name, rtype: RecordType::from(question.qtype).to_string(), via: None, resolver };
+/// The event of a question that the kernel answered. Of those that were only counted while no agent was there, no name is
+/// known: then the event says to which resolver they went.
+fn question_entry(contact: &Contact, client: IpAddr, ours: &[IpAddr], role: &str) -> Entry {
+    let resolver = contact.remote;
+    let asked = match &contact.question {
+        Some(Question { name, qtype }) => Asked::Name {
+            name: shown(name),
+            rtype: RecordType::from(*qtype).to_string(),
+            via: None,
+            resolver: Some(resolver).filter(|resolver| !ours.contains(resolver)),
+        },
+        None => Asked::Address {
+            address: resolver,
+            port: contact.port,
+            protocol: protocol_name(contact.protocol),
+        },
+    };
     Entry::dns("xdp", client, asked, contact.verdict, contact.rule.as_str(), role, contact.digest).counted(
         contact.count,
         contact.first.wall,
@@ -413,6 +427,7 @@ const fn hook_name(hook: Hook) -> &'static str {
         Hook::HostIn => "host_in",
         Hook::Connect => "connect",
         Hook::Send => "send",
+        Hook::Tls => "tls",
     }
 }
 
@@ -432,6 +447,7 @@ pub(crate) fn counters(counters: &Counters) -> Value {
         .collect();
     json!({
         "exits": counters.exits,
+        "unjudged": counters.unjudged,
         "losses": counters.losses,
         "answers_overflow": counters.answers_overflow,
         "rules": rules,

@@ -70,6 +70,10 @@ fn for_people(line: &str) -> String {
         Some(pid) => format!(" by {} ({pid})", printable(&text(&event["process"]["name"]))),
         None => String::new(),
     };
+    let server = match event["detail"]["server_name"].as_str() {
+        Some(name) => format!(" for {}", printable(name)),
+        None => String::new(),
+    };
     let depth = match event["act"].as_str() {
         Some(_) => format!(" {}: {}", text(&event["depth"]), event["detail"]),
         None => String::new(),
@@ -77,7 +81,7 @@ fn for_people(line: &str) -> String {
     let count = event["count"].as_u64().filter(|count| *count > 1);
     let count = count.map_or(String::new(), |count| format!(" x{count}"));
     format!(
-        "{time}  {:6} {:4} {:15} {what}{process}{count}{depth}  [{}]",
+        "{time}  {:6} {:4} {:15} {what}{server}{process}{count}{depth}  [{}]",
         text(&event["verdict"]),
         text(&event["channel"]),
         text(&event["client"]),

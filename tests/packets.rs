@@ -57,7 +57,7 @@ hosts = ["support.kaspersky.com"]
 "#;
 
 /// A place in the lab, in the family that the case is run in.
-fn here(place: Ipv4Addr) -> IpAddr {
+pub(crate) fn here(place: Ipv4Addr) -> IpAddr {
     let places = [
         (CLIENT, CLIENT6),
         (GATEWAY, GATEWAY6),
@@ -71,7 +71,7 @@ fn here(place: Ipv4Addr) -> IpAddr {
     }
 }
 
-fn at(place: Ipv4Addr, port: u16) -> SocketAddr {
+pub(crate) fn at(place: Ipv4Addr, port: u16) -> SocketAddr {
     SocketAddr::new(here(place), port)
 }
 
@@ -184,8 +184,10 @@ fn agent(mut command: Command, folder: &TempDir, more: &[&str]) -> Command {
     let path = |name: &str| folder.path().join(name).display().to_string();
     command
         .args(["run", "--policy", &path("policy"), "--data", &path("data"), "--control", &path("sock")])
-        .args(["--listen", &at(GATEWAY, 53).to_string()])
         .args(more);
+    if !more.contains(&"--listen") {
+        command.args(["--listen", &at(GATEWAY, 53).to_string()]);
+    }
     if !more.contains(&"--upstream") {
         command.args(["--upstream", &at(RESOLVER, 53).to_string()]);
     }
@@ -595,7 +597,7 @@ fn what_cannot_be_filtered_is_not_started() {
     let folder = policy_folder();
     for (interface, said) in [
         ("eth7=lan", "cannot attach to eth7: no such interface (have: lo"),
-        (&format!("{LAN}=dmz") as &str, "write NAME=lan or NAME=wan"),
+        (&format!("{LAN}=dmz") as &str, "write NAME=lan, NAME=wan or NAME=host"),
     ] {
         let output = run(&lab, &folder, &["--interface", interface]).output().unwrap();
         let all = String::from_utf8_lossy(&output.stderr).into_owned();

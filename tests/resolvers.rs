@@ -38,6 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(other_names_go_as_the_policy_says, RootDig),
         case!(encrypted_dns_goes_as_the_policy_says, Root),
         case!(the_products_burst_is_an_event, RootDig),
+        case!(a_resolver_on_the_same_machine_is_filtered_from_in_front, RootUnbound),
     ]
 }
 
@@ -537,4 +538,49 @@ fn the_products_burst_is_an_event() {
     let burst = gateway.event("the burst is told", |event| event["act"] == "fallback.burst");
     assert_eq!(burst["client"], CLIENT.to_string());
     assert_eq!(burst["detail"]["resolvers"].as_array().unwrap().len(), 3);
+}
+
+/// An Unbound that somebody else set up goes on serving; the agent listens elsewhere, and its programs stand in front.
+fn a_resolver_on_the_same_machine_is_filtered_from_in_front() {
+    let lab = lab();
+    let folder = tempfile::TempDir::new().unwrap();
+    let configuration = format!(
+        "server:\n interface: {GATEWAY}\n access-control: 0.0.0.0/0 allow\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n \
+         pidfile: \"\"\n module-config: \"iterator\"\n directory: \"{folder}\"\nforward-zone:\n name: \".\"\n forward-addr: {RESOLVER}\n",
+        folder = folder.path().display()
+    );
+    let file = folder.path().join("unbound.conf");
+    std::fs::write(&file, configuration).unwrap();
+    let unbound = crate::support::tool_path("unbound").unwrap().display().to_string();
+    let mut command = lab.command(Side::Gateway, &unbound);
+    let child =
+        command.args(["-d", "-c", &file.display().to_string()]).stderr(std::process::Stdio::null()).spawn();
+    let _unbound = Running(child.unwrap());
+    let ask = |name: &str| lab.ask_at(GATEWAY.into(), name, RecordType::A).ok();
+    let address = |address: Ipv4Addr| Some(Reply::Address(IpAddr::V4(address)));
+    until("Unbound answers", || (ask("www.example.org") == address(ORDINARY)).then_some(()));
+    assert_eq!(ask("s07.upd.kaspersky.com"), address(VENDOR), "nothing filters yet");
+
+    let policy = "format = 1\n[[rule]]\nid = \"names\"\nrole = \"update\"\naction = \"block\"\n\
+                  domains = [\"upd.kaspersky.com\"]\nglobs = [\"ksn-*.kaspersky-labs.com\"]\n";
+    let more = ["--interface", &format!("{LAN}=lan"), "--listen", "127.0.0.1:5300"];
+    let gateway = Gateway::start_with(&lab, policy, &more);
+    assert_eq!(ask("s07.upd.kaspersky.com"), Some(Reply::NxDomain), "what a domain blocks");
+    assert_eq!(ask("ksn-1.kaspersky-labs.com"), Some(Reply::NxDomain), "what only the agent can tell");
+    assert_eq!(ask("other.kaspersky-labs.com"), address(VENDOR), "what it lets through, Unbound answers");
+    assert_eq!(ask("www.example.org"), address(ORDINARY));
+    for name in ["s07.upd.kaspersky.com", "ksn-1.kaspersky-labs.com"] {
+        gateway
+            .event("it is on record", |event| event["asked"]["name"] == name && event["verdict"] == "block");
+    }
+}
+
+/// A server that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -3,6 +3,7 @@
 //! What cannot run here (a tool is missing, no root) is reported by name as ignored, never as passed.
 
 mod commands;
+mod contacts;
 mod diagnostics;
 mod differential;
 mod dns;
@@ -21,6 +22,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let cases = [
         differential::cases(),
+        contacts::cases(),
         dns::cases(),
         embed::cases(),
         export::cases(),

@@ -154,6 +154,12 @@ impl Entry {
         Self { process, ..self }
     }
 
+    /// The same, to a server that the client named in TLS.
+    pub fn to_server(self, name: Option<String>) -> Self {
+        let detail = name.map(|name| serde_json::json!({ "server_name": name }));
+        Self { detail: detail.or(self.detail), ..self }
+    }
+
     /// How far a contact got that was let through, with what it carried; `over` when nothing more will come. It tells of
     /// packets that are on record already, and counts none of them.
     pub fn reached(self, depth: Depth, over: bool, carried: Value) -> Self {

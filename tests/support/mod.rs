@@ -26,6 +26,8 @@ pub(crate) enum Needs {
     /// Root, for a network namespace to load a rule set in.
     Nft,
     Unbound,
+    /// Root and `unbound`.
+    RootUnbound,
     Named,
     Recursor,
     Dnsmasq,
@@ -101,11 +103,13 @@ impl Case {
     fn trial(self, name: String, family: Family) -> Trial {
         let missing = match self.needs {
             Needs::Dig | Needs::RootDig if !has("dig") => Some("needs dig, from bind9-dnsutils"),
-            Needs::Root | Needs::RootDig | Needs::Nft if !rustix::process::geteuid().is_root() => {
+            Needs::Root | Needs::RootDig | Needs::RootUnbound | Needs::Nft
+                if !rustix::process::geteuid().is_root() =>
+            {
                 Some("needs root")
             }
             Needs::Nft if !has("nft") => Some("needs nft, from nftables"),
-            Needs::Unbound if !has("unbound") => Some("needs unbound"),
+            Needs::Unbound | Needs::RootUnbound if !has("unbound") => Some("needs unbound"),
             Needs::Named if !has("named") => Some("needs named, from bind9"),
             Needs::Recursor if !has("pdns_recursor") => Some("needs pdns_recursor, from pdns-recursor"),
             Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),

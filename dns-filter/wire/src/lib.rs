@@ -17,6 +17,6 @@ pub use answer::{ANSWER_BUFFER_BYTES, Blocked, LONGEST_ANSWER_BYTES, Rcode, Repl
 pub use memory::{Bytes, Memory, Round};
 pub use query::Query;
 pub use question::{
-    Additional, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_QUESTION_END, Malformed, NAME_LIMIT_BYTES,
-    OPCODES_THAT_PASS, OPT_BYTES, Question, UDP_PAYLOAD_BYTES,
+    Additional, Edns, HEADER_BYTES, LABEL_LIMIT_BYTES, LABELS_LIMIT, LONGEST_QUESTION_END, Malformed,
+    NAME_LIMIT_BYTES, OPCODES_THAT_PASS, OPT_BYTES, Question, UDP_PAYLOAD_BYTES,
 };

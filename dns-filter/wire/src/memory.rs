@@ -23,7 +23,9 @@ pub trait Bytes {
     /// Does rounds until one says that it was the last, and says how many it did; `None` where it would be as many as
     /// `limit`, or more than are done here.
     ///
-    /// In the kernel this may be `bpf_loop`, of which the verifier looks at one round.
+    /// In the kernel this may be `bpf_loop`, of which the verifier looks at one round. That of Linux 6.1 looks at the first:
+    /// branches that no first round goes into it takes for dead, and removes. So what changes from round to round begins, and
+    /// goes on, as a number that was forgotten.
     fn repeat<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
         (1..limit).find(|_| !work.round())
     }

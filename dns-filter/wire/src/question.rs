@@ -20,7 +20,8 @@ pub const UDP_PAYLOAD_BYTES: u16 = 1232;
 const LEAST_PAYLOAD_BYTES: u16 = 512;
 
 pub(crate) const TYPE_OPT: u16 = 41;
-const LABEL_LIMIT_BYTES: u8 = 63;
+/// The longest label, in bytes (RFC 1035, §2.3.4).
+pub const LABEL_LIMIT_BYTES: u8 = 63;
 
 /// Why a message is not one question that can be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ impl Edns {
 /// The length of the question's name, root included, and how many labels it has; both 0 if it is none.
 #[inline(always)]
 fn name<M: Bytes + ?Sized>(message: &M, len: usize) -> (usize, usize) {
-    let mut walk = Walk { message, len, at: 0, has_ended: false };
+    let mut walk = Walk { message, len, at: M::forget(0), has_ended: false };
     match M::repeat(LABELS_LIMIT + 2, &mut walk) {
         Some(rounds) if walk.has_ended => (M::forget(walk.at + 1), M::forget(rounds - 1)),
         _ => (0, 0),
@@ -202,7 +203,7 @@ impl<M: Bytes + ?Sized> Round for Walk<'_, M> {
         if label > LABEL_LIMIT_BYTES || next >= NAME_LIMIT_BYTES {
             return false;
         }
-        self.at = next;
+        self.at = M::forget(next);
         true
     }
 }

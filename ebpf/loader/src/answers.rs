@@ -86,6 +86,9 @@ impl Answers {
             registry,
             control,
         };
+        lock(&shared.opened).publish(&shared.control);
+        lock(&shared.opened_to).publish(&shared.control);
+        lock(&shared.learned).publish(&shared.control);
         Self { shared: Arc::new(shared) }
     }
 
@@ -200,7 +203,7 @@ impl<K: Pod + Eq + Hash> Key for K {}
 
 /// Addresses, in the kernel and as we know them.
 ///
-/// Only we write the kernel's table, so that ours says what is in it: asking for an address, or which have expired,
+/// Only agents write the kernel's table, one after the other, so that ours says what is in it: asking for an address, or which have expired,
 /// costs no system call.
 struct Table<K> {
     kernel: BpfHashMap<MapData, K, Opening>,
@@ -221,7 +224,9 @@ impl<K: Key> Table<K> {
         word: u32,
         holds: fn(&Registry, u32) -> bool,
     ) -> Mutex<Self> {
-        Mutex::new(Self { kernel, known: HashMap::new(), limit, full: 0, word, holds })
+        // What an earlier agent told of holds until it ends.
+        let known = kernel.iter().filter_map(Result::ok).collect();
+        Mutex::new(Self { kernel, known, limit, full: 0, word, holds })
     }
 
     /// Whether the kernel knows it now.

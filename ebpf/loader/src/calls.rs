@@ -81,7 +81,10 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
     let folder = open().map_err(|source| Error::Cgroup { group: group.clone(), source })?;
     let mut links = Vec::new();
     for call in Call::ALL {
-        let refused = |source| Error::AttachCall { group: group.clone(), program: call.name(), source };
+        let refused = |source| {
+            let (group, source) = (group.clone(), Box::new(source));
+            Error::AttachCall { group, program: call.name(), source }
+        };
         let program = object::call_mut(object, call);
         // A link stands beside others in any case (`cgroup_bpf_link_attach`), and takes no flags that say so.
         let link = program.attach(&folder, CgroupAttachMode::Single).map_err(refused)?;

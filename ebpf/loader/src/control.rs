@@ -43,6 +43,11 @@ impl Control {
         (control::OURS..).zip(bits).for_each(|(word, bits)| self.word(word).store(bits, Ordering::Release));
     }
 
+    /// Says which bits safe networks have.
+    pub(crate) fn set_safe(&self, bits: [u64; control::SAFE_WORDS as usize]) {
+        (control::SAFE..).zip(bits).for_each(|(word, bits)| self.word(word).store(bits, Ordering::Release));
+    }
+
     fn word(&self, index: u32) -> &AtomicU64 {
         assert!(index < control::WORDS);
         // SAFETY: the mapping holds WORDS words, begins at a page, and lives as long as `self`. The programs only

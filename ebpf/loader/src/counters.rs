@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::{MapData, MapError, PerCpuArray};
 use interdict_ebpf_shared::{
-    count::{Count, Exit, Loss, RuleCounts},
+    count::{Count, Exit, Loss, RuleCounts, Unjudged},
     maps,
     policy::Verdict,
 };
@@ -22,6 +22,8 @@ use crate::{
 pub struct Counters {
     /// Packets by the reason they left by, under [`Exit::name`]. Each packet is in exactly one.
     pub exits: BTreeMap<&'static str, u64>,
+    /// Packets of which something could not be judged, under [`Unjudged::name`]: the ledger of ways around us.
+    pub unjudged: BTreeMap<&'static str, u64>,
     /// Packets and bytes by rule and verdict, without those that are zero.
     pub rules: Vec<RuleCount>,
     /// Packets that were not recorded as usual, under [`Loss::name`].
@@ -44,6 +46,7 @@ pub struct RuleCount {
 /// The kernel's counters.
 pub(crate) struct CounterMaps {
     pub(crate) exits: PerCpuArray<MapData, u64>,
+    pub(crate) unjudged: PerCpuArray<MapData, u64>,
     pub(crate) losses: PerCpuArray<MapData, u64>,
     pub(crate) rules: PerCpuArray<MapData, RuleCounts>,
 }
@@ -54,6 +57,10 @@ impl CounterMaps {
         for &exit in Exit::ALL {
             let count = sum(&self.exits, exit as u32).map_err(named(maps::EXITS))?;
             counters.exits.insert(exit.name(), count);
+        }
+        for &what in Unjudged::ALL {
+            let count = sum(&self.unjudged, what as u32).map_err(named(maps::UNJUDGED))?;
+            counters.unjudged.insert(what.name(), count);
         }
         for &loss in Loss::ALL {
             let count = sum(&self.losses, loss as u32).map_err(named(maps::LOSSES))?;

@@ -62,7 +62,7 @@ pub enum Error {
         /// The program.
         program: &'static str,
         /// What the kernel said.
-        source: aya::programs::ProgramError,
+        source: Box<aya::programs::ProgramError>,
     },
     /// A program that judges calls of local processes could not be attached.
     #[error("cannot attach the program {program} to the control group {}", group.display())]
@@ -72,7 +72,7 @@ pub enum Error {
         /// The program.
         program: &'static str,
         /// What the kernel said.
-        source: aya::programs::ProgramError,
+        source: Box<aya::programs::ProgramError>,
     },
     /// The control group cannot be opened.
     #[error("cannot open the control group {} (name one of version 2 with [packet] cgroup)", group.display())]

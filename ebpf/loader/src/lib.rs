@@ -42,7 +42,7 @@ mod system;
 mod tcx;
 
 pub use accounts::ClientCount;
-pub use answers::{Answers, Told};
+pub use answers::{Answers, Fill, Fills, Told};
 pub use attach::{Attached, Restored, Where};
 pub use clock::Moment;
 pub use counters::{Counters, RuleCount};
@@ -51,7 +51,7 @@ pub use events::{Contact, EventReader, Process, Question};
 pub use flows::Reached;
 pub use interdict_ebpf_shared::{
     contact::Hook,
-    count::{Count, Exit, Loss},
+    count::{Count, Exit, Loss, Unjudged},
     flow::Depth,
     limits,
     query::OWN_MARK,

@@ -44,7 +44,8 @@ pub struct Answering {
     pub clients: Vec<IpNet>,
     /// How many of one client in a second; more are dropped.
     pub client_qps: u32,
-    /// The addresses of our listeners: what is sent there is not on its way to another resolver.
+    /// The addresses on whose port 53 we listen, an unspecified one for all of its family: what is sent there is not on its way
+    /// to another resolver. What this machine has besides may have another resolver.
     pub listen: Vec<IpAddr>,
     /// On which interfaces.
     pub in_kernel: InKernel,

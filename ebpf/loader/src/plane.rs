@@ -41,7 +41,7 @@ use crate::{
     registry::{Lasting, Registry},
     resolver::{self, Pulse, Resolver},
     selftest,
-    staging::{InnerMaps, OuterMaps, Staged, Tables, named, word, words},
+    staging::{self, InnerMaps, OuterMaps, Staged, Tables, named, word, words},
 };
 
 /// The kernel side of a policy.
@@ -118,6 +118,7 @@ impl PacketPlane {
         let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
             .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
         let control = Arc::new(control);
+        control.set_safe(safe_bits(options.safe.iter()));
         let lasting = Lasting {
             names: object::take(&mut object, maps::RULE_NAMES)?,
             digests: object::take(&mut object, maps::DIGESTS)?,
@@ -146,6 +147,7 @@ impl PacketPlane {
             },
             counters: CounterMaps {
                 exits: object::take(&mut object, maps::EXITS)?,
+                unjudged: object::take(&mut object, maps::UNJUDGED)?,
                 losses: object::take(&mut object, maps::LOSSES)?,
                 rules: object::take(&mut object, maps::RULE_COUNTS)?,
             },
@@ -353,6 +355,8 @@ impl PacketPlane {
         check_safe(&safe)?;
         let new: Vec<IpNet> =
             safe.iter().filter(|network| !self.options.safe.contains(network)).copied().collect();
+        // A network has its bit for as long as it is in the tries.
+        self.control.set_safe(safe_bits(safe.iter().chain(&self.options.safe)));
         for network in new {
             self.safe.add(&network)?;
             self.options.safe.push(network);
@@ -360,6 +364,7 @@ impl PacketPlane {
         for network in self.options.safe.iter().filter(|network| !safe.contains(network)) {
             self.safe.remove(network)?;
         }
+        self.control.set_safe(safe_bits(safe.iter()));
         self.options.safe = safe;
         Ok(())
     }
@@ -503,6 +508,24 @@ impl SafeMaps {
             SafeKey::V6(key) => self.safe6.remove(&key).map_err(named(maps::SAFE6)),
         }
     }
+}
+
+/// The bits of safe networks, as the programs look at them.
+fn safe_bits<'a>(safe: impl Iterator<Item = &'a IpNet>) -> [u64; control::SAFE_WORDS as usize] {
+    let mut bits = [0; control::SAFE_WORDS as usize];
+    for network in safe {
+        let (is_v4, enough) = match network {
+            IpNet::V4(_) => (true, control::SAFE_BITS_V4),
+            IpNet::V6(_) => (false, control::SAFE_BITS_V6),
+        };
+        // A wider network has addresses with every bit, or may have.
+        if u32::from(network.prefix_len()) < enough {
+            return [u64::MAX; control::SAFE_WORDS as usize];
+        }
+        let (word, bit) = control::safe_bit(staging::address(network.addr()), is_v4);
+        bits[word as usize] |= bit;
+    }
+    bits
 }
 
 enum SafeKey {

@@ -13,7 +13,7 @@ use interdict_ebpf_shared::{
     Address, control,
     limits::{MAX_CLIENTS, MAX_INTERFACES, MAX_OURS},
     maps,
-    query::{BROADCAST, DivertSocket, Interface as InterfaceEntry, OURS},
+    query::{BROADCAST, DivertSocket, Interface as InterfaceEntry, OTHERS, OURS},
 };
 use ipnet::IpNet;
 
@@ -171,6 +171,14 @@ impl Resolver {
         })
     }
 
+    /// Whether we listen on port 53 of an address of this machine.
+    fn serves(&self, address: IpAddr) -> bool {
+        let is_it = |listen: &IpAddr| {
+            *listen == address || listen.is_unspecified() && listen.is_ipv4() == address.is_ipv4()
+        };
+        self.answering.listen.iter().any(is_it)
+    }
+
     fn follow_addresses(&mut self) -> Result<(), Error> {
         let mut wanted: HashMap<Address, u32> = HashMap::new();
         for network in network::local_networks()? {
@@ -179,7 +187,8 @@ impl Resolver {
             {
                 wanted.insert(key(network.broadcast().into()), BROADCAST);
             }
-            wanted.insert(key(network.addr()), OURS);
+            let kind = if self.serves(network.addr()) { OURS } else { OTHERS };
+            wanted.insert(key(network.addr()), kind);
         }
         let listeners = self.answering.listen.iter().filter(|address| !address.is_unspecified());
         wanted.extend(listeners.map(|&address| (key(address), OURS)));

@@ -108,7 +108,10 @@ pub(crate) fn attach(
     info: &InterfaceInfo,
 ) -> Result<TcxLink, Error> {
     let interface = info.name.as_str();
-    let refused = |source| Error::AttachTcx { interface: interface.to_owned(), program: tcx.name(), source };
+    let refused = |source| {
+        let (interface, source) = (interface.to_owned(), Box::new(source));
+        Error::AttachTcx { interface, program: tcx.name(), source }
+    };
     let path = pins::path(&options.pin, Pinned::Tcx(tcx), interface);
     let program = object::tcx_mut(object, tcx);
     if !is_there() {

@@ -34,7 +34,8 @@ pub(crate) fn went_out(event: &Event) {
         zero: 0,
     };
     let (rule, generation) = (event.contact.rule, event.contact.generation);
-    if FLOWS.get_ptr_mut(&key).is_none() {
+    let mut there = FLOWS.get_ptr_mut(key);
+    if there.is_none() {
         let flow = Flow {
             generation,
             rule,
@@ -45,9 +46,10 @@ pub(crate) fn went_out(event: &Event) {
             ..EMPTY
         };
         // Another CPU may have been first; then this fails, and the lookup finds what it made.
-        let _ = FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST));
+        let _ = FLOWS.insert(key, flow, u64::from(BPF_NOEXIST));
+        there = FLOWS.get_ptr_mut(key);
     }
-    let Some(flow) = FLOWS.get_ptr_mut(&key) else {
+    let Some(flow) = there else {
         return record::lose(Loss::FlowsFull);
     };
     let words = Words::of(flow);
@@ -67,7 +69,7 @@ pub(crate) fn came_back<F: Frame + ?Sized>(frame: &F, read: &Outbound) {
         protocol: transport.protocol,
         zero: 0,
     };
-    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return };
+    let Some(flow) = FLOWS.get_ptr_mut(key) else { return };
     let words = Words::of(flow);
     words.packets_in.add(1);
     words.bytes_in.add(frame.length().into());

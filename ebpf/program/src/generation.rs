@@ -11,7 +11,7 @@ use interdict_ebpf_shared::{
     limits::HEARTBEAT_NS,
     name::{self, Bucket, FILTER_WORDS, NameEntry, Table},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
-    query::{Answer, Egress, Settings},
+    query::{Answer, Egress, OTHERS, Settings},
     spelling,
 };
 
@@ -114,6 +114,13 @@ impl Generation {
         RESOLVERS.get(self.slot()).is_some_and(|resolvers| unsafe { resolvers.get(address) }.is_some())
     }
 
+    /// What a rule does.
+    #[inline(always)]
+    pub(crate) fn decision_of(&self, rule: u32) -> Decision {
+        let state = RULES.get(self.slot()).and_then(|rules| rules.get(rule));
+        Decision { rule, state: state.map_or(State::NONE, |&[state]| state) }
+    }
+
     /// What the rule of an answer does in this generation, while the answer holds.
     #[inline(always)]
     fn state(&self, opening: &Opening) -> State {
@@ -213,6 +220,10 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn is_safe(&self, version: Version, address: Address) -> bool {
+        let (word, bit) = control::safe_bit(address, version == Version::V4);
+        if control_word(control::SAFE + word).is_none_or(|bits| bits & bit == 0) {
+            return false;
+        }
         match version {
             Version::V4 => SAFE4.get(&Key::new(32, address.v4_word())).is_some(),
             Version::V6 => SAFE6.get(&Key::new(128, address.words())).is_some(),
@@ -258,6 +269,15 @@ pub(crate) fn is_ours(address: Address) -> bool {
     let may_be = control_word(control::OURS + word).is_some_and(|bits| bits & bit != 0);
     // SAFETY: the value is only looked for, not read.
     may_be && unsafe { OURS.get(address) }.is_some()
+}
+
+/// Whether an address is one of this machine's that asks nobody else: not even another resolver on the same machine.
+#[inline(always)]
+pub(crate) fn is_served(address: Address) -> bool {
+    let (word, bit) = control::ours_bit(address);
+    let may_be = control_word(control::OURS + word).is_some_and(|bits| bits & bit != 0);
+    // SAFETY: an entry that the loader replaces meanwhile is read as either of the two.
+    may_be && unsafe { OURS.get(address) }.is_some_and(|&kind| kind != OTHERS)
 }
 
 /// The names of one slot.

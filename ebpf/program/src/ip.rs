@@ -73,6 +73,12 @@ pub fn header<F: Frame + ?Sized>(frame: &F) -> Result<Ip, Exit> {
 }
 
 impl Ip {
+    /// A header that is known to be wholly there.
+    #[inline(always)]
+    pub(crate) const fn new(network: Network) -> Self {
+        Self(network)
+    }
+
     /// Its version.
     #[inline(always)]
     pub const fn version(&self) -> Version {

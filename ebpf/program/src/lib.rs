@@ -12,7 +12,8 @@
 //! 4. [`transport`]: fragments, IPv6 header chains, ports; after the address verdict, so that none of them hides an address,
 //! 5. [`query`]: the name that a DNS question asks for,
 //! 6. [`lan`] and [`wan`]: which side is judged, and which packets at all,
-//! 7. [`reject`]: what is said to the sender of a packet that is blocked.
+//! 7. [`tls`]: the server name in the first data of a TCP connection,
+//! 8. [`reject`]: what is said to the sender of a packet that is blocked.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -21,8 +22,10 @@ pub mod ethernet;
 pub mod frame;
 pub mod ip;
 pub mod lan;
+pub mod plain;
 pub mod query;
 pub mod reject;
+pub mod tls;
 pub mod transport;
 pub mod verdict;
 pub mod wan;

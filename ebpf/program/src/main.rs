@@ -16,9 +16,13 @@ mod calls;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod divert;
 #[cfg(any(target_arch = "bpf", clippy))]
+mod fate;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod flows;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod generation;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod hello;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod maps;
 #[cfg(any(target_arch = "bpf", clippy))]

@@ -12,7 +12,7 @@ use interdict_ebpf_shared::{
     Address,
     contact::{AccountKey, ContactCounts, ContactKey, Event, ProcessEvent, Reported},
     control,
-    count::{Count, Exit, GenerationDigest, Loss, RuleCounts, RuleName},
+    count::{Count, Exit, GenerationDigest, Loss, RuleCounts, RuleName, Unjudged},
     flow::{Flow, FlowKey, Service},
     limits::{
         MAX_ACCOUNTS, MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_FLOWS, MAX_GENERATIONS,
@@ -83,6 +83,9 @@ pub(crate) static LEARNED: HashMap<Address, Opening, { MAX_LEARNED as usize }> =
 
 #[btf_map]
 pub(crate) static EXITS: PerCpuArray<u64, { Exit::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static UNJUDGED: PerCpuArray<u64, { Unjudged::ALL.len() }> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static LOSSES: PerCpuArray<u64, { Loss::ALL.len() }> = PerCpuArray::new();

@@ -12,13 +12,15 @@ use interdict_ebpf_program::{
     frame::Frame,
     ip::Version,
     lan::{self, Outbound},
+    plain,
     query::{self, Aim},
+    transport,
     verdict::{self, Judgement, Policy as _},
     wan,
 };
 use interdict_ebpf_shared::{
     contact::Hook,
-    count::Exit,
+    count::{Exit, Unjudged},
     policy::{Decision, Verdict},
     query::{DIVERT_OR_DROP, DIVERT_OR_PASS, OWN_MARK},
 };
@@ -26,9 +28,10 @@ use interdict_ebpf_shared::{
 use crate::{
     calls,
     divert::{self, Diversion, OPENS, STREAM},
+    fate::Fate,
     flows,
-    generation::{Generation, agent_lives, is_ours, judges_queries},
-    notice,
+    generation::{Generation, agent_lives, is_ours, is_served, judges_queries},
+    hello, notice,
     packet::Packet,
     record,
     resolver::{self, Segment, Step},
@@ -39,13 +42,24 @@ use crate::{
 /// On an interface towards our clients.
 #[xdp(frags)]
 fn interdict_lan(ctx: XdpContext) -> u32 {
-    let (Some(generation), Some(place)) = (Generation::live(), Place::here()) else {
+    let Some(generation) = Generation::live() else {
+        return pass(Exit::NoPolicy);
+    };
+    if let Some((version, remote)) = plain::destination(&Packet::new(&ctx))
+        && !generation.may_concern(version, remote)
+    {
+        return pass(Exit::NoMatch);
+    }
+    let Some(place) = Place::here() else {
         return pass(Exit::NoPolicy);
     };
     let outbound = match read(&ctx, place) {
         Ok(outbound) => outbound,
         // No network has so many tags; Linux looks behind them all the same.
-        Err(Exit::VlanDepth) => return leave(Exit::VlanDepth, XDP_DROP),
+        Err(Exit::VlanDepth) => {
+            record::count_unjudged(Unjudged::VlanDepth);
+            return leave(Exit::VlanDepth, XDP_DROP);
+        }
         Err(exit) => return pass(exit),
     };
     let aim = if judges_queries() { query::aim(&outbound.transport) } else { Aim::Other };
@@ -55,7 +69,7 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
             Step::Odd => Step::AgentOrDrop,
             step => step,
         },
-        Aim::Stream | Aim::Encrypted | Aim::Other => Step::Nothing,
+        Aim::Stream | Aim::Encrypted | Aim::Hello | Aim::Other => Step::Nothing,
     };
     match step {
         Step::Answered => return leave(Exit::QueryAnswered, XDP_TX),
@@ -72,6 +86,8 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     };
     let exit = match fate {
         Fate::Pass(exit) => exit,
+        // The address alone is never left open.
+        Fate::Unjudged(_) => Exit::NoMatch,
         Fate::LetThrough(exit) => {
             flows::went_out(place.event());
             exit
@@ -79,20 +95,49 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
         Fate::Drop(exit) => return leave(exit, XDP_DROP),
         Fate::Reject => return reject(&ctx, outbound, place),
     };
-    match aim {
+    let action = match aim {
+        Aim::Hello => match hello::judge(&ctx, &generation, outbound, place) {
+            Fate::Pass(_) => pass(exit),
+            Fate::Unjudged(what) => {
+                unjudged(&ctx, &generation, outbound, place, place.hand_over((what, exit)))
+            }
+            Fate::LetThrough(exit) => {
+                hello::record(place);
+                pass(exit)
+            }
+            Fate::Drop(exit) => {
+                hello::record(place);
+                leave(exit, XDP_DROP)
+            }
+            Fate::Reject => {
+                hello::record(place);
+                leave(Exit::TlsBlocked, TELL)
+            }
+        },
         Aim::Other => match (outbound.transport.unread, exit) {
             (Some(Exit::HeaderChainUnjudged), Exit::NoMatch | Exit::HeaderChainUnjudged) => {
+                record::count_unjudged(Unjudged::HeaderChain);
                 hidden(&generation, outbound, exit)
             }
-            _ => pass(exit),
-        },
-        _ => match resolve(&ctx, &generation, outbound, place, &Resolving { aim, step, segment, exit }) {
-            TELL => match notice::send_back(&ctx, outbound, place) {
-                Exit::Rejected => XDP_TX,
-                _ => XDP_DROP,
+            (_, exit) => match what_is_unjudged(outbound, exit) {
+                Some(what) => unjudged(&ctx, &generation, outbound, place, place.hand_over((what, exit))),
+                None => pass(exit),
             },
-            action => action,
         },
+        _ => resolve(
+            &ctx,
+            &generation,
+            outbound,
+            place,
+            place.hand_over(Resolving { aim, step, segment, exit }),
+        ),
+    };
+    match action {
+        TELL => match notice::send_back(&ctx, outbound, place) {
+            Exit::Rejected => XDP_TX,
+            _ => XDP_DROP,
+        },
+        action => action,
     }
 }
 
@@ -105,6 +150,60 @@ fn judge_query(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, p
     }
 }
 
+/// What could not be judged of a packet that leaves by this exit, if anything.
+#[inline(always)]
+fn what_is_unjudged(outbound: &Outbound, exit: Exit) -> Option<Unjudged> {
+    match exit {
+        Exit::FragmentUnjudged => Some(Unjudged::Fragment),
+        Exit::HeaderChainUnjudged => Some(Unjudged::HeaderChain),
+        Exit::TruncatedUnjudged => Some(Unjudged::Truncated),
+        Exit::NoMatch if transport::is_tunnel(&outbound.transport) && !is_ours(outbound.remote) => {
+            Some(Unjudged::Tunnel)
+        }
+        _ => None,
+    }
+}
+
+/// A packet of which something could not be judged: it is counted, and passes unless the policy refuses that. An action of
+/// XDP's, or [`TELL`].
+#[inline(never)]
+fn unjudged(
+    ctx: &XdpContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    place: Place,
+    &(what, exit): &(Unjudged, Exit),
+) -> u32 {
+    record::count_unjudged(what);
+    let Decision { rule, state } = generation.egress().unjudged;
+    let is_refused = state.verdict() == Some(Verdict::Block);
+    if !is_refused || generation.is_safe(outbound.ip.version(), outbound.remote) {
+        return pass(exit);
+    }
+    keep_event(ctx, generation, outbound, place, (rule, Verdict::Block));
+    record::record(place.event());
+    leave(Exit::UnjudgedBlocked, TELL)
+}
+
+/// Puts the record of a packet that a rule of the policy decides, whatever its address, into the scratch memory.
+#[inline(always)]
+fn keep_event(
+    ctx: &XdpContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    place: Place,
+    (rule, verdict): (u32, Verdict),
+) {
+    let packet = verdict::Packet {
+        hook: Hook::Lan,
+        client: Some(outbound.client),
+        remote: outbound.remote,
+        port: outbound.transport.destination,
+        transport: outbound.transport,
+    };
+    place.keep_event(verdict::event(&Packet::new(ctx), generation, &packet, rule, verdict));
+}
+
 /// A packet to an address that no rule decides, which hides what it carries.
 #[inline(never)]
 fn hidden(generation: &Generation, outbound: &Outbound, exit: Exit) -> u32 {
@@ -114,23 +213,10 @@ fn hidden(generation: &Generation, outbound: &Outbound, exit: Exit) -> u32 {
     }
 }
 
-/// What becomes of a packet by its address.
-#[derive(Clone, Copy)]
-enum Fate {
-    /// It passes by this exit, unless something else stops it.
-    Pass(Exit),
-    /// The same, and a rule let it through, whose record is in the scratch memory.
-    LetThrough(Exit),
-    /// It is dropped.
-    Drop(Exit),
-    /// It is dropped, and its sender told.
-    Reject,
-}
-
 /// The same, recorded if a rule decided it: the record is in the scratch memory.
 #[inline(always)]
 fn recorded(fate: Fate, place: Place) -> Fate {
-    if !matches!(fate, Fate::Pass(_)) {
+    if !matches!(fate, Fate::Pass(_) | Fate::Unjudged(_)) {
         record::record(place.event());
     }
     fate
@@ -164,6 +250,7 @@ fn reject(ctx: &XdpContext, outbound: &Outbound, place: Place) -> u32 {
 }
 
 /// A packet for a resolver that its address does not stop.
+#[derive(Clone, Copy)]
 struct Resolving {
     aim: Aim,
     step: Step,
@@ -188,8 +275,12 @@ fn resolve(
     let Resolving { aim, step, segment, exit } = *resolving;
     let egress = generation.egress();
     let is_resolver = |address| egress.resolvers != 0 && generation.is_resolver(address);
-    let is_ours = is_ours(outbound.remote) || is_resolver(outbound.remote) || is_resolver(outbound.client);
-    if is_ours {
+    // A resolver of this machine that is not the agent is one like those elsewhere, as far as questions go.
+    let is_here = match aim {
+        Aim::Encrypted => is_ours(outbound.remote),
+        _ => is_served(outbound.remote),
+    };
+    if is_here || is_resolver(outbound.remote) || is_resolver(outbound.client) {
         return match step {
             Step::Agent | Step::AgentOrDrop if aim == Aim::Plain => hand_up(step),
             _ => pass(exit),
@@ -200,7 +291,10 @@ fn resolve(
         return leave(Exit::QueryFragment, XDP_DROP);
     }
     match (aim, step) {
-        (Aim::Encrypted, _) => egress_verdict(ctx, generation, outbound, place, egress.encrypted, exit),
+        (Aim::Encrypted, _) => {
+            record::count_unjudged(Unjudged::EncryptedDns);
+            egress_verdict(ctx, generation, outbound, place, egress.encrypted, exit)
+        }
         (_, Step::Opcode) => pass(Exit::QueryOpcode),
         (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, outbound, Step::Agent),
         (_, Step::Unlisted) => egress_verdict(ctx, generation, outbound, place, egress.plain, exit),
@@ -267,19 +361,7 @@ fn egress_verdict(
     let Some(verdict) = decision.state.verdict() else {
         return pass(exit);
     };
-    place.keep_event(verdict::event(
-        &Packet::new(ctx),
-        generation,
-        &verdict::Packet {
-            hook: Hook::Lan,
-            client: Some(outbound.client),
-            remote: outbound.remote,
-            port: outbound.transport.destination,
-            transport: outbound.transport,
-        },
-        decision.rule,
-        verdict,
-    ));
+    keep_event(ctx, generation, outbound, place, (decision.rule, verdict));
     record::record(place.event());
     match verdict {
         Verdict::Block if decision.state.rejects() => leave(Exit::EgressBlocked, TELL),
@@ -298,6 +380,7 @@ fn interdict_wan(ctx: XdpContext) -> u32 {
         Ok(inbound) => match recorded(judge_inbound(&ctx, &generation, inbound, place), place) {
             Fate::Drop(exit) => leave(exit, XDP_DROP),
             Fate::Pass(exit) | Fate::LetThrough(exit) => pass(exit),
+            Fate::Unjudged(_) => pass(Exit::NoMatch),
             // Who is outside is told nothing.
             Fate::Reject => leave(Exit::Blocked, XDP_DROP),
         },
@@ -400,6 +483,7 @@ fn interdict_host_out(ctx: TcContext) -> i32 {
         }
         Ok(outbound) => match recorded(judge_own(&ctx, &generation, outbound, place), place) {
             Fate::Pass(exit) => next(exit),
+            Fate::Unjudged(_) => next(Exit::NoMatch),
             Fate::LetThrough(exit) => {
                 flows::went_out(place.event());
                 flows::let_out(outbound);
@@ -441,6 +525,7 @@ fn interdict_host_in(ctx: TcContext) -> i32 {
                 came_back(&ctx, inbound);
                 next(exit)
             }
+            Fate::Unjudged(_) => next(Exit::NoMatch),
             Fate::Drop(exit) => drop_skb(exit),
             Fate::Reject => drop_skb(Exit::Blocked),
         },
@@ -535,7 +620,11 @@ fn interdict_selftest(ctx: XdpContext) -> u32 {
 /// Reads the headers of a packet into the scratch memory.
 #[inline(never)]
 fn read<'p>(ctx: &XdpContext, place: Place) -> Result<&'p Outbound, Exit> {
-    lan::read(&Packet::new(ctx)).map(|outbound| place.keep(outbound))
+    let packet = Packet::new(ctx);
+    match plain::read(&packet) {
+        Some(outbound) => Ok(place.keep(outbound)),
+        None => lan::read(&packet).map(|outbound| place.keep(outbound)),
+    }
 }
 
 #[inline(never)]

@@ -7,7 +7,10 @@ use interdict_ebpf_shared::{
     query::{ENCRYPTED_PORT, PORT},
 };
 
-use crate::transport::{TCP, Transport, UDP};
+use crate::{
+    tls,
+    transport::{TCP, Transport, UDP},
+};
 
 /// What a packet wants of its destination, by protocol and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Aim {
     Stream,
     /// DNS over TLS or QUIC.
     Encrypted,
+    /// A TLS connection, whose first data may name a server.
+    Hello,
     /// Something else.
     Other,
 }
@@ -29,6 +34,7 @@ pub const fn aim(transport: &Transport) -> Aim {
         (PORT, UDP) => Aim::Plain,
         (PORT, TCP) => Aim::Stream,
         (ENCRYPTED_PORT, UDP | TCP) => Aim::Encrypted,
+        (tls::PORT, TCP) => Aim::Hello,
         _ => Aim::Other,
     }
 }

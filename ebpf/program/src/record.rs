@@ -5,13 +5,13 @@ use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
 use interdict_ebpf_shared::{
     Address,
     contact::{ContactCounts, Event, ProcessEvent, Remote},
-    count::{Exit, Loss},
+    count::{Exit, Loss, Unjudged},
     limits::{EVENTS_A_WINDOW, WINDOW_NS},
 };
 
 use crate::{
     atomic::Word,
-    maps::{CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS},
+    maps::{CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS, UNJUDGED},
     scratch::Message,
     unaligned::{load8, store8},
 };
@@ -20,6 +20,12 @@ use crate::{
 #[inline(always)]
 pub(crate) fn count_exit(exit: Exit) {
     increment(&EXITS, exit as u32);
+}
+
+/// Counts what could not be judged.
+#[inline(always)]
+pub(crate) fn count_unjudged(what: Unjudged) {
+    increment(&UNJUDGED, what as u32);
 }
 
 /// Counts it from where another program may interrupt this one.
@@ -64,6 +70,14 @@ pub(crate) fn record_call(call: &mut ProcessEvent) {
 /// Records a question that was answered, whose message is in the scratch memory, likewise. The event has its time.
 #[inline(always)]
 pub(crate) fn record_query(event: &Event, question: &Question, message: Message) {
+    record_by::<ALONE>(event, |event| send_query(event, question, message));
+}
+
+/// Records a name that was judged, likewise.
+#[inline(always)]
+pub(crate) fn record_name(event: &mut Event, question: &Question, message: Message) {
+    // SAFETY: the helper has no precondition.
+    event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
     record_by::<ALONE>(event, |event| send_query(event, question, message));
 }
 

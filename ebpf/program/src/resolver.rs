@@ -203,7 +203,7 @@ pub(crate) fn judge_segment(
 
 /// The flags of a TCP segment, where its data begin, and how many bytes they are.
 #[inline(always)]
-fn data(ctx: &XdpContext, outbound: &Outbound) -> Option<(u8, usize, usize)> {
+pub(crate) fn data(ctx: &XdpContext, outbound: &Outbound) -> Option<(u8, usize, usize)> {
     let packet = Packet::new(ctx);
     let (ip, at) = (opaque(outbound.ip.offset()), opaque(outbound.transport.at));
     let ip_bytes = match outbound.ip.version() {

@@ -5,7 +5,7 @@ use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
 use aya_ebpf::helpers::bpf_loop;
 use interdict_dns_wire::{Bytes, Memory, Round};
-use interdict_ebpf_program::{lan::Outbound, query::Asked};
+use interdict_ebpf_program::{lan::Outbound, query::Asked, tls::Hello};
 use interdict_ebpf_shared::{contact::Event, name::SEARCH_BYTES};
 
 use crate::{maps::SCRATCH, unaligned};
@@ -54,11 +54,15 @@ pub(crate) struct Scratch {
     search: [u8; SEARCH_MASK + 1 + 8],
     outbound: MaybeUninit<Outbound>,
     event: MaybeUninit<Event>,
+    handed_over: [u64; HANDED_OVER_WORDS],
+    hello: [u64; HELLO_WORDS],
     lengths: Lengths,
     /// An [`Asked`]. As what it is the kernel would not take it: it knows no Rust enum in a map's value.
     asked: [u64; ASKED_WORDS],
 }
 
+const HANDED_OVER_WORDS: usize = 4;
+const HELLO_WORDS: usize = size_of::<Hello>().div_ceil(8);
 const ASKED_WORDS: usize = size_of::<Asked>().div_ceil(8);
 
 /// The scratch memory of the CPU that a program runs on. There is one at a time: XDP programs are not interrupted by
@@ -83,6 +87,23 @@ impl Place {
             let place: *mut Outbound = (&raw mut (*self.0).outbound).cast();
             place.write(outbound);
             // The compiler, too, forgets what it has just written there.
+            &*black_box(place)
+        }
+    }
+
+    /// Puts what a function is told here, and takes it as it lies here from now on.
+    ///
+    /// Not on the stack: of a known number that a function reads from the stack of its caller, the verifier of Linux 6.1
+    /// forgets that the way it goes depends on it. For another number it then skips the function as seen, and takes branches
+    /// that only that one goes into for dead (mended in 6.8, "support non-r10 register spill/fill to/from stack in precision
+    /// tracking").
+    #[inline(always)]
+    pub(crate) fn hand_over<'p, T: Copy>(self, value: T) -> &'p T {
+        const { assert!(size_of::<T>() <= 8 * HANDED_OVER_WORDS && align_of::<T>() <= 8) };
+        // SAFETY: as in `keep`. Only one thing is handed over at a time.
+        unsafe {
+            let place: *mut T = (&raw mut (*self.0).handed_over).cast();
+            place.write(value);
             &*black_box(place)
         }
     }
@@ -115,6 +136,13 @@ impl Place {
         let Lengths { header_bytes, frame_bytes, message_bytes } =
             unsafe { black_box(&raw const (*self.0).lengths).read() };
         Loaded { place: self, header_bytes, frame_bytes, message_bytes }
+    }
+
+    /// Room for what is read of a ClientHello.
+    #[inline(always)]
+    pub(crate) fn hello<'p>(self) -> &'p mut Hello {
+        // SAFETY: as in `asked`.
+        unsafe { &mut *(&raw mut (*self.0).hello).cast() }
     }
 
     /// Room for what is asked.
@@ -217,13 +245,7 @@ impl Bytes for Message {
 
     #[inline(always)]
     fn repeat<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
-        // Not a plain loop: Linux 6.1 would walk through every round, and gives up.
-        // SAFETY: the callback takes the pointer for what it is, and is done with it when the call returns.
-        let rounds = unsafe {
-            let callback = call::<R> as unsafe extern "C" fn(u64, *mut R) -> i64;
-            bpf_loop(limit as u32, callback as *mut c_void, ptr::from_mut(work).cast(), 0) as usize
-        };
-        (rounds < limit).then_some(rounds)
+        in_the_kernel(limit, work)
     }
 }
 
@@ -337,6 +359,18 @@ pub(crate) fn masked<const MASK: usize>(mut at: usize) -> usize {
 #[cfg(not(target_arch = "bpf"))]
 pub(crate) fn masked<const MASK: usize>(at: usize) -> usize {
     at & MASK
+}
+
+/// Has the kernel do rounds, of which the verifier looks at one: through a plain loop Linux 6.1 would walk round by round,
+/// and gives up.
+#[inline(always)]
+pub(crate) fn in_the_kernel<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
+    // SAFETY: the callback takes the pointer for what it is, and is done with it when the call returns.
+    let rounds = unsafe {
+        let callback = call::<R> as unsafe extern "C" fn(u64, *mut R) -> i64;
+        bpf_loop(limit as u32, callback as *mut c_void, ptr::from_mut(work).cast(), 0) as usize
+    };
+    (rounds < limit).then_some(rounds)
 }
 
 /// What the kernel calls for each round: 0 goes on, 1 stops.

@@ -1,7 +1,9 @@
 //! The server name in a TLS ClientHello (RFC 8446, §4.1.2; RFC 6066, §3), read where it is and turned into the wire form of
 //! DNS, in which names are judged.
 
-use interdict_dns_wire::{Bytes, HEADER_BYTES, LABEL_LIMIT_BYTES, LABELS_LIMIT, Memory, NAME_LIMIT_BYTES, Question, Round};
+use interdict_dns_wire::{
+    Bytes, HEADER_BYTES, LABEL_LIMIT_BYTES, LABELS_LIMIT, Memory, NAME_LIMIT_BYTES, Question, Round,
+};
 
 /// The port on which a ClientHello is looked for.
 pub const PORT: u16 = 443;
@@ -51,16 +53,28 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// Nothing was read.
+    pub const NONE: Self = Self::of(Kind::Other);
+
     const fn of(kind: Kind) -> Self {
         Self { kind, encrypted: false, name_at: 0, name_bytes: 0 }
     }
 }
 
+/// Whether data that begin like this may be a ClientHello.
+#[inline(always)]
+pub const fn may_begin([kind, major]: [u8; 2]) -> bool {
+    kind == HANDSHAKE && major == MAJOR_VERSION
+}
+
 /// Reads the data of a segment, of which `len` bytes are there.
 #[inline(always)]
-pub fn read<B: Bytes>(data: &B, len: usize) -> Hello {
-    let [kind, major]: [u8; 2] = data.get(0);
-    if kind != HANDSHAKE || len > 1 && major != MAJOR_VERSION {
+pub fn read<B: Bytes + ?Sized>(data: &B, len: usize) -> Hello {
+    if len < 2 {
+        // A byte alone begins whatever it likes.
+        return Hello::of(Kind::Split);
+    }
+    if !may_begin(data.get(0)) {
         return Hello::of(Kind::Other);
     }
     let hello_at = RECORD_HEADER_BYTES + HANDSHAKE_HEADER_BYTES;
@@ -75,7 +89,11 @@ pub fn read<B: Bytes>(data: &B, len: usize) -> Hello {
     let record_bytes = usize::from(u16::from_be_bytes([record_high, record_low]));
     let hello_bytes = u32::from_be_bytes([0, high, middle, low]) as usize;
     // In several records, or in several segments: what is here may still name the server.
-    let said = if hello_bytes + HANDSHAKE_HEADER_BYTES < record_bytes { hello_bytes + HANDSHAKE_HEADER_BYTES } else { record_bytes };
+    let said = if hello_bytes + HANDSHAKE_HEADER_BYTES < record_bytes {
+        hello_bytes + HANDSHAKE_HEADER_BYTES
+    } else {
+        record_bytes
+    };
     let end = if said + RECORD_HEADER_BYTES < len { said + RECORD_HEADER_BYTES } else { len };
     let is_whole = end >= hello_bytes + hello_at;
 
@@ -86,13 +104,14 @@ pub fn read<B: Bytes>(data: &B, len: usize) -> Hello {
     let mut is_there = at + 2 <= end;
     at = B::forget(at + 2 + usize::from(u16::from_be_bytes(suites)));
     let [methods, _]: [u8; 2] = data.get(at);
-    is_there &= at + 1 <= end;
+    is_there &= at < end;
     at = B::forget(at + 1 + usize::from(methods));
     is_there &= at + 2 <= end;
     if !is_there {
         return Hello::of(if is_whole { Kind::Unnamed } else { Kind::Split });
     }
-    let mut walk = Walk { data, at: at + 2, end, encrypted: false, name_at: 0, name_bytes: 0 };
+    let nothing = B::forget(0);
+    let mut walk = Walk { data, at: at + 2, end, encrypted: nothing, name_at: nothing, name_bytes: nothing };
     let finished = B::repeat(MAX_EXTENSIONS + 1, &mut walk).is_some();
     let Walk { encrypted, name_at, name_bytes, .. } = walk;
     let kind = match (name_at, finished && is_whole) {
@@ -100,20 +119,21 @@ pub fn read<B: Bytes>(data: &B, len: usize) -> Hello {
         (0, false) => Kind::Split,
         _ => Kind::Named,
     };
-    Hello { kind, encrypted, name_at, name_bytes }
+    Hello { kind, encrypted: encrypted != 0, name_at, name_bytes }
 }
 
 /// Walks through the extensions.
-struct Walk<'d, B> {
+struct Walk<'d, B: ?Sized> {
     data: &'d B,
     at: usize,
     end: usize,
-    encrypted: bool,
+    /// Not 0 if one is encrypted.
+    encrypted: usize,
     name_at: usize,
     name_bytes: usize,
 }
 
-impl<B: Bytes> Round for Walk<'_, B> {
+impl<B: Bytes + ?Sized> Round for Walk<'_, B> {
     #[inline(always)]
     fn round(&mut self) -> bool {
         let at = self.at;
@@ -131,7 +151,7 @@ impl<B: Bytes> Round for Walk<'_, B> {
                     (self.name_at, self.name_bytes) = (name_at, name_bytes);
                 }
             }
-            ENCRYPTED_CLIENT_HELLO => self.encrypted = true,
+            ENCRYPTED_CLIENT_HELLO => self.encrypted = B::forget(1),
             _ => {}
         }
         self.at = B::forget(at + 4 + bytes);
@@ -142,19 +162,27 @@ impl<B: Bytes> Round for Walk<'_, B> {
 /// Writes a server's name into a message, where the name of a question stands, in the wire form of DNS. `None` where it is
 /// no name that DNS could have.
 #[inline(always)]
-pub fn write_name<B: Bytes, M: Memory>(data: &B, hello: &Hello, message: &mut M) -> Option<Question> {
+pub fn write_name<B: Bytes + ?Sized, M: Memory + ?Sized>(
+    data: &B,
+    hello: &Hello,
+    message: &mut M,
+) -> Option<Question> {
     let bytes = hello.name_bytes;
     if bytes == 0 || bytes > NAME_LIMIT_BYTES - 2 {
         return None;
     }
-    let mut copy = Copy { data, from: hello.name_at, message, done: 0, bytes };
+    // The last word first, from where it ends: behind it the packet may end. In front of it there is room.
+    let last: [u8; 8] = data.get(hello.name_at + bytes - 8);
+    message.set(HEADER_BYTES + 1 + bytes - 8, last);
+    let mut copy = Copy { data, from: hello.name_at, message, done: B::forget(0), bytes };
     B::repeat(NAME_LIMIT_BYTES / 8 + 2, &mut copy);
     message.set(HEADER_BYTES + 1 + bytes, [0, 0]);
     // A dot at the end stands for the root.
     let [last, _]: [u8; 2] = message.get(HEADER_BYTES + bytes);
     let bytes = if last == b'.' { bytes - 1 } else { bytes };
     message.set(HEADER_BYTES + 1 + bytes, [0, 0]);
-    let mut labels = Labels { message, at: bytes, run: 0, labels: 0, wrong: bytes == 0 };
+    let mut labels =
+        Labels { message, at: bytes, run: M::forget(0), labels: M::forget(0), wrong: bytes == 0 };
     M::repeat(NAME_LIMIT_BYTES + 1, &mut labels);
     let Labels { labels, wrong, .. } = labels;
     if wrong || labels > LABELS_LIMIT {
@@ -163,7 +191,7 @@ pub fn write_name<B: Bytes, M: Memory>(data: &B, hello: &Hello, message: &mut M)
     Some(Question { name_bytes: bytes + 2, labels, ..Question::default() })
 }
 
-struct Copy<'d, B, M> {
+struct Copy<'d, B: ?Sized, M: ?Sized> {
     data: &'d B,
     from: usize,
     message: &'d mut M,
@@ -171,21 +199,21 @@ struct Copy<'d, B, M> {
     bytes: usize,
 }
 
-impl<B: Bytes, M: Memory> Round for Copy<'_, B, M> {
+impl<B: Bytes + ?Sized, M: Memory + ?Sized> Round for Copy<'_, B, M> {
     #[inline(always)]
     fn round(&mut self) -> bool {
-        if self.done >= self.bytes {
+        if self.done + 8 > self.bytes {
             return false;
         }
         let word: [u8; 8] = self.data.get(self.from + self.done);
         self.message.set(HEADER_BYTES + 1 + self.done, word);
-        self.done += 8;
+        self.done = B::forget(self.done + 8);
         true
     }
 }
 
 /// Turns the dots of a name into the lengths of the labels behind them, from its end.
-struct Labels<'m, M> {
+struct Labels<'m, M: ?Sized> {
     message: &'m mut M,
     /// The byte of the name that is looked at, counted from 1; 0 stands for the length of the first label.
     at: usize,
@@ -195,26 +223,24 @@ struct Labels<'m, M> {
     wrong: bool,
 }
 
-impl<M: Memory> Round for Labels<'_, M> {
+impl<M: Memory + ?Sized> Round for Labels<'_, M> {
     #[inline(always)]
     fn round(&mut self) -> bool {
         let place = HEADER_BYTES + self.at;
         let [byte, next]: [u8; 2] = self.message.get(place);
         if self.at != 0 && byte != b'.' {
-            self.run += 1;
-            self.at -= 1;
+            self.run = M::forget(self.run + 1);
+            self.at = M::forget(self.at - 1);
             return true;
         }
-        self.wrong |= self.run == 0 || self.run > LABEL_LIMIT_BYTES;
+        self.wrong |= self.run == 0 || self.run > usize::from(LABEL_LIMIT_BYTES);
         self.message.set(place, [self.run as u8, next]);
-        self.labels += 1;
-        self.run = 0;
-        match self.at {
-            0 => false,
-            _ => {
-                self.at -= 1;
-                true
-            }
+        self.labels = M::forget(self.labels + 1);
+        self.run = M::forget(0);
+        if self.at == 0 {
+            return false;
         }
+        self.at = M::forget(self.at - 1);
+        true
     }
 }

@@ -123,6 +123,20 @@ pub const fn is_extension(header: u8) -> bool {
     )
 }
 
+/// Whether another packet is in a packet, or something encrypted that may hold one: IP in IP, 6in4, GRE, ESP, EtherIP,
+/// L2TP, MPLS (IANA's protocol numbers); over UDP the ports of IKE and ESP, L2TP, OpenVPN, VXLAN, Geneve and WireGuard.
+#[inline(always)]
+pub const fn is_tunnel(transport: &Transport) -> bool {
+    match transport.protocol {
+        4 | 41 | 47 | 50 | 97 | 115 | 137 => true,
+        UDP => matches!(
+            u16::from_be_bytes(transport.destination),
+            500 | 1194 | 1701 | 4500 | 4789 | 6081 | 51820
+        ),
+        _ => false,
+    }
+}
+
 /// The length of an extension header: RFC 8200, §4, for most; §4.5 for fragments; RFC 4302, §2.2, for AH.
 #[inline(always)]
 const fn extension_bytes(header: u8, length: u8) -> usize {

@@ -23,6 +23,8 @@ pub enum Hook {
     Connect = 6,
     /// A local process that sends without connecting: the destination is judged.
     Send = 7,
+    /// A TLS ClientHello on an interface towards our clients: its server's name is judged.
+    Tls = 8,
 }
 
 impl Hook {
@@ -36,6 +38,7 @@ impl Hook {
             5 => Some(Self::HostIn),
             6 => Some(Self::Connect),
             7 => Some(Self::Send),
+            8 => Some(Self::Tls),
             _ => None,
         }
     }

@@ -43,8 +43,34 @@ pub const HOST4: u32 = OURS + OURS_WORDS;
 /// The first of the two words of the IPv6 address, likewise.
 pub const HOST6: u32 = HOST4 + 1;
 
+/// The first of the words in which the bits of safe networks are set, as [`safe_bit`] says: of most other addresses they
+/// tell without a look into the tries that they are not safe.
+pub const SAFE: u32 = HOST6 + 2;
+
+/// How many words of [`SAFE`] there are.
+pub const SAFE_WORDS: u32 = 4;
+
 /// How many words there are.
-pub const WORDS: u32 = HOST6 + 2;
+pub const WORDS: u32 = SAFE + SAFE_WORDS;
+
+/// Bits at the beginning of an address by which [`safe_bit`] tells networks apart.
+pub const SAFE_BITS_V4: u32 = 16;
+
+/// As [`SAFE_BITS_V4`], of IPv6.
+pub const SAFE_BITS_V6: u32 = 48;
+
+/// The word of an address among those of [`SAFE`], and its bit.
+#[inline(always)]
+pub const fn safe_bit(address: Address, is_v4: bool) -> (u32, u64) {
+    let [high, low] = address.halves();
+    let first = if is_v4 {
+        low as u32 >> (32 - SAFE_BITS_V4)
+    } else {
+        (high >> (64 - SAFE_BITS_V6)) as u32 ^ (high >> 48) as u32
+    };
+    let mixed = first.wrapping_mul(0x9e37_79b1) >> 24;
+    (mixed / 64, 1 << (mixed % 64))
+}
 
 /// The word of an address among those of [`OURS`], and its bit.
 #[inline(always)]

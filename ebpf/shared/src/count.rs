@@ -73,6 +73,11 @@ counted! {
         WanNotOpening = "wan_not_opening",
         /// From the outside, and from where something was let out to lately; passed.
         WanAnswer = "wan_answer",
+        /// A TLS ClientHello whose server's name a rule blocks; dropped and recorded, and the client is told if the rule says
+        /// so.
+        TlsBlocked = "tls_blocked",
+        /// It could not be judged, and `[egress_dns] unjudged` refuses that; dropped and recorded.
+        UnjudgedBlocked = "unjudged_blocked",
         /// From this machine, but not of it: it only passes through; passed.
         HostForwarded = "host_forwarded",
         /// From a socket of the agent; passed.
@@ -126,6 +131,30 @@ counted! {
         Unrecorded = "unrecorded",
         /// The table of flows was full: of the packet it is not known how far its contact got.
         FlowsFull = "flows_full",
+    }
+}
+
+counted! {
+    /// What could not be judged, on the way out. Each is counted beside the exit by which the packet left.
+    pub enum Unjudged {
+        /// Ports decide about the address, and the packet is a later fragment, without them.
+        Fragment = "fragment",
+        /// It hides behind more IPv6 headers than the program reads.
+        HeaderChain = "header_chain",
+        /// It hides behind more VLAN tags than the program reads.
+        VlanDepth = "vlan_depth",
+        /// Ports decide about the address, and the packet ends before them.
+        Truncated = "truncated",
+        /// Another packet is in it: a tunnel, or something encrypted that may be one.
+        Tunnel = "tunnel",
+        /// A TLS ClientHello that names no server in its first segment, or record.
+        TlsSplit = "tls_split",
+        /// A TLS ClientHello with another encrypted in it.
+        TlsEncrypted = "tls_encrypted",
+        /// A TLS ClientHello with a server's name about which only globs or patterns decide, or whose rule was to see more.
+        TlsName = "tls_name",
+        /// DNS over TLS or QUIC, to a resolver that is not ours.
+        EncryptedDns = "encrypted_dns",
     }
 }
 

@@ -27,6 +27,8 @@ pub const LEARNED: &str = "LEARNED";
 pub const EXEMPTIONS: &str = "EXEMPTIONS";
 /// Packets for each [`crate::count::Exit`].
 pub const EXITS: &str = "EXITS";
+/// Packets for each [`crate::count::Unjudged`].
+pub const UNJUDGED: &str = "UNJUDGED";
 /// Records that did not fit, for each [`crate::count::Loss`].
 pub const LOSSES: &str = "LOSSES";
 /// Rule slot to [`crate::count::RuleCounts`].
@@ -44,8 +46,9 @@ pub const DIGESTS: &str = "DIGESTS";
 
 /// What one agent leaves to the next, where programs stay: what was counted and not yet read, what the numbers in it mean,
 /// and what answers opened.
-pub const LASTING: [&str; 16] = [
+pub const LASTING: [&str; 17] = [
     EXITS,
+    UNJUDGED,
     LOSSES,
     RULE_COUNTS,
     CONTACTS,

@@ -295,7 +295,7 @@ fn hash_words<M: Bytes + ?Sized, S: Memory + ?Sized>(
     room: &mut S,
 ) {
     room.set(0, secret.start.to_ne_bytes());
-    let mut words = Words { secret, message, room, left: bytes, done: 0, hash: secret.start };
+    let mut words = Words { secret, message, room, left: bytes, done: M::forget(0), hash: secret.start };
     M::repeat(NAME_LIMIT_BYTES / 8 + 2, &mut words);
 }
 
@@ -316,7 +316,7 @@ impl<M: Bytes + ?Sized, S: Memory + ?Sized> Round for Words<'_, M, S> {
             return false;
         }
         self.left -= 8;
-        self.done += 8;
+        self.done = M::forget(self.done + 8);
         let word = u64::from_be_bytes(self.message.get(HEADER_BYTES + self.left));
         self.hash = self.secret.mix(self.hash ^ lower_case(word));
         self.room.set(self.done, self.hash.to_ne_bytes());
@@ -357,7 +357,8 @@ fn search<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized>(
 ) -> Option<NameEntry> {
     let (bytes, labels) = (question.name_bytes - 1, question.labels);
     let found = NameEntry::NONE;
-    let mut search = Search { layout, message, room, table, bytes, labels, at: 0, tried: 0, found };
+    let (at, tried) = (M::forget(0), M::forget(0));
+    let mut search = Search { layout, message, room, table, bytes, labels, at, tried, found };
     M::repeat(LABELS_LIMIT * BUCKETS_TRIED + 2, &mut search).map(|_| search.found)
 }
 
@@ -424,16 +425,15 @@ impl<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized> Round for Search<'
                 return false;
             }
             Look::Further => {
-                self.tried += 1;
+                self.tried = M::forget(self.tried + 1);
                 return true;
             }
             Look::Nothing => {}
         }
         let [label, _] = self.message.get(HEADER_BYTES + self.at);
-        // The verifier would go every way through the rounds for each thing that it knows of this.
         self.at = M::forget(self.at + 1 + usize::from(label));
         self.labels -= 1;
-        self.tried = 0;
+        self.tried = M::forget(0);
         true
     }
 }

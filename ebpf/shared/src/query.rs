@@ -101,6 +101,9 @@ pub const OURS: u32 = 1;
 /// The broadcast address of a network of ours.
 pub const BROADCAST: u32 = 2;
 
+/// This machine has the address, and another resolver may answer on its port 53.
+pub const OTHERS: u32 = 3;
+
 /// The questions of one client in the current second, or what it was told about its blocked packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

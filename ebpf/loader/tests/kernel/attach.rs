@@ -18,7 +18,7 @@ use interdict_ebpf_loader::{
 
 use crate::{
     namespace::{Namespace, Pair, private_bpffs},
-    support::{apply, on, options, policy, tests},
+    support::{apply, id, on, options, policy, tests},
 };
 
 tests![
@@ -38,6 +38,7 @@ tests![
     a_kept_program_outlives_a_killed_agent,
     a_new_agent_takes_over_without_a_gap,
     what_is_counted_without_an_agent_is_read_by_the_next,
+    what_an_answer_opened_is_open_for_the_next_agent_too,
     an_agent_of_another_version_takes_over_too,
     a_new_agent_that_removes_takes_over_and_leaves_nothing,
     a_kept_program_in_another_mode_is_refused,
@@ -360,6 +361,41 @@ fn what_is_counted_without_an_agent_is_read_by_the_next() {
             send(200);
             total += 200;
         }
+        unload(&options.pin).unwrap();
+    });
+}
+
+fn what_an_answer_opened_is_open_for_the_next_agent_too() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let options = Options { pin: private_bpffs(), at_exit: AtExit::Keep, ..on("in", Role::Lan) };
+        let ready = || {
+            let mut plane = PacketPlane::load(&options).unwrap();
+            apply(&mut plane, &policy("inside block 198.51.100.0/24 \n fine log fine.example"));
+            plane.attach().unwrap();
+            plane
+        };
+        let receiver = UdpSocket::bind("0.0.0.0:7003").unwrap();
+        let sender = pair.outside.run(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+        let first = || {
+            sender.send_to(b"banned", "198.51.100.1:7003").unwrap();
+            sender.send_to(b"other", "192.0.2.1:7003").unwrap();
+            let mut received = [0; 32];
+            let (length, _) = receiver.recv_from(&mut received).unwrap();
+            received[..length].to_vec()
+        };
+        let plane = ready();
+        assert_eq!(first(), b"other");
+        plane.answers().open(&id("fine"), &["198.51.100.1".parse().unwrap()], Duration::from_secs(60));
+        assert_eq!((first(), first()), (b"banned".to_vec(), b"other".to_vec()));
+        receiver.recv_from(&mut [0; 32]).unwrap();
+        receiver.recv_from(&mut [0; 32]).unwrap();
+        drop(plane);
+        let plane = ready();
+        let (rule, remaining) = plane.answers().is_open("198.51.100.1".parse().unwrap()).unwrap();
+        assert_eq!(rule, id("fine"));
+        assert!(remaining > Duration::from_secs(30));
+        assert_eq!(first(), b"banned");
         unload(&options.pin).unwrap();
     });
 }

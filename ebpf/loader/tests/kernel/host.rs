@@ -30,18 +30,16 @@ const RULES: &str = "
     logged log   192.0.2.2/32   2001:db8::3/128
 ";
 
-/// A control group of our own, which goes when it is dropped.
+/// A control group of our own, in a mount of our own, both of which go when it is dropped.
 struct Group(PathBuf);
 
 impl Group {
     fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let root = mounts.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
-            [_, root, "cgroup2", ..] => Some(root),
-            _ => None,
-        });
-        let group = PathBuf::from(root.expect("control groups of version 2 are mounted"))
-            .join(format!("interdict-{}-{name}", id()));
+        let mount = std::env::temp_dir().join(format!("interdict-cgroups-{}-{name}", id()));
+        fs::create_dir(&mount).unwrap();
+        let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status().unwrap();
+        assert!(mounted.success(), "control groups of version 2 can be mounted");
+        let group = mount.join(format!("interdict-{}-{name}", id()));
         fs::create_dir(&group).unwrap();
         Self(group)
     }
@@ -57,6 +55,10 @@ impl Drop for Group {
         let end = Instant::now() + Duration::from_secs(5);
         while fs::remove_dir(&self.0).is_err() && Instant::now() < end {
             std::thread::yield_now();
+        }
+        if let Some(mount) = self.0.parent() {
+            let _ = Command::new("umount").arg(mount).status();
+            let _ = fs::remove_dir(mount);
         }
     }
 }

@@ -26,7 +26,9 @@ mod register;
 mod rejects;
 mod support;
 mod swap;
+mod tls;
 mod truncation;
+mod unjudged;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -40,7 +42,9 @@ fn main() {
         load::tests(),
         frames::tests(),
         host::tests(),
+        tls::tests(),
         truncation::tests(),
+        unjudged::tests(),
         swap::tests(),
         opened::tests(),
         queries::tests(),

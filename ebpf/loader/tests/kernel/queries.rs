@@ -310,6 +310,11 @@ fn names_are_decided_as_the_policy_says() {
         ("ksn-1.glob.example", "query_diverted"),
         ("other.glob.example", "query_diverted"),
         ("a.sub.glob.example", "query_answered"),
+        // More labels than are gone through in the packet.
+        ("a.b.c.d.e.f.g.h.glob.example", "query_diverted"),
+        ("a.b.c.d.e.f.g.h.i.j.upd.vendor.example", "query_answered"),
+        ("a.b.c.d.e.f.g.h.fine.upd.vendor.example", "query_diverted"),
+        ("a.b.c.d.e.f.g.h.vendor.example", "no_match"),
         // A label of 45 letters: its length is the byte of a hyphen.
         ("aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee.example", "query_answered"),
         ("x-aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee.example", "no_match"),

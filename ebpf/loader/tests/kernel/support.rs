@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use interdict_ebpf_loader::{Entry, Error, Interface, Options, PacketPlane, Probe, Prober};
-use interdict_policy::{Policy, RuleId, Source, compile};
+use interdict_policy::{Policy, RuleId, Source, compile_with};
 
 /// A test and its name.
 pub(crate) type Test = (&'static str, fn());
@@ -86,7 +86,9 @@ pub(crate) fn policy_and(rules: &str, entries: &str) -> Policy {
         }
     }
     text += entries;
-    match compile(&[Source { name: "test.toml".to_owned(), text }]) {
+    let options =
+        interdict_policy::Options { egress_rules: text.contains("[egress_dns]"), ..Default::default() };
+    match compile_with(&[Source { name: "test.toml".to_owned(), text }], &options) {
         Ok(compiled) => compiled.policy,
         Err(problems) => panic!("{problems}"),
     }

@@ -1,0 +1,103 @@
+//! The packets that most are: plain ones, to addresses of no concern. They are known by a few words of their headers, before
+//! the rest of the program is begun, which takes twice as long.
+
+use interdict_ebpf_shared::Address;
+
+use crate::{
+    ethernet::Network,
+    frame::{Frame, opaque},
+    ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Ip, Version},
+    lan::Outbound,
+    query::{self, Aim},
+    tls,
+    transport::{self, TCP, TCP_FLAGS_OFFSET, Transport, UDP},
+};
+
+const ETHERNET_BYTES: usize = 14;
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// The version, and a header without options.
+const VERSION_4: u8 = 0x45;
+/// The bits of the word of an IPv4 header that are set in fragments.
+const FRAGMENT: u16 = 0x3fff;
+
+/// The address that a packet goes to, if nothing but that address can concern a policy: plain TCP or UDP, neither tagged, nor
+/// in parts, nor with options or extension headers, which asks no resolver, opens no tunnel, and names no server. `None` says
+/// that this cannot be told so quickly.
+#[inline(always)]
+pub fn destination<F: Frame + ?Sized>(frame: &F) -> Option<(Version, Address)> {
+    let (version, remote, protocol, at, ip_bytes) = match frame.read(12)? {
+        ETHERTYPE_IPV4 => {
+            let [version, _, high, low]: [u8; 4] = frame.read(ETHERNET_BYTES)?;
+            let [fragment_high, fragment_low, _, protocol]: [u8; 4] = frame.read(ETHERNET_BYTES + 6)?;
+            if version != VERSION_4 || u16::from_be_bytes([fragment_high, fragment_low]) & FRAGMENT != 0 {
+                return None;
+            }
+            let remote = Address::from_v4(frame.read(ETHERNET_BYTES + 16)?);
+            let said = usize::from(u16::from_be_bytes([high, low]));
+            (Version::V4, remote, protocol, ETHERNET_BYTES + IPV4_HEADER_BYTES, said)
+        }
+        ETHERTYPE_IPV6 => {
+            let [high, low, protocol, _]: [u8; 4] = frame.read(ETHERNET_BYTES + 4)?;
+            let remote = Address::from_v6(frame.read(ETHERNET_BYTES + 24)?);
+            let said = usize::from(u16::from_be_bytes([high, low])) + IPV6_HEADER_BYTES;
+            (Version::V6, remote, protocol, ETHERNET_BYTES + IPV6_HEADER_BYTES, said)
+        }
+        _ => return None,
+    };
+    let destination = frame.read(at + 2)?;
+    if protocol != TCP && protocol != UDP {
+        return None;
+    }
+    let transport = Transport { protocol, at, fragment: false, source: [0; 2], destination, unread: None };
+    let is_plain = match query::aim(&transport) {
+        Aim::Hello => cannot_name_a_server(frame, at, ip_bytes)?,
+        Aim::Other => !transport::is_tunnel(&transport),
+        Aim::Plain | Aim::Stream | Aim::Encrypted => false,
+    };
+    is_plain.then_some((version, remote))
+}
+
+/// The headers of a packet on its way out, if they are as plain as can be: what [`lan::read`] finds, sooner.
+#[inline(always)]
+pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Outbound> {
+    let (network, protocol, at, client, remote) = match frame.read(12)? {
+        ETHERTYPE_IPV4 => {
+            let [version, _]: [u8; 2] = frame.read(ETHERNET_BYTES)?;
+            let [high, low, _, protocol]: [u8; 4] = frame.read(ETHERNET_BYTES + 6)?;
+            if version != VERSION_4 || u16::from_be_bytes([high, low]) & FRAGMENT != 0 {
+                return None;
+            }
+            let client = Address::from_v4(frame.read(ETHERNET_BYTES + 12)?);
+            let remote = Address::from_v4(frame.read(ETHERNET_BYTES + 16)?);
+            (Network::Ipv4(ETHERNET_BYTES), protocol, ETHERNET_BYTES + IPV4_HEADER_BYTES, client, remote)
+        }
+        ETHERTYPE_IPV6 => {
+            let [protocol, _]: [u8; 2] = frame.read(ETHERNET_BYTES + 6)?;
+            let client = Address::from_v6(frame.read(ETHERNET_BYTES + 8)?);
+            let remote = Address::from_v6(frame.read(ETHERNET_BYTES + 24)?);
+            (Network::Ipv6(ETHERNET_BYTES), protocol, ETHERNET_BYTES + IPV6_HEADER_BYTES, client, remote)
+        }
+        _ => return None,
+    };
+    if protocol != TCP && protocol != UDP {
+        return None;
+    }
+    let [a, b, c, d]: [u8; 4] = frame.read(at)?;
+    let transport =
+        Transport { protocol, at, fragment: false, source: [a, b], destination: [c, d], unread: None };
+    Some(Outbound { ip: Ip::new(network), client, remote, transport })
+}
+
+/// Whether a segment for the port of HTTPS holds no beginning of a ClientHello.
+#[inline(always)]
+fn cannot_name_a_server<F: Frame + ?Sized>(frame: &F, at: usize, ip_bytes: usize) -> Option<bool> {
+    let [length, _] = frame.read(at + TCP_FLAGS_OFFSET)?;
+    let data_at = at + usize::from(length >> 4) * 4;
+    match (ETHERNET_BYTES + ip_bytes).wrapping_sub(data_at) {
+        0 => Some(true),
+        // A byte alone begins whatever it likes.
+        1 => None,
+        _ => Some(!tls::may_begin(frame.read(opaque(data_at))?)),
+    }
+}
