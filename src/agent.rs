@@ -11,7 +11,7 @@ use interdict_dns_filter::{
     Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
     default_clients, serve_diverted,
 };
-use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Role, local_addresses};
+use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Pins, Role, local_addresses};
 use interdict_policy::{Action, Ask, DomainName, Exemption, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -457,6 +457,11 @@ impl Agent {
             "digest": plane.digest().map(|digest| digest.to_string()),
             "interfaces": interfaces,
             "cgroup": plane.cgroup(),
+            "pins": match plane.pins() {
+                Pins::Unused => json!(null),
+                Pins::Kept(folder) => json!({ "folder": folder }),
+                Pins::Unavailable(why) => json!({ "unavailable": why }),
+            },
         });
         match plane.clients() {
             Ok(clients) => {

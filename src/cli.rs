@@ -67,7 +67,7 @@ pub struct RunArgs {
     /// Resolver to ask for what is not banned; repeat for several. Default: the system's
     #[arg(long, value_name = "ADDR:PORT")]
     pub upstream: Vec<String>,
-    /// Interface whose packets are judged, and what it is to us: lan or wan; repeat for several. Needs root
+    /// Interface whose packets are judged, and what it is to us: lan, wan or host; repeat for several. Needs root
     #[arg(long, value_name = "NAME=ROLE")]
     pub interface: Vec<String>,
     /// Profile of the policy: what one instrument asks. Default: rules as written

@@ -56,6 +56,10 @@ fn for_people(status: &Value) -> String {
     });
     lines.extend(addresses(&status["addresses"]));
     lines.extend(resolve_banned(&status["resolve_banned"]));
+    if !packet["pins"]["unavailable"].is_null() {
+        let why = text(&packet["pins"]["unavailable"]);
+        lines.push(format!("WARNING  nothing stays when the agent ends: {why}"));
+    }
     lines.push(format!("record   {}", text(&status["data"])));
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
         lines.push(format!("{value:>12} {name}"));

@@ -20,7 +20,6 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(what_is_wrong_with_a_table),
         case!(what_is_wrong_between_tables_and_files),
         case!(what_is_noted),
-        case!(what_is_not_done_yet),
         case!(what_is_wrong_with_files_on_disk),
         case!(who_else_could_have_written_it, Root),
         case!(every_code_is_in_a_snapshot),
@@ -156,14 +155,6 @@ fn what_is_noted() {
             vec![rule("").replace("source = \"Order 42\"\n", "").replace(TESTED, "")],
             vec![rule("note = \"例\"\nhosts = [\"例え.テスト\", \"例え.テスト\"]")],
         ],
-    );
-}
-
-fn what_is_not_done_yet() {
-    let rule = format!("{BAN}{V}domains = [\"v.test\"]\nnetworks = [\"192.0.2.0/24\"]\n{TESTED}");
-    snapshot(
-        "not-yet",
-        [vec![rule.clone()], vec![rule, "format = 1\n[egress_dns]\nplain = \"log\"\n".into()]],
     );
 }
 

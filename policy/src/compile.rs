@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::print::{CanonicalFile, canonical_files, digest};
 use crate::problem::{Code, Place, Problem, Problems, Severity};
 use crate::profile::Profile;
-use crate::rule::{Action, At, PacketAnswer, Rule, RuleId, RuleIndex, Service, Verdict};
+use crate::rule::{At, Rule, RuleId, RuleIndex, Service, Verdict};
 use crate::unit::{Unit, Units};
 
 /// The text of one policy file.
@@ -106,7 +106,6 @@ pub fn compile_with(sources: &[Source], options: &Options) -> Result<Compiled, P
         tested = merge.run_tests(tests, &policy, options.at);
         merge.note_expired(&policy, options.at);
     }
-    merge.note_reject(&policy);
     merge.errors.sort_by_place(&policy.files);
     merge.notes.sort_by_place(&policy.files);
     if merge.errors.is_empty() {
@@ -500,26 +499,6 @@ impl<'s> Merge<'s> {
             let message = format!("exemption \"{}\" ended at {}", exemption.id, exemption.expires);
             self.note(Code::Ended, exemption.place, message, "remove it, or have it approved again");
         }
-    }
-
-    fn note_reject(&mut self, policy: &Policy) {
-        let mut rejecting = policy.rules.iter().filter(|rule| {
-            rule.action == Action::Block && rule.packet == PacketAnswer::Reject && !rule.networks.is_empty()
-        });
-        let Some(first) = rejecting.next() else { return };
-        let message = match rejecting.count() {
-            0 => format!("packet = \"reject\" of rule \"{}\" acts as \"drop\" for now", first.id),
-            more => format!(
-                "packet = \"reject\" of rule \"{}\" and {more} more acts as \"drop\" for now",
-                first.id
-            ),
-        };
-        self.note(
-            Code::NotYet,
-            first.place,
-            message,
-            "this version answers no packet; senders see a time-out",
-        );
     }
 
     fn error(&mut self, code: Code, place: Place, message: String, help: impl Into<String>) {

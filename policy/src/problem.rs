@@ -57,8 +57,6 @@ pub enum Code {
     Empty,
     /// An exemption that has ended.
     Ended,
-    /// A word that this version does not act by yet.
-    NotYet,
     /// Two rules of which the order of actions decides.
     Overlap,
     /// A value whose every name or address another rule decides.
@@ -79,7 +77,7 @@ pub enum Code {
 
 impl Code {
     /// Every kind.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 23] = [
         Self::Unreadable,
         Self::Untrusted,
         Self::PassedOver,
@@ -95,7 +93,6 @@ impl Code {
         Self::FailedTest,
         Self::Empty,
         Self::Ended,
-        Self::NotYet,
         Self::Overlap,
         Self::Shadowed,
         Self::WideNetwork,
@@ -124,7 +121,6 @@ impl Code {
             Self::FailedTest => "failed-test",
             Self::Empty => "empty",
             Self::Ended => "ended",
-            Self::NotYet => "not-yet",
             Self::Overlap => "overlap",
             Self::Shadowed => "shadowed",
             Self::WideNetwork => "wide-network",

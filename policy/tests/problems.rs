@@ -170,7 +170,7 @@ fn what_only_the_last_step_decides_is_an_error_in_one_ban_and_a_note_across_file
     let compiled = compile(&[source("a.toml", BAN), source("b.toml", local)]).unwrap();
     let notes: Vec<String> = compiled.notes.iter().map(ToString::to_string).collect();
     assert_eq!(
-        notes[1],
+        notes[0],
         "b.toml:6:12: v.example is also in rule \"v-one\" at a.toml:5:1; \"mine\" decides (of two rules alike, allow goes before block before log)"
     );
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -16,6 +17,7 @@ use crate::{
     attach::pin_at,
     object,
     pins::{self, Pinned},
+    system,
 };
 
 /// A program of a control group.
@@ -77,8 +79,12 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
         Some(group) => group.clone(),
         None => root()?,
     };
-    let open = || File::open(&group);
-    let folder = open().map_err(|source| Error::Cgroup { group: group.clone(), source })?;
+    let cannot_open = |source| Error::Cgroup { group: group.clone(), source };
+    let folder = File::open(&group).map_err(cannot_open)?;
+    if !group.is_dir() || !system::is_cgroup2(&group).map_err(cannot_open)? {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no control group of version 2");
+        return Err(cannot_open(source));
+    }
     let mut links = Vec::new();
     for call in Call::ALL {
         let refused = |source| {

@@ -190,6 +190,15 @@ pub enum Error {
         /// The interface.
         interface: String,
     },
+    /// Another agent of this network namespace holds the pins.
+    #[error(
+        "another agent is running with the pins in {}: end that first, or name another folder with [packet] pin",
+        pin.display()
+    )]
+    OtherAgent {
+        /// The folder.
+        pin: PathBuf,
+    },
     /// A pin could not be made, read or removed.
     #[error("cannot {doing} {}", path.display())]
     Pin {

@@ -1,7 +1,13 @@
 //! Links that outlive the agent, as files on a bpffs.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    },
     path::{Path, PathBuf},
 };
 
@@ -56,6 +62,7 @@ pub enum Pins {
 ///
 /// The folder is no bpffs, or a program could not be detached or its pin removed.
 pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
+    DivertRoute::remove();
     if !pin.exists() {
         return Ok(Vec::new());
     }
@@ -78,8 +85,30 @@ pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
     }
     interfaces.sort();
     interfaces.dedup();
-    DivertRoute::remove();
     Ok(interfaces)
+}
+
+/// A claim to the pins of a folder, which ends with the process: two agents would take the programs from each other.
+pub(crate) struct Claim(#[expect(dead_code, reason = "held for its name")] UnixListener);
+
+/// Claims the pins of a folder, in this network namespace.
+///
+/// # Errors
+///
+/// Another agent has them.
+pub(crate) fn claim(pin: &Path) -> Result<Claim, Error> {
+    // An abstract name is free as soon as its process is gone, and at most 107 bytes long (unix(7)).
+    let mut hasher = DefaultHasher::new();
+    pin.hash(&mut hasher);
+    let name = format!("interdict-pins-{:016x}", hasher.finish());
+    let bound = SocketAddr::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
+    match bound {
+        Ok(listener) => Ok(Claim(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(Error::OtherAgent { pin: pin.to_owned() })
+        }
+        Err(error) => Err(failed("claim", pin)(error)),
+    }
 }
 
 /// Makes the folder for pins, or says why there can be none.

@@ -24,7 +24,7 @@ use interdict_policy::{Digest, Policy};
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, ClientCount, Counters, DivertSockets, Error, EventReader, Options, Pins,
+    Answers, AtExit, Attached, ClientCount, Counters, DivertSockets, Error, EventReader, Mode, Options, Pins,
     Prober, Restored,
     accounts::Accounts,
     answers,
@@ -50,6 +50,8 @@ use crate::{
 /// a child at that moment, the child holds the links too until it executes its own program.
 pub struct PacketPlane {
     options: Options,
+    /// Held so that no other agent takes the pins.
+    _claim: Option<pins::Claim>,
     pins: Pins,
     object: Arc<RwLock<Ebpf>>,
     policies: OuterMaps,
@@ -103,6 +105,13 @@ impl PacketPlane {
     pub fn load(options: &Options) -> Result<Self, Error> {
         capability::check()?;
         check_interfaces(options)?;
+        // What an earlier agent left belongs to whoever claims it, to keep it or to remove it.
+        let concerned = !options.interfaces.is_empty();
+        let claim = match options.at_exit {
+            AtExit::Keep if concerned => Some(pins::claim(&options.pin)?),
+            AtExit::Remove if concerned && options.pin.exists() => Some(pins::claim(&options.pin)?),
+            AtExit::Keep | AtExit::Remove => None,
+        };
         let pins = match options.at_exit {
             AtExit::Remove => Pins::Unused,
             AtExit::Keep => pins::prepare(&options.pin)?,
@@ -133,6 +142,7 @@ impl PacketPlane {
         };
         Ok(Self {
             options: options.clone(),
+            _claim: claim,
             pins,
             policies: OuterMaps {
                 networks4: object::take(&mut object, maps::NETWORKS4)?,
@@ -267,6 +277,8 @@ impl PacketPlane {
             resolver.divert_to(sockets)?;
             self.route = Some(DivertRoute::add()?);
         }
+        // In the network stack, XDP's note in front of a packet does not reach the program that should read it.
+        self.control.set_count(control::DIVERTS, u64::from(self.options.mode == Mode::Native));
         resolver.begin();
         self.follow().map(drop)
     }

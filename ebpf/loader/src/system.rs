@@ -101,12 +101,21 @@ pub(crate) fn ethtool_flags(interface: &str) -> io::Result<u32> {
 
 /// Whether a path, which must exist, lies on a BPF file system.
 pub(crate) fn is_on_bpffs(path: &Path) -> io::Result<bool> {
+    is_on(path, libc::BPF_FS_MAGIC)
+}
+
+/// Whether a path, which must exist, lies among the control groups of version 2.
+pub(crate) fn is_cgroup2(path: &Path) -> io::Result<bool> {
+    is_on(path, libc::CGROUP2_SUPER_MAGIC)
+}
+
+fn is_on(path: &Path, magic: libc::c_long) -> io::Result<bool> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: statfs is plain data, for which zeroes are a value.
     let mut about: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the path ends in a zero byte, and the buffer is ours.
     match unsafe { libc::statfs(path.as_ptr(), &mut about) } {
-        0 => Ok(about.f_type == libc::BPF_FS_MAGIC),
+        0 => Ok(about.f_type == magic),
         _ => Err(io::Error::last_os_error()),
     }
 }

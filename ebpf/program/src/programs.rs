@@ -30,7 +30,7 @@ use crate::{
     divert::{self, Diversion, OPENS, STREAM},
     fate::Fate,
     flows,
-    generation::{Generation, agent_lives, is_ours, is_served, judges_queries},
+    generation::{Generation, agent_lives, agent_takes, is_ours, is_served, judges_queries},
     hello, notice,
     packet::Packet,
     record,
@@ -154,12 +154,20 @@ fn judge_query(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, p
 #[inline(always)]
 fn what_is_unjudged(outbound: &Outbound, exit: Exit) -> Option<Unjudged> {
     match exit {
-        Exit::FragmentUnjudged => Some(Unjudged::Fragment),
-        Exit::HeaderChainUnjudged => Some(Unjudged::HeaderChain),
-        Exit::TruncatedUnjudged => Some(Unjudged::Truncated),
         Exit::NoMatch if transport::is_tunnel(&outbound.transport) && !is_ours(outbound.remote) => {
             Some(Unjudged::Tunnel)
         }
+        exit => what_is_hidden(exit),
+    }
+}
+
+/// What a packet hid that leaves by this exit, if anything.
+#[inline(always)]
+const fn what_is_hidden(exit: Exit) -> Option<Unjudged> {
+    match exit {
+        Exit::FragmentUnjudged => Some(Unjudged::Fragment),
+        Exit::HeaderChainUnjudged => Some(Unjudged::HeaderChain),
+        Exit::TruncatedUnjudged => Some(Unjudged::Truncated),
         _ => None,
     }
 }
@@ -318,7 +326,7 @@ fn hand_up(step: Step) -> u32 {
 #[inline(always)]
 fn divert_query(ctx: &XdpContext, outbound: &Outbound, step: Step) -> u32 {
     let or_drop = step == Step::AgentOrDrop;
-    match (agent_lives(), or_drop) {
+    match (agent_takes(), or_drop) {
         (true, _) => {
             let kind = if or_drop { DIVERT_OR_DROP } else { DIVERT_OR_PASS };
             divert(ctx, outbound, kind, Exit::QueryDiverted)
@@ -384,6 +392,10 @@ fn interdict_wan(ctx: XdpContext) -> u32 {
             // Who is outside is told nothing.
             Fate::Reject => leave(Exit::Blocked, XDP_DROP),
         },
+        Err(Exit::VlanDepth) => {
+            record::count_unjudged(Unjudged::VlanDepth);
+            leave(Exit::VlanDepth, XDP_DROP)
+        }
         Err(exit) => pass(exit),
     }
 }
@@ -419,7 +431,12 @@ fn inbound_fate<F: Frame>(
                 Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
             }
         }
-        Err(exit) => Fate::Pass(exit),
+        Err(exit) => {
+            if let Some(what) = what_is_hidden(exit) {
+                record::count_unjudged(what);
+            }
+            Fate::Pass(exit)
+        }
     }
 }
 

@@ -30,7 +30,7 @@ pub enum Kind {
     /// No ClientHello.
     Other,
     /// The beginning of a ClientHello that names no server, as far as it goes: the rest is in another segment or record, or
-    /// behind more extensions than are read.
+    /// behind more extensions than are read; or one that names several.
     Split,
     /// A ClientHello that names no server.
     Unnamed,
@@ -82,6 +82,10 @@ pub fn read<B: Bytes + ?Sized>(data: &B, len: usize) -> Hello {
         return Hello::of(Kind::Split);
     }
     let [_, record_high, record_low, kind]: [u8; 4] = data.get(2);
+    // A record may end before it has begun: what it is stands in the next.
+    if u16::from_be_bytes([record_high, record_low]) < HANDSHAKE_HEADER_BYTES as u16 {
+        return Hello::of(Kind::Split);
+    }
     if kind != CLIENT_HELLO {
         return Hello::of(Kind::Other);
     }
@@ -111,10 +115,19 @@ pub fn read<B: Bytes + ?Sized>(data: &B, len: usize) -> Hello {
         return Hello::of(if is_whole { Kind::Unnamed } else { Kind::Split });
     }
     let nothing = B::forget(0);
-    let mut walk = Walk { data, at: at + 2, end, encrypted: nothing, name_at: nothing, name_bytes: nothing };
+    let mut walk = Walk {
+        data,
+        at: at + 2,
+        end,
+        encrypted: nothing,
+        doubtful: nothing,
+        name_at: nothing,
+        name_bytes: nothing,
+    };
     let finished = B::repeat(MAX_EXTENSIONS + 1, &mut walk).is_some();
-    let Walk { encrypted, name_at, name_bytes, .. } = walk;
+    let Walk { encrypted, doubtful, name_at, name_bytes, .. } = walk;
     let kind = match (name_at, finished && is_whole) {
+        _ if doubtful != 0 => Kind::Split,
         (0, true) => Kind::Unnamed,
         (0, false) => Kind::Split,
         _ => Kind::Named,
@@ -129,6 +142,8 @@ struct Walk<'d, B: ?Sized> {
     end: usize,
     /// Not 0 if one is encrypted.
     encrypted: usize,
+    /// Not 0 if names stand there that nobody may send.
+    doubtful: usize,
     name_at: usize,
     name_bytes: usize,
 }
@@ -147,8 +162,12 @@ impl<B: Bytes + ?Sized> Round for Walk<'_, B> {
                 let [_, _, kind, high, low]: [u8; BEFORE_NAME_BYTES] = self.data.get(at + 4);
                 let name_bytes = usize::from(u16::from_be_bytes([high, low]));
                 let name_at = at + 4 + BEFORE_NAME_BYTES;
-                if kind == 0 && name_at + name_bytes <= self.end && name_bytes != 0 {
+                // Two names, in one list or in two, are none (RFC 6066, §3): who reads the other one is not to be known.
+                let is_one = self.name_at == 0 && name_bytes + 5 == bytes;
+                if is_one && kind == 0 && name_at + name_bytes <= self.end && name_bytes != 0 {
                     (self.name_at, self.name_bytes) = (name_at, name_bytes);
+                } else {
+                    self.doubtful = B::forget(1);
                 }
             }
             ENCRYPTED_CLIENT_HELLO => self.encrypted = B::forget(1),

@@ -9,7 +9,7 @@ use interdict_ebpf_shared::{Address, contact::Hook, count::Exit, flow::Service};
 use crate::{
     frame::{Frame, opaque},
     lan::Outbound,
-    transport::{self, TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, Transport, UDP},
+    transport::{self, TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, Transport},
     verdict::{self, Judgement, Packet, Policy},
 };
 
@@ -31,9 +31,10 @@ pub fn judge<F: Frame + ?Sized, P: Policy>(
     let client = None;
     let found = verdict::look_up(policy, ip.version(), client, remote)?;
     match opening {
-        Opening::Unknown(exit) => return Err(exit),
+        // What cannot be told may be part of an answer, if there can be any.
+        Opening::Unknown(exit) if policy.was_let_out(anything(remote)) => return Err(exit),
         Opening::Answer if policy.was_let_out(asked(remote, &transport)) => return Err(Exit::WanAnswer),
-        Opening::Answer | Opening::Opens => {}
+        Opening::Unknown(_) | Opening::Answer | Opening::Opens => {}
     }
     let port = transport.source;
     verdict::decide(frame, policy, found, &Packet { hook, client, remote, port, transport })
@@ -76,10 +77,13 @@ fn opening<F: Frame + ?Sized>(frame: &F, transport: &Transport) -> Result<Openin
 #[inline(always)]
 fn asked(remote: Address, transport: &Transport) -> Service {
     match transport.protocol {
-        TCP | UDP => Service { remote, port: transport.source, protocol: transport.protocol, zero: 0 },
-        _ => anything(remote),
+        ICMP | ICMPV6 => anything(remote),
+        protocol => Service { remote, port: transport.source, protocol, zero: 0 },
     }
 }
+
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 /// The service that stands for everything at an address.
 #[inline(always)]

@@ -119,9 +119,9 @@ fn judges_the_source_of_what_was_not_asked_for(entry: Entry, transports: &[&'sta
         let matches_nothing = PLACES[place].2[0] == "no_match";
         let expect = match form.hidden {
             _ if form.too_many_tags() => "vlan_depth",
-            // Of what cannot be told, only what a rule could have meant is counted as such.
             Some(_) if matches_nothing => "no_match",
-            Some(reason) => reason,
+            // It may be anything, and nothing was let out that it could answer.
+            Some(_) => form.verdict(place, false, port),
             None if is_tcp && transport != "tcp:syn" => "wan_not_opening",
             None => form.verdict(place, is_tcp || transport == "udp", port),
         };
@@ -155,7 +155,7 @@ fn an_answer_to_what_was_let_out_is_not_judged() {
             assert_eq!(exit("udp", them, 54), "logged", "another port");
             assert_eq!(exit("udp", other, 53), "logged", "another address");
             assert_eq!(exit("icmp", them, 53), "wan_answer", "errors come by ICMP");
-            assert_eq!(exit("p253", them, 53), "wan_answer", "whatever has no ports");
+            assert_eq!(exit("p253", them, 53), "logged", "another protocol");
             assert_eq!(exit("icmp", other, 53), "logged");
             assert_eq!(exit("tcp:syn", them, 53), "logged", "a connection starts there all the same");
         }

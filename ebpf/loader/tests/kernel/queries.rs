@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hickory_proto::op::{Message, ResponseCode};
 use interdict_ebpf_loader::{
-    Answering, AnswersOn, Entry, InKernel, Options, PacketPlane, PassProgram, Reply, Role,
+    Answering, AnswersOn, Entry, InKernel, Mode, Options, PacketPlane, PassProgram, Reply, Role,
 };
 use interdict_policy::{Policy, Source, compile};
 
@@ -28,6 +28,7 @@ tests![
     while_the_agent_is_dead_nothing_passes_that_cannot_be_read,
     too_many_names_are_refused_by_name,
     on_a_veth_pair_the_other_end_decides_who_answers,
+    what_only_the_agent_can_tell_is_diverted_in_native_mode,
 ];
 
 const RULES: &str = r#"
@@ -644,4 +645,45 @@ fn on_a_veth_pair_the_other_end_decides_who_answers() {
         });
         assert!(handed_up, "the other end has no program any more");
     });
+}
+
+/// What XDP notes in front of a packet, the program behind it reads: in native mode. In the network stack the kernel judges
+/// alone, as without an agent. There is no agent here to take it, so
+/// a connection, which must be judged, is not opened.
+fn what_only_the_agent_can_tell_is_diverted_in_native_mode() {
+    for mode in [Mode::Native, Mode::Generic] {
+        let pair = Pair::new();
+        pair.outside.ip("route add 8.8.8.8 via 192.0.2.1");
+        let plane = pair.inside.run(|| {
+            let answering = Answering {
+                clients: vec!["192.0.2.0/24".parse().unwrap()],
+                client_qps: 1000,
+                listen: Vec::new(),
+                in_kernel: InKernel::Auto,
+            };
+            let options = Options { answering: Some(answering), mode, ..on("in", Role::Lan) };
+            let mut plane = plane_with(&options, &policy(RULES));
+            plane.judge_queries(None).unwrap();
+            plane.attach().unwrap();
+            plane
+        });
+        let sender = pair.outside.run(|| std::net::UdpSocket::bind("192.0.2.2:0").unwrap());
+        let connecting = pair.outside.run(|| {
+            let address = "8.8.8.8:53".parse().unwrap();
+            std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200))
+        });
+        assert!(connecting.is_err(), "{mode:?}");
+        sender.send_to(&message("ksn-1.glob.example", 1, None), "8.8.8.8:53").unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        let exits = || plane.counters().unwrap().exits;
+        while exits()["query_diverted"] + exits()["agent_dead_passed"] < 2 && std::time::Instant::now() < end
+        {
+            std::thread::yield_now();
+        }
+        let exits = exits();
+        let seen = (exits["query_diverted"], exits["stream_diverted"], exits["divert_refused"]);
+        let expect = if mode == Mode::Native { (1, 1, 1) } else { (0, 0, 0) };
+        assert_eq!(seen, expect, "{mode:?} {exits:?}");
+        assert_eq!(exits["agent_dead_passed"] > 0, mode == Mode::Generic);
+    }
 }

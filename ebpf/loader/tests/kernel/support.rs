@@ -110,7 +110,11 @@ pub(crate) fn exit_of(plane: &PacketPlane, entry: Entry, frame: &[u8]) -> &'stat
     let dropped = dropped(&plane.prober(), entry, frame);
     let after = plane.counters().unwrap().exits;
     let exit = difference(&before, &after);
-    let hides = entry == Entry::Lan && matches!(exit, "vlan_depth" | "header_chain_unjudged");
+    let hides = match entry {
+        Entry::Lan => matches!(exit, "vlan_depth" | "header_chain_unjudged"),
+        Entry::Wan => exit == "vlan_depth",
+        _ => false,
+    };
     assert_eq!(dropped, exit == "blocked" || hides, "{exit}");
     exit
 }

@@ -166,6 +166,18 @@ fn what_names_no_server_is_counted() {
         let record = |data: &[u8]| [&[22, 3, 1][..], &(data.len() as u16).to_be_bytes(), data].concat();
         [record(first), record(rest)].concat()
     };
+    // The same name twice, in two extensions: the lengths in front of them grow by that of the second.
+    let two_names = {
+        let (one, mut both) = (hello("vendor.example", 0, &[]), hello("vendor.example", 0, &[]));
+        let extension = &one[one.len() - (4 + 5 + "vendor.example".len())..];
+        both.extend(extension);
+        let grown = extension.len() as u16;
+        for at in [3, 7, one.len() - extension.len() - 2] {
+            let length = u16::from_be_bytes([both[at], both[at + 1]]) + grown;
+            both[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        }
+        both
+    };
     let label = "a".repeat(64);
     for (what, data, expect) in [
         ("nothing", vec![], vec![]),
@@ -175,6 +187,8 @@ fn what_names_no_server_is_counted() {
         ("the record's header", whole[..5].to_vec(), vec!["tls_split"]),
         ("up to the name", whole[..whole.len() - 1].to_vec(), vec!["tls_split"]),
         ("two records", in_two_records, vec!["tls_split"]),
+        ("an empty record in front", [&[22, 3, 1, 0, 0][..], &whole].concat(), vec!["tls_split"]),
+        ("two names", two_names, vec!["tls_split"]),
         ("too many extensions", hello("vendor.example", 40, &[]), vec!["tls_split"]),
         ("an encrypted one inside", hello("front.example", 2, &[0xfe0d]), vec!["tls_encrypted"]),
         ("a name for a glob", hello("a-1.glob.example", 0, &[]), vec!["tls_name"]),
