@@ -5,7 +5,7 @@
 
 use interdict_ebpf_loader::{Entry, PacketPlane, Probe};
 
-use crate::support::{ends, exit_of, frame, options, plane, plane_with, policy, tests, to};
+use crate::support::{Exits, ends, exit_of, frame, options, plane, plane_with, policy, tests, to};
 
 tests![
     lan_judges_the_destination_however_it_is_wrapped,
@@ -50,6 +50,9 @@ const TAGS: [&str; 7] = [
     "qinq qinq qinq qinq vlan",
 ];
 
+/// The network stack has taken the outer tag off before our programs see a packet.
+const STACK_TAGS: [&str; 3] = ["", "vlan", "qinq qinq qinq qinq vlan"];
+
 /// IP headers, and the reason for which they hide the ports behind them.
 const HEADERS: [(&str, Option<&str>); 20] = [
     ("v4", None),
@@ -76,7 +79,8 @@ const HEADERS: [(&str, Option<&str>); 20] = [
 
 fn lan_judges_the_destination_however_it_is_wrapped() {
     let plane = plane(&policy(RULES));
-    for_each_form(&["tcp", "udp", "icmp", "esp", "p253"], |form, place, transport, port| {
+    let exits = Exits::of(&plane);
+    for_each_form(&TAGS, &["tcp", "udp", "icmp", "esp", "p253"], |form, place, transport, port| {
         let has_ports = matches!(transport, "tcp" | "udp");
         let frame = frame(&form.words(transport), &to(form.address(place), port));
         let expect = match (form.verdict(place, has_ports, port), form.hidden) {
@@ -84,7 +88,7 @@ fn lan_judges_the_destination_however_it_is_wrapped() {
             ("no_match", Some(reason @ "header_chain_unjudged")) => reason,
             (expect, _) => expect,
         };
-        check(&plane, Entry::Lan, &frame, expect, || {
+        check_next(&exits, Entry::Lan, &frame, expect, || {
             format!("{} to {place} port {port}", form.words(transport))
         });
     });
@@ -92,10 +96,11 @@ fn lan_judges_the_destination_however_it_is_wrapped() {
 
 fn a_host_judges_the_destination_of_what_it_sends_likewise() {
     let plane = plane(&policy(RULES));
-    for_each_form(&["tcp", "udp", "icmp"], |form, place, transport, port| {
+    let exits = Exits::of(&plane);
+    for_each_form(&STACK_TAGS, &["tcp", "udp", "icmp"], |form, place, transport, port| {
         let has_ports = matches!(transport, "tcp" | "udp");
         let frame = frame(&form.words(transport), &to(form.address(place), port));
-        check(&plane, Entry::HostOut, &frame, form.verdict(place, has_ports, port), || {
+        check_next(&exits, Entry::HostOut, &frame, form.verdict(place, has_ports, port), || {
             format!("{} to {place} port {port}", form.words(transport))
         });
     });
@@ -103,16 +108,21 @@ fn a_host_judges_the_destination_of_what_it_sends_likewise() {
 
 fn wan_judges_the_source_of_what_was_not_asked_for() {
     let transports = ["tcp:syn", "tcp:synack", "tcp:ack", "udp", "icmp", "p253"];
-    judges_the_source_of_what_was_not_asked_for(Entry::Wan, &transports);
+    judges_the_source_of_what_was_not_asked_for(Entry::Wan, &TAGS, &transports);
 }
 
 fn a_host_judges_the_source_of_what_it_was_not_asked_for_likewise() {
-    judges_the_source_of_what_was_not_asked_for(Entry::HostIn, &["tcp:syn", "tcp:ack", "udp"]);
+    judges_the_source_of_what_was_not_asked_for(Entry::HostIn, &STACK_TAGS, &["tcp:syn", "tcp:ack", "udp"]);
 }
 
-fn judges_the_source_of_what_was_not_asked_for(entry: Entry, transports: &[&'static str]) {
+fn judges_the_source_of_what_was_not_asked_for(
+    entry: Entry,
+    tags: &[&'static str],
+    transports: &[&'static str],
+) {
     let plane = plane(&policy(RULES));
-    for_each_form(transports, |form, place, transport, port| {
+    let exits = Exits::of(&plane);
+    for_each_form(tags, transports, |form, place, transport, port| {
         let us = if form.is_v6() { "2001:db8::c" } else { "10.0.0.9" };
         let frame = frame(&form.words(transport), &ends(form.address(place), port, us, 22));
         let is_tcp = transport.starts_with("tcp");
@@ -125,7 +135,7 @@ fn judges_the_source_of_what_was_not_asked_for(entry: Entry, transports: &[&'sta
             None if is_tcp && transport != "tcp:syn" => "wan_not_opening",
             None => form.verdict(place, is_tcp || transport == "udp", port),
         };
-        check(&plane, entry, &frame, expect, || {
+        check_next(&exits, entry, &frame, expect, || {
             format!("{} from {place} port {port}", form.words(transport))
         });
     });
@@ -200,8 +210,12 @@ impl Form {
     }
 }
 
-fn for_each_form(transports: &[&'static str], mut check: impl FnMut(&Form, usize, &'static str, u16)) {
-    for tags in TAGS {
+fn for_each_form(
+    tags: &[&'static str],
+    transports: &[&'static str],
+    mut check: impl FnMut(&Form, usize, &'static str, u16),
+) {
+    for &tags in tags {
         for (headers, hidden) in HEADERS {
             let form = Form { tags, headers, hidden };
             for transport in transports {
@@ -216,6 +230,11 @@ fn for_each_form(transports: &[&'static str], mut check: impl FnMut(&Form, usize
 
 fn check(plane: &PacketPlane, entry: Entry, frame: &[u8], expect: &str, what: impl Fn() -> String) {
     assert_eq!(exit_of(plane, entry, frame), expect, "{}", what());
+}
+
+/// As [`check`], where nothing else runs the programs meanwhile.
+fn check_next(exits: &Exits<'_>, entry: Entry, frame: &[u8], expect: &str, what: impl Fn() -> String) {
+    assert_eq!(exits.next(entry, frame), expect, "{}", what());
 }
 
 fn particular_frames() {

@@ -1,6 +1,6 @@
 //! What the tests share: planes, policies, and frames written as words.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use interdict_ebpf_loader::{Entry, Error, Interface, Options, PacketPlane, Probe, Prober};
 use interdict_policy::{Policy, RuleId, Source, compile_with};
@@ -106,17 +106,33 @@ pub(crate) fn dropped(prober: &Prober, entry: Entry, frame: &[u8]) -> bool {
 
 /// Runs a program once, and says by which exit the frame left.
 pub(crate) fn exit_of(plane: &PacketPlane, entry: Entry, frame: &[u8]) -> &'static str {
-    let before = plane.counters().unwrap().exits;
-    let dropped = dropped(&plane.prober(), entry, frame);
-    let after = plane.counters().unwrap().exits;
-    let exit = difference(&before, &after);
-    let hides = match entry {
-        Entry::Lan => matches!(exit, "vlan_depth" | "header_chain_unjudged"),
-        Entry::Wan => exit == "vlan_depth",
-        _ => false,
-    };
-    assert_eq!(dropped, exit == "blocked" || hides, "{exit}");
-    exit
+    Exits::of(plane).next(entry, frame)
+}
+
+/// The counters of a plane whose programs nobody else runs.
+pub(crate) struct Exits<'p> {
+    plane: &'p PacketPlane,
+    last: RefCell<BTreeMap<&'static str, u64>>,
+}
+
+impl<'p> Exits<'p> {
+    pub(crate) fn of(plane: &'p PacketPlane) -> Self {
+        Self { plane, last: RefCell::new(plane.counters().unwrap().exits) }
+    }
+
+    /// Runs a program once, and says by which exit the frame left.
+    pub(crate) fn next(&self, entry: Entry, frame: &[u8]) -> &'static str {
+        let dropped = dropped(&self.plane.prober(), entry, frame);
+        let after = self.plane.counters().unwrap().exits;
+        let exit = difference(&self.last.replace(after.clone()), &after);
+        let hides = match entry {
+            Entry::Lan => matches!(exit, "vlan_depth" | "header_chain_unjudged"),
+            Entry::Wan => exit == "vlan_depth",
+            _ => false,
+        };
+        assert_eq!(dropped, exit == "blocked" || hides, "{exit}");
+        exit
+    }
 }
 
 fn difference(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static str, u64>) -> &'static str {
