@@ -75,7 +75,10 @@ fn for_people(line: &str) -> String {
         None => String::new(),
     };
     let depth = match event["act"].as_str() {
-        Some(_) => format!(" {}: {}", text(&event["depth"]), event["detail"]),
+        Some(_) => {
+            let [out, back] = ["bytes_out", "bytes_in"].map(|key| event["detail"][key].as_u64().unwrap_or(0));
+            format!(", {}: {out} bytes out, {back} back", text(&event["depth"]))
+        }
         None => String::new(),
     };
     let count = event["count"].as_u64().filter(|count| *count > 1);
