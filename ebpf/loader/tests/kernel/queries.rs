@@ -28,7 +28,7 @@ tests![
     while_the_agent_is_dead_nothing_passes_that_cannot_be_read,
     too_many_names_are_refused_by_name,
     on_a_veth_pair_the_other_end_decides_who_answers,
-    what_only_the_agent_can_tell_is_diverted_in_native_mode,
+    on_a_veth_pair_packets_are_diverted_in_native_mode,
 ];
 
 const RULES: &str = r#"
@@ -650,7 +650,7 @@ fn on_a_veth_pair_the_other_end_decides_who_answers() {
 /// What XDP notes in front of a packet, the program behind it reads: in native mode. In the network stack the kernel judges
 /// alone, as without an agent. There is no agent here to take it, so
 /// a connection, which must be judged, is not opened.
-fn what_only_the_agent_can_tell_is_diverted_in_native_mode() {
+fn on_a_veth_pair_packets_are_diverted_in_native_mode() {
     for mode in [Mode::Native, Mode::Generic] {
         let pair = Pair::new();
         pair.outside.ip("route add 8.8.8.8 via 192.0.2.1");
