@@ -26,36 +26,13 @@ const FRAGMENT: u16 = 0x3fff;
 /// that this cannot be told so quickly.
 #[inline(always)]
 pub fn destination<F: Frame + ?Sized>(frame: &F) -> Option<(Version, Address)> {
-    let (version, remote, protocol, at, ip_bytes) = match frame.read(12)? {
-        ETHERTYPE_IPV4 => {
-            let [version, _, high, low]: [u8; 4] = frame.read(ETHERNET_BYTES)?;
-            let [fragment_high, fragment_low, _, protocol]: [u8; 4] = frame.read(ETHERNET_BYTES + 6)?;
-            if version != VERSION_4 || u16::from_be_bytes([fragment_high, fragment_low]) & FRAGMENT != 0 {
-                return None;
-            }
-            let remote = Address::from_v4(frame.read(ETHERNET_BYTES + 16)?);
-            let said = usize::from(u16::from_be_bytes([high, low]));
-            (Version::V4, remote, protocol, ETHERNET_BYTES + IPV4_HEADER_BYTES, said)
-        }
-        ETHERTYPE_IPV6 => {
-            let [high, low, protocol, _]: [u8; 4] = frame.read(ETHERNET_BYTES + 4)?;
-            let remote = Address::from_v6(frame.read(ETHERNET_BYTES + 24)?);
-            let said = usize::from(u16::from_be_bytes([high, low])) + IPV6_HEADER_BYTES;
-            (Version::V6, remote, protocol, ETHERNET_BYTES + IPV6_HEADER_BYTES, said)
-        }
-        _ => return None,
-    };
-    let destination = frame.read(at + 2)?;
-    if protocol != TCP && protocol != UDP {
-        return None;
-    }
-    let transport = Transport { protocol, at, fragment: false, source: [0; 2], destination, unread: None };
+    let Outbound { ip, remote, transport, .. } = read(frame)?;
     let is_plain = match query::aim(&transport) {
-        Aim::Hello => cannot_name_a_server(frame, at, ip_bytes)?,
+        Aim::Hello => cannot_name_a_server(frame, ip.version(), transport.at)?,
         Aim::Other => !transport::is_tunnel(&transport),
         Aim::Plain | Aim::Stream | Aim::Encrypted => false,
     };
-    is_plain.then_some((version, remote))
+    is_plain.then_some((ip.version(), remote))
 }
 
 /// The headers of a packet on its way out, if they are as plain as can be: what [`lan::read`] finds, sooner.
@@ -91,7 +68,12 @@ pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Outbound> {
 
 /// Whether a segment for the port of HTTPS holds no beginning of a ClientHello.
 #[inline(always)]
-fn cannot_name_a_server<F: Frame + ?Sized>(frame: &F, at: usize, ip_bytes: usize) -> Option<bool> {
+fn cannot_name_a_server<F: Frame + ?Sized>(frame: &F, version: Version, at: usize) -> Option<bool> {
+    let (said_at, beside) = match version {
+        Version::V4 => (2, 0),
+        Version::V6 => (4, IPV6_HEADER_BYTES),
+    };
+    let ip_bytes = usize::from(u16::from_be_bytes(frame.read(ETHERNET_BYTES + said_at)?)) + beside;
     let [length, _] = frame.read(at + TCP_FLAGS_OFFSET)?;
     let data_at = at + usize::from(length >> 4) * 4;
     match (ETHERNET_BYTES + ip_bytes).wrapping_sub(data_at) {
