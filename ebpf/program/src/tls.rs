@@ -187,7 +187,8 @@ pub fn write_name<B: Bytes + ?Sized, M: Memory + ?Sized>(
     message: &mut M,
 ) -> Option<Question> {
     let bytes = hello.name_bytes;
-    if bytes == 0 || bytes > NAME_LIMIT_BYTES - 2 {
+    // As long as the longest name, and a dot at its end.
+    if bytes == 0 || bytes > NAME_LIMIT_BYTES - 1 {
         return None;
     }
     // The last word first, from where it ends: behind it the packet may end. In front of it there is room.
@@ -199,6 +200,9 @@ pub fn write_name<B: Bytes + ?Sized, M: Memory + ?Sized>(
     // A dot at the end stands for the root.
     let [last, _]: [u8; 2] = message.get(HEADER_BYTES + bytes);
     let bytes = if last == b'.' { bytes - 1 } else { bytes };
+    if bytes > NAME_LIMIT_BYTES - 2 {
+        return None;
+    }
     message.set(HEADER_BYTES + 1 + bytes, [0, 0]);
     let mut labels =
         Labels { message, at: bytes, run: M::forget(0), labels: M::forget(0), wrong: bytes == 0 };

@@ -60,6 +60,17 @@ proptest! {
         }
     }
 
+    /// So it is at the limits of a name, with a dot at its end or without one.
+    #[test]
+    fn the_longest_names_are_read(last in 57_usize..=63, dot in any::<bool>()) {
+        let labels = [63, 63, 63, last].map(|bytes| "a".repeat(bytes));
+        let name = labels.join(".");
+        let data = hello(32, &[server_name(&format!("{name}{}", if dot { "." } else { "" }))]);
+        let wire: Vec<u8> = labels.iter().flat_map(|l| [&[l.len() as u8][..], l.as_bytes()].concat()).chain([0]).collect();
+        let expect = (wire.len() <= 255).then_some(wire);
+        prop_assert_eq!(wire_of(&data, &tls::read(&data[..], data.len())), expect);
+    }
+
     /// Cut off anywhere, it is known for one, and never names another server.
     #[test]
     fn cut_off_anywhere_it_names_that_server_or_none(before in others(), after in others(), cut in 0_usize..2000) {
