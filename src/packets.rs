@@ -14,7 +14,7 @@ use interdict_audit::{Asked, Depth, Entry, Log, Process};
 use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
     Answering, Answers, AnswersOn, ClientCount, Contact, Counters, DivertSockets, EventReader, Hook,
-    MAX_NAT64, Mode, Options, PacketPlane, Pins, Pulse, Question, Reached, Role, default_gateways,
+    MAX_NAT64, Options, PacketPlane, Pins, Pulse, Question, Reached, Role, default_gateways,
     interface_networks,
 };
 use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
@@ -64,12 +64,6 @@ pub(crate) fn load(
         }),
     };
     let plane = PacketPlane::load(&options).context("packets cannot be filtered, so nothing was started")?;
-    if has_lan(settings) && settings.mode == Mode::Generic {
-        tracing::warn!(
-            "mode = \"generic\": questions to other resolvers that only the agent can judge (globs, patterns, exempt \
-             clients) are not taken over; the kernel judges them alone, as while the agent is dead"
-        );
-    }
     if let Pins::Unavailable(why) = plane.pins() {
         tracing::warn!(
             "at_exit = \"keep\" cannot be kept: when the agent ends, nothing is filtered any more: {why}"

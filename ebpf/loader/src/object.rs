@@ -1,6 +1,6 @@
 //! The kernel object, as `ebpf/build-object` built it.
 
-use std::{io::ErrorKind, os::fd::AsFd as _};
+use std::{borrow::Cow, io::ErrorKind, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -10,7 +10,7 @@ use aya::{
 use interdict_ebpf_shared::maps;
 
 use crate::{
-    Error, Pins,
+    Error, Mode, Pins,
     calls::Call,
     pins::{self, Pinned},
     prober::Entry,
@@ -23,14 +23,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../object/interdict.bpf.o");
 /// Makes the maps and loads every program, attached to nothing.
 ///
 /// What an earlier agent pinned in the folder is gone on with.
-pub(crate) fn load(pins: &Pins) -> Result<Ebpf, Error> {
+pub(crate) fn load(pins: &Pins, mode: Mode) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     if let Pins::Kept(folder) = pins {
         for name in maps::LASTING {
             loader.map_pin_path(name, pins::path(folder, Pinned::Map, name));
         }
     }
-    let mut object = loader.load(OBJECT).map_err(Error::Object)?;
+    let mut object = loader.load(&object_for(mode)).map_err(Error::Object)?;
     for entry in Entry::XDP {
         let name = entry.program_name();
         let program = program_mut(&mut object, entry);
@@ -47,6 +47,27 @@ pub(crate) fn load(pins: &Pins) -> Result<Ebpf, Error> {
         load_program(|| program.load()).map_err(|source| Error::Program { name, source })?;
     }
     Ok(object)
+}
+
+/// The section of XDP programs that take frames in several buffers (`BPF_F_XDP_HAS_FRAGS`), and of those that do not.
+const IN_FRAGMENTS: &[u8] = b"xdp.frags\0";
+const IN_ONE: &[u8] = b"xdp\0frags\0";
+
+/// The object, whose XDP programs take frames in several buffers in native mode, where drivers have such.
+///
+/// In generic mode the kernel puts each frame into one buffer for programs that ask for it. For those that do not, Linux
+/// copies it into a new skb (`skb_pp_cow_data`), and forgets how long its Ethernet header is: programs on tcx then see it
+/// begin with the IP header, and XDP's note in front of it is not found (seen in 6.18).
+fn object_for(mode: Mode) -> Cow<'static, [u8]> {
+    if mode == Mode::Native {
+        return OBJECT.into();
+    }
+    let mut object = OBJECT.to_vec();
+    let places = (0..object.len()).filter(|&at| OBJECT[at..].starts_with(IN_FRAGMENTS)).collect::<Vec<_>>();
+    for at in places {
+        object[at..at + IN_ONE.len()].copy_from_slice(IN_ONE);
+    }
+    object.into()
 }
 
 /// How often a program is offered to the kernel: as often as libbpf does it.

@@ -24,7 +24,7 @@ use interdict_policy::{Digest, Policy};
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, ClientCount, Counters, DivertSockets, Error, EventReader, Mode, Options, Pins,
+    Answers, AtExit, Attached, ClientCount, Counters, DivertSockets, Error, EventReader, Options, Pins,
     Prober, Restored,
     accounts::Accounts,
     answers,
@@ -117,7 +117,7 @@ impl PacketPlane {
             AtExit::Keep => pins::prepare(&options.pin)?,
         };
 
-        let mut object = object::load(&pins)?;
+        let mut object = object::load(&pins, options.mode)?;
         let mut safe = SafeMaps {
             safe4: object::take(&mut object, maps::SAFE4)?,
             safe6: object::take(&mut object, maps::SAFE6)?,
@@ -277,8 +277,6 @@ impl PacketPlane {
             resolver.divert_to(sockets)?;
             self.route = Some(DivertRoute::add()?);
         }
-        // In the network stack, XDP's note in front of a packet does not reach the program that should read it.
-        self.control.set_count(control::DIVERTS, u64::from(self.options.mode == Mode::Native));
         resolver.begin();
         self.follow().map(drop)
     }

@@ -333,12 +333,6 @@ pub(crate) fn host_address(version: Version) -> Address {
     }
 }
 
-/// Whether the agent takes what is diverted.
-#[inline(always)]
-pub(crate) fn agent_takes() -> bool {
-    control_word(control::DIVERTS).is_some_and(|word| word != 0) && agent_lives()
-}
-
 #[inline(always)]
 fn has_ended(end_ns: u64) -> bool {
     // SAFETY: the helper has no precondition.

@@ -30,7 +30,7 @@ use crate::{
     divert::{self, Diversion, OPENS, STREAM},
     fate::Fate,
     flows,
-    generation::{Generation, agent_lives, agent_takes, is_ours, is_served, judges_queries},
+    generation::{Generation, agent_lives, is_ours, is_served, judges_queries},
     hello, notice,
     packet::Packet,
     record,
@@ -326,7 +326,7 @@ fn hand_up(step: Step) -> u32 {
 #[inline(always)]
 fn divert_query(ctx: &XdpContext, outbound: &Outbound, step: Step) -> u32 {
     let or_drop = step == Step::AgentOrDrop;
-    match (agent_takes(), or_drop) {
+    match (agent_lives(), or_drop) {
         (true, _) => {
             let kind = if or_drop { DIVERT_OR_DROP } else { DIVERT_OR_PASS };
             divert(ctx, outbound, kind, Exit::QueryDiverted)

@@ -28,7 +28,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
-    generation::{Generation, agent_takes, client_qps},
+    generation::{Generation, agent_lives, client_qps},
     maps::{CLIENTS, INTERFACES, OURS, RATES},
     packet::{InPacket, Packet},
     record,
@@ -181,7 +181,7 @@ pub(crate) fn judge_segment(
     let Some((flags, data_at, data_bytes)) = data(ctx, outbound) else {
         return Segment::Broken;
     };
-    match (agent_takes(), data_bytes) {
+    match (agent_lives(), data_bytes) {
         (true, _) if flags & (TCP_SYN | TCP_ACK) == TCP_SYN => Segment::Opening,
         (true, 0) => Segment::Bare,
         // What is urgent is taken out of the stream: the resolver would read another message.

@@ -43,12 +43,9 @@ pub const HOST4: u32 = OURS + OURS_WORDS;
 /// The first of the two words of the IPv6 address, likewise.
 pub const HOST6: u32 = HOST4 + 1;
 
-/// 1 where what is noted in front of a packet arrives behind XDP, so that packets can be diverted to the agent.
-pub const DIVERTS: u32 = HOST6 + 2;
-
 /// The first of the words in which the bits of safe networks are set, as [`safe_bit`] says: of most other addresses they
 /// tell without a look into the tries that they are not safe.
-pub const SAFE: u32 = DIVERTS + 1;
+pub const SAFE: u32 = HOST6 + 2;
 
 /// How many words of [`SAFE`] there are.
 pub const SAFE_WORDS: u32 = 4;

@@ -113,6 +113,7 @@ fn generic_mode_drops_and_passes_real_packets() {
 
 fn a_jumbo_frame_is_judged_like_any_other() {
     drops_and_passes(Mode::Native, &[b'x'; 8000]);
+    drops_and_passes(Mode::Generic, &[b'x'; 8000]);
 }
 
 fn wan_drops_what_opens_and_passes_what_answers() {

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use interdict_ebpf_loader::{Contact, Depth, EventReader, Hook, Options, PacketPlane, Reached, Role};
+use interdict_ebpf_loader::{
+    Contact, Depth, EventReader, Hook, Interface, Mode, Options, PacketPlane, Reached, Role,
+};
 use interdict_policy::Verdict;
 
 use crate::{
@@ -21,6 +23,7 @@ tests![
     a_process_outside_the_group_is_stopped_by_the_packet,
     what_is_let_through_is_followed_both_ways,
     what_was_not_asked_for_does_not_come_in,
+    behind_xdp_in_either_mode_frames_are_read_too,
     without_control_groups_it_is_said,
 ];
 
@@ -229,6 +232,29 @@ fn what_was_not_asked_for_does_not_come_in() {
     assert_eq!(&buffer[..length], b"other");
     let counters = plane.counters().unwrap();
     assert_eq!((counters.exits["blocked"], counters.exits["logged"]), (1, 1));
+}
+
+fn behind_xdp_in_either_mode_frames_are_read_too() {
+    for mode in [Mode::Native, Mode::Generic] {
+        let pair = Pair::new();
+        let roles = [Role::Wan, Role::Host];
+        let interfaces = roles.map(|role| Interface { name: "in".to_owned(), role }).to_vec();
+        let group = Group::new(mode.as_str());
+        let cgroup = Some(group.0.clone());
+        let options = Options { interfaces, mode, cgroup, ..on("in", Role::Host) };
+        let plane = pair.inside.run(|| {
+            let mut plane = PacketPlane::load(&options).unwrap();
+            apply(&mut plane, &policy_and(RULES, ""));
+            plane.attach().unwrap();
+            plane
+        });
+        let receiver = pair.inside.run(|| UdpSocket::bind("192.0.2.1:7003").unwrap());
+        receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let sender = pair.outside.run(|| UdpSocket::bind("192.0.2.2:0").unwrap());
+        sender.send_to(b"logged", "192.0.2.1:7003").unwrap();
+        receiver.recv_from(&mut [0; 16]).unwrap();
+        assert_eq!(plane.counters().unwrap().exits["logged"], 2, "{mode:?}: by XDP, and by tcx behind it");
+    }
 }
 
 fn without_control_groups_it_is_said() {
