@@ -9,7 +9,7 @@ without an skb, and all are for somebody else's MAC, so that what passes ends ri
 many IPv4 /24 and as many IPv6 /48, scattered over the address space, half blocked and half logged. The packets are
 
   unrelated   to addresses scattered likewise, in no prefix
-  beside      the same, but each address shares its first 16 (IPv6: 32) bits with a prefix
+  beside      the same, but each address shares its first 20 (IPv6: 32) bits with a prefix
   dropped     to a prefix that is blocked: counted and dropped
   logged      to a prefix that is logged: counted and let through; ours also records (up to 100 events a second for each of
               the 64 clients and a rule, the rest as counts), nft only counts
@@ -49,7 +49,7 @@ def packets(family, size):
     chance = random.Random(family)
     some = lambda first, step: [address(family, chance.randrange(first, size, step)) for _ in range(Generator.KINDS)]
     beyond = [address(family, number) for number in range(size, 100 * size)]
-    place = lambda to: to.split(".")[:2] if family == 4 else to.split(":")[:2]
+    place = lambda to: socket.inet_aton(to)[:2] + bytes([socket.inet_aton(to)[2] >> 4]) if family == 4 else to.split(":")[:2]
     taken = {address(family, number) for number in range(size)}
     places = {tuple(place(to)) for to in taken}
     free = [to for to in beyond if to not in taken]

@@ -33,12 +33,14 @@ mod options;
 mod pass;
 mod pins;
 mod plane;
+mod prefixes;
 mod prober;
 mod registry;
 mod resolver;
 mod selftest;
 mod staging;
 mod system;
+mod table;
 mod tcx;
 
 pub use accounts::ClientCount;

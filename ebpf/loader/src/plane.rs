@@ -145,8 +145,7 @@ impl PacketPlane {
             _claim: claim,
             pins,
             policies: OuterMaps {
-                networks4: object::take(&mut object, maps::NETWORKS4)?,
-                networks6: object::take(&mut object, maps::NETWORKS6)?,
+                networks: object::take(&mut object, maps::NETWORKS)?,
                 services: object::take(&mut object, maps::SERVICES)?,
                 rules: object::take(&mut object, maps::RULES)?,
                 exemptions: object::take(&mut object, maps::EXEMPTIONS)?,

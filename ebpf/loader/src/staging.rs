@@ -11,7 +11,6 @@ use interdict_ebpf_shared::{
     Address, control, filter,
     limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_RESOLVERS, MAX_SERVICES},
     maps,
-    name::Bucket,
     policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
     query::{Answer, Egress, Settings},
     spelling::{self, MAX_TRANSLATIONS, Translation, Translations},
@@ -21,21 +20,20 @@ use interdict_policy::{
 };
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::{Error, Options, names::Table, registry::verdict_of, system::boot_time_ns};
+use crate::{
+    Error, Options, names,
+    prefixes::{self, Prefix},
+    registry::verdict_of,
+    system::boot_time_ns,
+    table::{Buckets, INNER_ARRAY_FLAGS, Table},
+};
 
 /// Each needs the flag, or the kernel refuses it (`BPF_F_NO_PREALLOC`).
 const TRIE_FLAGS: u32 = 1;
-/// Lets an inner array be of another size than the one it replaces (`BPF_F_INNER_MAP`).
-const INNER_ARRAY_FLAGS: u32 = 1 << 12;
 
-/// A trie; its keys are words that hold the bytes of an address in network order.
-pub(crate) type Networks4 = LpmTrie<MapData, u32, NetworkEntry>;
-/// A trie; its keys are words that hold the bytes of an address in network order.
-pub(crate) type Networks6 = LpmTrie<MapData, [u32; 4], NetworkEntry>;
 type Services = BpfHashMap<MapData, ServiceKey, Decision>;
 type Rules = Array<MapData, State>;
 type Exemptions = LpmTrie<MapData, ExemptionKey, u64>;
-type Names = Array<MapData, Bucket>;
 type Answers = Array<MapData, Answer>;
 type AllSettings = Array<MapData, Settings>;
 type Resolvers = BpfHashMap<MapData, Address, u32>;
@@ -64,12 +62,11 @@ impl Staged {
 
 /// The maps of one generation.
 pub(crate) struct InnerMaps {
-    networks4: Networks4,
-    networks6: Networks6,
+    networks: Buckets,
     services: Services,
     rules: Rules,
     exemptions: Exemptions,
-    names: Names,
+    names: Buckets,
     answers: Answers,
     settings: AllSettings,
     resolvers: Resolvers,
@@ -77,12 +74,11 @@ pub(crate) struct InnerMaps {
 
 /// The maps that hold the two slots of generations.
 pub(crate) struct OuterMaps {
-    pub(crate) networks4: ArrayOfMaps<MapData, Networks4>,
-    pub(crate) networks6: ArrayOfMaps<MapData, Networks6>,
+    pub(crate) networks: ArrayOfMaps<MapData, Buckets>,
     pub(crate) services: ArrayOfMaps<MapData, Services>,
     pub(crate) rules: ArrayOfMaps<MapData, Rules>,
     pub(crate) exemptions: ArrayOfMaps<MapData, Exemptions>,
-    pub(crate) names: ArrayOfMaps<MapData, Names>,
+    pub(crate) names: ArrayOfMaps<MapData, Buckets>,
     pub(crate) answers: ArrayOfMaps<MapData, Answers>,
     pub(crate) settings: ArrayOfMaps<MapData, AllSettings>,
     pub(crate) resolvers: ArrayOfMaps<MapData, Resolvers>,
@@ -92,8 +88,7 @@ impl OuterMaps {
     /// Puts the maps of a generation into its slot.
     pub(crate) fn set(&mut self, generation: u64, inner: &InnerMaps) -> Result<(), Error> {
         let slot = control::slot(generation);
-        self.networks4.set(slot, &inner.networks4, 0).map_err(named(maps::NETWORKS4))?;
-        self.networks6.set(slot, &inner.networks6, 0).map_err(named(maps::NETWORKS6))?;
+        self.networks.set(slot, &inner.networks, 0).map_err(named(maps::NETWORKS))?;
         self.services.set(slot, &inner.services, 0).map_err(named(maps::SERVICES))?;
         self.exemptions.set(slot, &inner.exemptions, 0).map_err(named(maps::EXEMPTIONS))?;
         self.names.set(slot, &inner.names, 0).map_err(named(maps::NAMES))?;
@@ -120,8 +115,8 @@ pub(crate) fn named(name: &'static str) -> impl Fn(MapError) -> Error {
 
 /// What a policy says, in the words of the kernel, before any of it is in the kernel.
 pub(crate) struct Tables {
-    networks4: Vec<(Key<u32>, NetworkEntry)>,
-    networks6: Vec<(Key<[u32; 4]>, NetworkEntry)>,
+    prefixes: Vec<Prefix>,
+    networks: Table,
     services: Vec<(ServiceKey, Decision)>,
     exemptions: Vec<(Key<ExemptionKey>, u64)>,
     names: Table,
@@ -140,23 +135,20 @@ impl Tables {
         let exempted = exemptions.iter().map(|(key, _)| key.data().rule).collect();
         let rules = RuleSlots { policy, slots, exempted };
         let states = rules.states();
-        let names = Table::of(policy, |rule| rules.decision(rule));
-        let settings = Settings {
-            names: names.layout,
-            egress: rules.egress(),
-            translations: translations(&options.nat64),
-            networks4: [0; filter::WORDS],
-            networks6: [0; filter::WORDS],
-            filter: *names.filter,
-        };
+        let mut settings = Box::new(Settings::NONE);
+        settings.egress = rules.egress();
+        settings.translations = translations(&options.nat64);
+        let (read_names, names) = names::table(policy, |rule| rules.decision(rule));
+        settings.names = read_names;
+        settings.name_filter = *names.filter;
         let mut tables = Self {
-            networks4: vec![],
-            networks6: vec![],
+            prefixes: vec![],
+            networks: Table::of(|_| std::iter::empty()),
             services: vec![],
             exemptions,
             names,
             answers: rules.answers(),
-            settings: Box::new(settings),
+            settings,
             resolvers: policy.egress_dns().resolvers.iter().map(|at| address(at.value)).collect(),
             states,
         };
@@ -164,9 +156,14 @@ impl Tables {
         for (network, verdicts) in policy.networks() {
             tables.add(network, verdicts, &rules, &mut port_sets);
         }
+        let (read_networks, networks) = prefixes::table(&tables.prefixes);
+        tables.settings.networks = read_networks;
+        tables.settings.network_filter = *networks.filter;
+        tables.networks = networks;
+        let (v4, v6): (Vec<_>, Vec<_>) = tables.prefixes.iter().partition(|prefix| prefix.is_v4());
         for (what, count, limit) in [
-            ("IPv4 networks", tables.networks4.len(), MAX_NETWORKS),
-            ("IPv6 networks", tables.networks6.len(), MAX_NETWORKS),
+            ("IPv4 networks", v4.len(), MAX_NETWORKS),
+            ("IPv6 networks", v6.len(), MAX_NETWORKS),
             ("ports of networks", tables.services.len(), MAX_SERVICES),
             ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
             (
@@ -210,17 +207,16 @@ impl Tables {
         let bits = u32::from(network.prefix_len());
         match network.network() {
             IpAddr::V4(address) => {
-                filter::add_v4(&mut self.settings.networks4, address.to_bits(), bits);
+                filter::add_v4(&mut self.settings.places4, address.to_bits(), bits);
                 for first in self.settings.translations.iter().filter_map(Translation::first_word) {
-                    filter::add_v6(&mut self.settings.networks6, first, 32);
+                    filter::add_v6(&mut self.settings.places6, first, 32);
                 }
-                self.networks4.push((Key::new(bits, word(address.octets())), entry));
             }
             IpAddr::V6(address) => {
-                filter::add_v6(&mut self.settings.networks6, (address.to_bits() >> 96) as u32, bits);
-                self.networks6.push((Key::new(bits, words(address.octets())), entry));
+                filter::add_v6(&mut self.settings.places6, (address.to_bits() >> 96) as u32, bits);
             }
         }
+        self.prefixes.push(Prefix::new(network, entry));
     }
 
     fn add_port_set(&mut self, port_set: u32, ports: &[(Service, RuleIndex)], rules: &RuleSlots<'_>) {
@@ -233,9 +229,6 @@ impl Tables {
 
     /// Writes the tables into new maps, which no program reads yet.
     pub(crate) fn write(&self) -> Result<InnerMaps, Error> {
-        let networks4 = trie(&self.networks4).map_err(named(maps::NETWORKS4))?;
-        let networks6 = trie(&self.networks6).map_err(named(maps::NETWORKS6))?;
-
         let write_services = || {
             let mut services = Services::create(size(self.services.len()), 0)?;
             self.services.iter().try_for_each(|(key, decision)| services.insert(key, decision, 0))?;
@@ -253,14 +246,6 @@ impl Tables {
             self.exemptions.iter().try_for_each(|(key, end_ns)| exemptions.insert(key, end_ns, 0))?;
             Ok(exemptions)
         };
-        let write_names = || {
-            let buckets = &self.names.buckets;
-            let mut names = Names::create(size(buckets.len()), INNER_ARRAY_FLAGS)?;
-            // What is never written is empty.
-            let mut written = buckets.iter().enumerate().filter(|(_, bucket)| !bucket.is_empty());
-            written.try_for_each(|(at, bucket)| names.set(at as u32, bucket, 0))?;
-            Ok(names)
-        };
         let write_answers = || {
             let mut answers = Answers::create(size(self.answers.len()), INNER_ARRAY_FLAGS)?;
             for (slot, answer) in self.answers.iter().enumerate() {
@@ -270,7 +255,7 @@ impl Tables {
         };
         let write_settings = || {
             let mut settings = AllSettings::create(1, 0)?;
-            settings.set(0, *self.settings, 0)?;
+            settings.set(0, &*self.settings, 0)?;
             Ok(settings)
         };
         let write_resolvers = || {
@@ -278,24 +263,15 @@ impl Tables {
             self.resolvers.iter().try_for_each(|resolver| resolvers.insert(resolver, 1, 0))?;
             Ok(resolvers)
         };
-        let names = write_names().map_err(named(maps::NAMES))?;
+        let networks = self.networks.write().map_err(named(maps::NETWORKS))?;
+        let names = self.names.write().map_err(named(maps::NAMES))?;
         let answers = write_answers().map_err(named(maps::ANSWERS))?;
         let settings = write_settings().map_err(named(maps::SETTINGS))?;
         let resolvers = write_resolvers().map_err(named(maps::RESOLVERS))?;
         let services = write_services().map_err(named(maps::SERVICES))?;
         let rules = write_rules().map_err(named(maps::RULES))?;
         let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
-        Ok(InnerMaps {
-            networks4,
-            networks6,
-            services,
-            rules,
-            exemptions,
-            names,
-            answers,
-            settings,
-            resolvers,
-        })
+        Ok(InnerMaps { networks, services, rules, exemptions, names, answers, settings, resolvers })
     }
 }
 
@@ -392,14 +368,6 @@ impl RuleSlots<'_> {
             .with_learning(rule.learn)
             .with_reject(rule.packet == PacketAnswer::Reject)
     }
-}
-
-fn trie<K: aya::Pod>(
-    entries: &[(Key<K>, NetworkEntry)],
-) -> Result<LpmTrie<MapData, K, NetworkEntry>, MapError> {
-    let mut trie = LpmTrie::create(size(entries.len()), TRIE_FLAGS)?;
-    entries.iter().try_for_each(|(key, entry)| trie.insert(key, entry, 0))?;
-    Ok(trie)
 }
 
 /// Behind which IPv6 prefixes IPv4 addresses stand. There are no more of the operator's than have room.

@@ -3,25 +3,27 @@
 use core::ptr;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_boot_ns};
-use interdict_dns_wire::{Bytes, Question};
+use interdict_dns_wire::{Bytes, Question, Round};
 use interdict_ebpf_program::{ip::Version, verdict::Policy};
 use interdict_ebpf_shared::{
     Address, control, filter,
     flow::Service,
     limits::HEARTBEAT_NS,
-    name::{self, Bucket, FILTER_WORDS, NameEntry, Table},
+    name::{self, NameEntry},
+    network::{self, STEPS, Step},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
     query::{Answer, Egress, OTHERS, Settings},
     spelling,
+    table::{self, Bucket, FILTER_WORDS, Table},
 };
 
 use crate::{
     flows,
     maps::{
-        ANSWERS, CONTROL, EXEMPTIONS, LEARNED, NAMES, NETWORKS4, NETWORKS6, OPENED, OPENED_TO, OURS,
-        RESOLVERS, RULES, SAFE4, SAFE6, SERVICES, SETTINGS,
+        ANSWERS, CONTROL, EXEMPTIONS, LEARNED, NAMES, NETWORKS, OPENED, OPENED_TO, OURS, RESOLVERS, RULES,
+        SAFE4, SAFE6, SERVICES, SETTINGS,
     },
-    scratch::{Place, masked},
+    scratch::{Place, forgotten, in_the_kernel, masked},
 };
 
 /// The generation that one packet is judged by.
@@ -74,7 +76,7 @@ impl Generation {
         question: &Question,
         place: Place,
     ) -> Option<NameEntry> {
-        let names = Names { slot: self.slot(), filter: &self.settings.filter };
+        let names = Names { slot: self.slot(), filter: &self.settings.name_filter };
         name::find(&self.settings.names, message, question, &mut place.search(), &names)
     }
 
@@ -99,10 +101,10 @@ impl Generation {
             bits & bit != 0
         };
         let may_be = match version {
-            Version::V4 => is_in(&self.settings.networks4, filter::place_of_v4(address)),
+            Version::V4 => is_in(&self.settings.places4, filter::place_of_v4(address)),
             // All that 6to4 could spell would fill the filter.
             Version::V6 if spelling::is_six_to_four(address) => true,
-            Version::V6 => is_in(&self.settings.networks6, filter::place_of_v6(address)),
+            Version::V6 => is_in(&self.settings.places6, filter::place_of_v6(address)),
         };
         may_be || self.open | self.open_to_clients | self.learned != 0
     }
@@ -144,15 +146,12 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn network(&self, version: Version, address: Address) -> NetworkEntry {
-        let entry = match version {
-            Version::V4 => {
-                NETWORKS4.get(self.slot()).and_then(|trie| trie.get(&Key::new(32, address.v4_word())))
-            }
-            Version::V6 => {
-                NETWORKS6.get(self.slot()).and_then(|trie| trie.get(&Key::new(128, address.words())))
-            }
+        let first = match version {
+            Version::V4 => network::FIRST_STEP_V4,
+            Version::V6 => network::FIRST_STEP_V6,
         };
-        entry.map_or(NetworkEntry::NONE, |&[entry]| entry)
+        let networks = Networks { slot: self.slot(), settings: self.settings };
+        network::find(&self.settings.networks.layout, first, address, &networks)
     }
 
     #[inline(always)]
@@ -283,21 +282,61 @@ pub(crate) fn is_served(address: Address) -> bool {
 /// The names of one slot.
 struct Names<'s> {
     slot: u32,
-    filter: &'s [u64; FILTER_WORDS],
+    filter: &'s table::Filter,
 }
 
 impl Table for Names<'_> {
     #[inline(always)]
     fn filter(&self, at: usize) -> u64 {
-        let at = masked::<{ FILTER_WORDS - 1 }>(at);
-        // SAFETY: a masked place is in the filter.
-        unsafe { *self.filter.as_ptr().add(at) }
+        filter_word(self.filter, at)
     }
 
     #[inline(always)]
     fn bucket(&self, at: u64) -> Option<&Bucket> {
         NAMES.get(self.slot)?.get(at as u32).map(|[bucket]| bucket)
     }
+}
+
+/// The networks of one slot.
+struct Networks {
+    slot: u32,
+    settings: &'static Settings,
+}
+
+impl Table for Networks {
+    #[inline(always)]
+    fn filter(&self, at: usize) -> u64 {
+        filter_word(&self.settings.network_filter, at)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, at: u64) -> Option<&Bucket> {
+        NETWORKS.get(self.slot)?.get(at as u32).map(|[bucket]| bucket)
+    }
+}
+
+impl network::Source for Networks {
+    #[inline(always)]
+    fn step(&self, at: usize) -> &Step {
+        // SAFETY: a masked place is one of the steps.
+        unsafe { &*self.settings.networks.steps.as_ptr().add(masked::<{ STEPS - 1 }>(at)) }
+    }
+
+    #[inline(always)]
+    fn forget(number: usize) -> usize {
+        forgotten(number)
+    }
+
+    #[inline(always)]
+    fn repeat<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
+        in_the_kernel(limit, work)
+    }
+}
+
+#[inline(always)]
+fn filter_word(filter: &table::Filter, at: usize) -> u64 {
+    // SAFETY: a masked place is in the filter.
+    unsafe { *filter.as_ptr().add(masked::<{ FILTER_WORDS - 1 }>(at)) }
 }
 
 /// Whether DNS questions are judged.

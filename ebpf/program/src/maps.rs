@@ -19,9 +19,9 @@ use interdict_ebpf_shared::{
         MAX_INTERFACES, MAX_LEARNED, MAX_LET_OUT, MAX_OPENED, MAX_OURS, MAX_RATES, MAX_RULES, MAX_SAFE,
         PROCESS_RING_BYTES, QUERY_RING_BYTES, RING_BYTES,
     },
-    name::Bucket,
-    policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State},
+    policy::{ClientOpening, Decision, ExemptionKey, Opening, ServiceKey, State},
     query::{Answer, DivertSocket, Interface, QueryEvent, Rate, Settings},
+    table::Bucket,
 };
 
 use crate::scratch::Scratch;
@@ -35,13 +35,11 @@ const SLOTS: usize = 2;
 /// Into arrays it does not look.
 pub(crate) type Plain<V> = [V; 1];
 
-pub(crate) type Networks4 = LpmTrie<u32, Plain<NetworkEntry>, 1>;
-pub(crate) type Networks6 = LpmTrie<[u32; 4], Plain<NetworkEntry>, 1>;
 pub(crate) type Services = HashMap<ServiceKey, Plain<Decision>, 1>;
 // The flag lets each inner array have a size of its own.
 pub(crate) type Rules = Array<Plain<State>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
-pub(crate) type Names = Array<Plain<Bucket>, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type Buckets = Array<Plain<Bucket>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Answers = Array<Plain<Answer>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type AllSettings = Array<Plain<Settings>, 1>;
 pub(crate) type Resolvers = HashMap<Address, u32, 1>;
@@ -51,10 +49,7 @@ pub(crate) static CONTROL: Array<u64, { control::WORDS as usize }, { BPF_F_MMAPA
     Array::new();
 
 #[btf_map]
-pub(crate) static NETWORKS4: ArrayOfMaps<Networks4, SLOTS> = ArrayOfMaps::new();
-
-#[btf_map]
-pub(crate) static NETWORKS6: ArrayOfMaps<Networks6, SLOTS> = ArrayOfMaps::new();
+pub(crate) static NETWORKS: ArrayOfMaps<Buckets, SLOTS> = ArrayOfMaps::new();
 
 #[btf_map]
 pub(crate) static SERVICES: ArrayOfMaps<Services, SLOTS> = ArrayOfMaps::new();
@@ -123,7 +118,7 @@ pub(crate) static DIGESTS: Array<GenerationDigest, { MAX_GENERATIONS as usize }>
 pub(crate) static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new();
 
 #[btf_map]
-pub(crate) static NAMES: ArrayOfMaps<Names, SLOTS> = ArrayOfMaps::new();
+pub(crate) static NAMES: ArrayOfMaps<Buckets, SLOTS> = ArrayOfMaps::new();
 
 #[btf_map]
 pub(crate) static ANSWERS: ArrayOfMaps<Answers, SLOTS> = ArrayOfMaps::new();

@@ -5,6 +5,8 @@
 //! to another place is a panic.
 
 use std::cell::Cell;
+mod kept;
+
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
@@ -15,10 +17,11 @@ use interdict_dns_wire::{
 };
 use interdict_ebpf_program::query::{Asked, Names, Wish, judge};
 use interdict_ebpf_shared::{
-    name::{Bucket, FILTER_WORDS, Layout, NameEntry, NameSlot, SEARCH_BYTES, Secret, Table, find, hash},
+    name::{self, NameEntry, NameSlot, SEARCH_BYTES, find, hash},
     policy::{Decision, State, Verdict},
 };
 use interdict_policy::{Action, Name, NameForm, Policy, Source, compile};
+use kept::SECRET;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -85,53 +88,32 @@ impl Bytes for Brief<'_> {
     }
 }
 
-/// A table as the kernel has it.
+/// The names of a policy as the kernel has them.
 struct Kept {
-    layout: Layout,
-    filter: Box<[u64; FILTER_WORDS]>,
-    buckets: Vec<Bucket>,
+    names: name::Names,
+    table: kept::Kept,
 }
-
-const SECRET: Secret =
-    Secret { start: 0x243f_6a88_85a3_08d3, first: 0x1319_8a2e_0370_7345, second: 0xa409_3822_299f_31d1 };
 
 impl Kept {
-    fn of(slots: &[NameSlot]) -> Self {
-        let mut layout = Layout::for_names(SECRET, slots.len());
-        loop {
-            let mut kept = Self {
-                layout,
-                filter: Box::new([0; FILTER_WORDS]),
-                buckets: vec![Bucket::default(); layout.buckets()],
-            };
-            if slots.iter().all(|slot| kept.layout.insert(&mut kept.filter, &mut kept.buckets, slot)) {
-                return kept;
-            }
-            layout = layout.with_more_buckets();
-        }
-    }
-}
-
-impl Table for Kept {
-    fn filter(&self, at: usize) -> u64 {
-        self.filter[at]
-    }
-
-    fn bucket(&self, at: u64) -> Option<&Bucket> {
-        self.buckets.get(at as usize)
+    /// The table of these names, each with how many labels it has.
+    fn of(slots: &[(usize, NameSlot)]) -> Self {
+        let entries: Vec<_> = slots.iter().map(|(_, slot)| (slot.hash, slot.word())).collect();
+        let table = kept::Kept::of(&entries);
+        let depths = slots.iter().fold(0, |depths, (labels, _)| depths | name::Names::depth(*labels));
+        Self { names: name::Names { layout: table.layout, depths }, table }
     }
 }
 
 impl Names for Kept {
     fn find<M: Bytes + ?Sized>(&self, message: &M, question: &Question) -> Option<NameEntry> {
-        find(&self.layout, message, question, &mut Fenced::new(&mut [STALE; SEARCH_BYTES]), self)
+        find(&self.names, message, question, &mut Fenced::new(&mut [STALE; SEARCH_BYTES]), &self.table)
     }
 }
 
-fn slot(labels: &[Vec<u8>], itself: NameEntry, below: NameEntry) -> NameSlot {
+fn slot(labels: &[Vec<u8>], itself: NameEntry, below: NameEntry) -> (usize, NameSlot) {
     let message = message(labels, 1, &[]);
     let hash = hash(&SECRET, &message[..], wire(labels).len(), &mut [0; SEARCH_BYTES][..]);
-    NameSlot { hash, labels: labels.len(), itself, below }
+    (labels.len(), NameSlot { hash, itself, below })
 }
 
 /// Judges a message of which the kernel has read the beginning, over what stood in the memory before.
@@ -382,7 +364,7 @@ fn names_of_every_number_of_labels_and_of_every_length_are_found() {
 fn every_name_of_a_large_table_is_found_and_no_other() {
     let name =
         |i: usize, domain: &str| -> Labels { vec![format!("n{i}").into(), domain.into(), b"zz".to_vec()] };
-    let slots: Vec<NameSlot> = (0..20_000)
+    let slots: Vec<_> = (0..20_000)
         .map(|i| {
             slot(&name(i, "listed"), NameEntry::new(by(i as u32 % 9999, Verdict::Block), 0), NameEntry::NONE)
         })

@@ -42,6 +42,14 @@ impl Address {
         Self { words }
     }
 
+    /// What is left of the address under a mask, each half as it lies in memory.
+    #[inline(always)]
+    pub(crate) const fn within(self, mask: Self) -> [u64; 2] {
+        let [a, b, c, d] = self.words;
+        let [e, f, g, h] = mask.words;
+        [(a & e) as u64 | ((b & f) as u64) << 32, (c & g) as u64 | ((d & h) as u64) << 32]
+    }
+
     /// The words, each with its bytes in network order: the key of a trie of IPv6 networks.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {

@@ -1,17 +1,17 @@
 //! A quick look at addresses, by which most packets are known to concern no network of a policy, without a look into the
-//! tries.
+//! table.
 
 use crate::Address;
 
 /// Words of a filter.
-pub const WORDS: usize = 1024;
+pub const WORDS: usize = 1 << (PLACE_BITS - 6);
 
 /// Bits that tell a place in a filter.
-const PLACE_BITS: u32 = 16;
+const PLACE_BITS: u32 = 20;
 
 /// A bit for each place that a network of one family has.
 ///
-/// The place of an IPv4 address is its first 16 bits. Of IPv6 addresses the first 16 are nearly all the same, so it is the
+/// The place of an IPv4 address is its first 20 bits. Of IPv6 addresses the first are nearly all the same, so it is the
 /// first 32, folded together.
 pub type Filter = [u64; WORDS];
 
@@ -49,7 +49,7 @@ fn enter(filter: &mut Filter, place: u32) {
 
 #[inline(always)]
 const fn folded(first: u32) -> u32 {
-    first >> PLACE_BITS ^ first & ((1 << PLACE_BITS) - 1)
+    first >> (32 - PLACE_BITS) ^ first & ((1 << PLACE_BITS) - 1)
 }
 
 #[inline(always)]
@@ -87,8 +87,8 @@ mod tests {
                 assert!(has_v6(&v6, within), "{within:#x} of /{bits}");
             }
             let places = |filter: &Filter| filter.iter().map(|word| word.count_ones()).sum::<u32>();
-            assert_eq!(places(&v4), 1 << 16_u32.saturating_sub(bits), "/{bits}");
-            assert_eq!(places(&v6), 1 << (32 - bits).min(16), "/{bits}");
+            assert_eq!(places(&v4), 1 << PLACE_BITS.saturating_sub(bits), "/{bits}");
+            assert_eq!(places(&v6), 1 << (32 - bits).min(PLACE_BITS), "/{bits}");
         }
         let mut v6 = [0; WORDS];
         add_v6(&mut v6, 0x2a03_2480, 46);

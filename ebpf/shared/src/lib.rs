@@ -15,9 +15,11 @@ pub mod flow;
 pub mod limits;
 pub mod maps;
 pub mod name;
+pub mod network;
 pub mod policy;
 pub mod query;
 pub mod spelling;
+pub mod table;
 
 pub use address::Address;
 

@@ -5,10 +5,8 @@
 
 /// Words that both sides share: see [`crate::control`].
 pub const CONTROL: &str = "CONTROL";
-/// Two slots of tries: IPv4 network to [`crate::policy::NetworkEntry`].
-pub const NETWORKS4: &str = "NETWORKS4";
-/// Two slots of tries: IPv6 network to [`crate::policy::NetworkEntry`].
-pub const NETWORKS6: &str = "NETWORKS6";
+/// Two slots of arrays of [`crate::table::Bucket`]: the networks of both families.
+pub const NETWORKS: &str = "NETWORKS";
 /// Two slots of hashes: [`crate::policy::ServiceKey`] to [`crate::policy::Decision`].
 pub const SERVICES: &str = "SERVICES";
 /// Two slots of arrays: rule slot to [`crate::policy::State`], for opened and learned addresses.
@@ -68,7 +66,7 @@ pub const LASTING: [&str; 17] = [
 
 /// The ring of [`crate::contact::Event`].
 pub const EVENTS: &str = "EVENTS";
-/// Two slots of arrays of [`crate::name::Bucket`].
+/// Two slots of arrays of [`crate::table::Bucket`].
 pub const NAMES: &str = "NAMES";
 /// Two slots of arrays: rule slot to [`crate::query::Answer`].
 pub const ANSWERS: &str = "ANSWERS";

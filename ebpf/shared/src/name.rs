@@ -2,8 +2,6 @@
 //!
 //! A name and each of its parents have a hash, all of which come from one way over the name from its end: the bytes
 //! between the end and where a suffix begins are taken eight at a time from the right, and what is left over by itself.
-//! The hash is keyed by a [`Secret`], and 64 bits of it stand for the name. With n names in the table one on no list is
-//! taken for one of them with a chance of n in 2^64 a label; who does not know the secret cannot look for such a name.
 
 use interdict_dns_wire::{Bytes, HEADER_BYTES, LABELS_LIMIT, Memory, NAME_LIMIT_BYTES, Question, Round};
 
@@ -11,33 +9,11 @@ use crate::{
     limits::MAX_RULES,
     plain_bytes,
     policy::{Decision, Verdict},
+    table::{BUCKETS_TRIED, Layout, Look, Secret, Table},
 };
 
 /// Bytes of the memory that a search works in: a word for each eight bytes of a name, and one for their beginning.
 pub const SEARCH_BYTES: usize = (NAME_LIMIT_BYTES / 8 + 1) * 8;
-
-/// What hashes are keyed by: it is made anew for each generation, and nobody else knows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Secret {
-    /// Where a hash begins.
-    pub start: u64,
-    /// What it is multiplied by: odd.
-    pub first: u64,
-    /// And then by this: odd.
-    pub second: u64,
-}
-plain_bytes!(Secret { start: u64, first: u64, second: u64 });
-
-impl Secret {
-    /// One multiplication alone would carry some differences of a word on unchanged, whatever the secret.
-    #[inline(always)]
-    const fn mix(&self, word: u64) -> u64 {
-        let product = word.wrapping_mul(self.first);
-        let product = (product ^ product >> 32).wrapping_mul(self.second);
-        product ^ product >> 29
-    }
-}
 
 /// What hosts and domains say about the names that an entry is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,141 +99,39 @@ impl NameEntry {
 pub struct NameSlot {
     /// The name's hash.
     pub hash: u64,
-    /// How many labels it has.
-    pub labels: usize,
     /// For the name itself.
     pub itself: NameEntry,
     /// For the names below it.
     pub below: NameEntry,
 }
 
-/// How a table is to be read.
+impl NameSlot {
+    /// The word of the table: the entry for the name itself in its low half, and that for those below it in the high one.
+    pub fn word(&self) -> u64 {
+        u64::from(self.below.word) << 32 | u64::from(self.itself.word)
+    }
+}
+
+/// How the names of a policy are to be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Layout {
-    /// By what its hashes are keyed.
-    pub secret: Secret,
-    /// How many buckets it has, less one: they are as many as a power of two.
-    pub bucket_mask: u64,
-    /// How many bits of its filter are used, less one: likewise.
-    pub filter_mask: u64,
+pub struct Names {
+    /// Their table.
+    pub layout: Layout,
     /// A bit for each number of labels that some name has, and for 64 more.
     pub depths: u64,
 }
-plain_bytes!(Layout { secret: Secret, bucket_mask: u64, filter_mask: u64, depths: u64 });
+plain_bytes!(Names { layout: Layout, depths: u64 });
 
-/// Slots in a bucket.
-pub const BUCKET_SLOTS: usize = 4;
+impl Names {
+    /// No names.
+    pub const NONE: Self = Self { layout: Layout::NONE, depths: 0 };
 
-/// How many buckets are looked into for a hash: the one that its low bits name, and those behind it while they are full.
-pub const BUCKETS_TRIED: usize = 4;
-
-/// Words of the filter. It tells of most names that they are on no list, without a look into the buckets, and does so in
-/// memory that stays in a processor's caches: up to some ten thousand names.
-pub const FILTER_WORDS: usize = 8192;
-
-const FILTER_BITS: u64 = FILTER_WORDS as u64 * 64;
-
-/// Bits of the filter for a name, while there are enough: of the names on no list one in so many is looked for all the
-/// same.
-const FILTER_BITS_A_NAME: u64 = 16;
-
-/// A cache line of slots, which are filled from the first on: a hash and then two entries, for the name itself in the low
-/// half of the word and for those below it in the high one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(64))]
-pub struct Bucket {
-    words: [u64; 2 * BUCKET_SLOTS],
-}
-plain_bytes!(Bucket { words: [u64; 2 * BUCKET_SLOTS] });
-
-impl Bucket {
-    /// What the bucket has under a hash, as the word of both entries.
+    /// The bit of a number of labels in [`Names::depths`].
     #[inline(always)]
-    fn find(&self, hash: u64) -> Option<u64> {
-        let slots = self.words.as_chunks::<2>().0;
-        slots.iter().find(|[found, _]| *found == hash).map(|[_, entries]| *entries)
-    }
-
-    /// Whether the next bucket may have what this one has not.
-    #[inline(always)]
-    const fn is_full(&self) -> bool {
-        self.words[2 * (BUCKET_SLOTS - 1)] != 0
-    }
-
-    /// Puts a slot into the bucket, if there is room.
-    fn insert(&mut self, slot: &NameSlot) -> bool {
-        let free = self.words.as_chunks_mut::<2>().0.iter_mut().find(|[hash, _]| *hash == 0);
-        let entries = u64::from(slot.below.word) << 32 | u64::from(slot.itself.word);
-        free.map(|free| *free = [slot.hash, entries]).is_some()
-    }
-
-    /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl Layout {
-    /// The layout of a table with so many names, if each bucket had as many: the least that may do.
-    pub const fn for_names(secret: Secret, names: usize) -> Self {
-        let buckets = names.div_ceil(BUCKET_SLOTS / 2).next_power_of_two() as u64;
-        let bits = (names as u64 * FILTER_BITS_A_NAME).next_power_of_two();
-        let bits = if bits > FILTER_BITS { FILTER_BITS } else { bits };
-        Self { secret, bucket_mask: buckets - 1, filter_mask: bits - 1, depths: 0 }
-    }
-
-    /// The same with twice the buckets.
-    #[must_use]
-    pub const fn with_more_buckets(self) -> Self {
-        Self { bucket_mask: self.bucket_mask * 2 + 1, ..self }
-    }
-
-    /// How many buckets the table has.
-    pub const fn buckets(&self) -> usize {
-        self.bucket_mask as usize + 1
-    }
-
-    /// The place of the bucket that is tried for a hash after so many others.
-    #[inline(always)]
-    const fn bucket(&self, hash: u64, tried: usize) -> u64 {
-        hash.wrapping_add(tried as u64) & self.bucket_mask
-    }
-
-    /// The bit of a hash in the filter: its word, and the bit in that.
-    #[inline(always)]
-    const fn filter_bit(&self, hash: u64) -> (usize, u64) {
-        let bit = hash >> 32 & self.filter_mask;
-        ((bit / 64) as usize, 1 << (bit % 64))
-    }
-
-    /// The bit of a number of labels in [`Layout::depths`].
-    #[inline(always)]
-    const fn depth(labels: usize) -> u64 {
+    pub const fn depth(labels: usize) -> u64 {
         1 << (labels % 64)
     }
-
-    /// Puts a name into a table of this layout; `false` where there is no room.
-    pub fn insert(
-        &mut self,
-        filter: &mut [u64; FILTER_WORDS],
-        buckets: &mut [Bucket],
-        slot: &NameSlot,
-    ) -> bool {
-        let (word, bit) = self.filter_bit(slot.hash);
-        filter[word] |= bit;
-        self.depths |= Self::depth(slot.labels);
-        (0..BUCKETS_TRIED).any(|tried| buckets[self.bucket(slot.hash, tried) as usize].insert(slot))
-    }
-}
-
-/// Where a table lies.
-pub trait Table {
-    /// The word of the filter at a place below [`FILTER_WORDS`].
-    fn filter(&self, at: usize) -> u64;
-
-    /// The bucket at a place.
-    fn bucket(&self, at: u64) -> Option<&Bucket>;
 }
 
 /// The hash of the name that begins at [`HEADER_BYTES`] of a message and has this many bytes, root included.
@@ -276,14 +150,14 @@ pub fn hash<M: Bytes + ?Sized, S: Memory + ?Sized>(
 /// where it takes more rounds than the memory of the message allows.
 #[inline(always)]
 pub fn find<M: Bytes + ?Sized, S: Memory + ?Sized, T: Table + ?Sized>(
-    layout: &Layout,
+    names: &Names,
     message: &M,
     question: &Question,
     room: &mut S,
     table: &T,
 ) -> Option<NameEntry> {
-    hash_words(&layout.secret, message, question.name_bytes - 1, room);
-    search(layout, message, question, room, table)
+    hash_words(&names.layout.secret, message, question.name_bytes - 1, room);
+    search(names, message, question, room, table)
 }
 
 /// Hashes a name without the root from its end, eight bytes at a time; the hashes on the way stand in `room`.
@@ -340,16 +214,13 @@ fn suffix_hash<M: Bytes + ?Sized, S: Bytes + ?Sized>(
     let first = u64::from_be_bytes(message.get(HEADER_BYTES + at + over - 8));
     let spare_bits = 63 - 8 * over as u32;
     let first = lower_case(first << 1 << spare_bits >> spare_bits >> 1);
-    match secret.mix(words ^ first ^ (over as u64 + 1) << 56) {
-        0 => 1,
-        hash => hash,
-    }
+    secret.end(words ^ first ^ (over as u64 + 1) << 56)
 }
 
 /// Looks for each suffix of a name whose words are hashed, the longest first. `None` where the rounds did not suffice.
 #[inline(always)]
 fn search<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized>(
-    layout: &Layout,
+    names: &Names,
     message: &M,
     question: &Question,
     room: &S,
@@ -358,13 +229,13 @@ fn search<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized>(
     let (bytes, labels) = (question.name_bytes - 1, question.labels);
     let found = NameEntry::NONE;
     let (at, tried) = (M::forget(0), M::forget(0));
-    let mut search = Search { layout, message, room, table, bytes, labels, at, tried, found };
+    let mut search = Search { names, message, room, table, bytes, labels, at, tried, found };
     M::repeat(LABELS_LIMIT * BUCKETS_TRIED + 2, &mut search).map(|_| search.found)
 }
 
 /// The way through the suffixes. A round looks into one bucket at most.
 struct Search<'m, M: ?Sized, S: ?Sized, T: ?Sized> {
-    layout: &'m Layout,
+    names: &'m Names,
     message: &'m M,
     room: &'m S,
     table: &'m T,
@@ -377,39 +248,21 @@ struct Search<'m, M: ?Sized, S: ?Sized, T: ?Sized> {
     found: NameEntry,
 }
 
-/// What a round came to.
-enum Look {
-    Found(NameEntry),
-    /// Nothing in this bucket, and the next one may have it.
-    Further,
-    Nothing,
-}
-
 impl<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized> Search<'_, M, S, T> {
     #[inline(always)]
     fn look(&self) -> Look {
-        if self.layout.depths & Layout::depth(self.labels) == 0 {
+        if self.names.depths & Names::depth(self.labels) == 0 {
             return Look::Nothing;
         }
-        let hash = suffix_hash(&self.layout.secret, self.message, self.at, self.bytes, self.room);
-        let (word, bit) = self.layout.filter_bit(hash);
-        if self.table.filter(word) & bit == 0 {
-            return Look::Nothing;
-        }
-        let Some(bucket) = self.table.bucket(self.layout.bucket(hash, self.tried)) else {
-            return Look::Nothing;
-        };
-        match bucket.find(hash) {
-            Some(entries) => {
-                let word = if self.at == 0 { entries } else { entries >> 32 };
-                match (NameEntry { word: word as u32 }) {
-                    entry if entry.is_none() => Look::Nothing,
-                    entry => Look::Found(entry),
-                }
-            }
-            None if bucket.is_full() && self.tried + 1 < BUCKETS_TRIED => Look::Further,
-            None => Look::Nothing,
-        }
+        let layout = &self.names.layout;
+        let hash = suffix_hash(&layout.secret, self.message, self.at, self.bytes, self.room);
+        layout.look(self.table, hash, self.tried)
+    }
+
+    /// The entry of the suffix that is looked at, of what stands under its hash.
+    #[inline(always)]
+    const fn entry(&self, word: u64) -> NameEntry {
+        NameEntry { word: if self.at == 0 { word as u32 } else { (word >> 32) as u32 } }
     }
 }
 
@@ -420,15 +273,15 @@ impl<M: Bytes + ?Sized, S: Bytes + ?Sized, T: Table + ?Sized> Round for Search<'
             return false;
         }
         match self.look() {
-            Look::Found(entry) => {
-                self.found = entry;
+            Look::Found(word) if !self.entry(word).is_none() => {
+                self.found = self.entry(word);
                 return false;
             }
             Look::Further => {
                 self.tried = M::forget(self.tried + 1);
                 return true;
             }
-            Look::Nothing => {}
+            Look::Found(_) | Look::Nothing => {}
         }
         let [label, _] = self.message.get(HEADER_BYTES + self.at);
         self.at = M::forget(self.at + 1 + usize::from(label));

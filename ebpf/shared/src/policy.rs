@@ -54,6 +54,18 @@ impl State {
     const EXEMPTIONS: u32 = 1 << 8;
     const LEARNS: u32 = 1 << 9;
     const REJECTS: u32 = 1 << 10;
+    /// All bits of the word that mean something.
+    pub(crate) const BITS: u32 = Self::VERDICT | Self::EXEMPTIONS | Self::LEARNS | Self::REJECTS;
+
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u32 {
+        self.word
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(word: u32) -> Self {
+        Self { word }
+    }
 
     /// The state of a rule with this verdict.
     #[inline(always)]

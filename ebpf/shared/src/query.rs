@@ -5,11 +5,13 @@ use interdict_dns_wire::{NAME_LIMIT_BYTES, Template};
 use crate::{
     Address,
     contact::Event,
-    filter::Filter,
-    name::{FILTER_WORDS, Layout},
+    filter::{self, Filter},
+    name::Names,
+    network::Networks,
     plain_bytes,
     policy::Decision,
-    spelling::Translations,
+    spelling::{MAX_TRANSLATIONS, Translation, Translations},
+    table,
 };
 
 /// The port of plain DNS, over UDP and TCP.
@@ -52,26 +54,46 @@ plain_bytes!(Egress {
 #[repr(C)]
 pub struct Settings {
     /// How its names are to be read.
-    pub names: Layout,
+    pub names: Names,
     /// What it says about DNS for other resolvers.
     pub egress: Egress,
     /// Behind which IPv6 prefixes IPv4 addresses stand.
     pub translations: Translations,
-    /// The filter of its IPv4 networks.
-    pub networks4: Filter,
-    /// The filter of its IPv6 networks.
-    pub networks6: Filter,
+    /// How its networks are to be read.
+    pub networks: Networks,
+    /// A quick look at IPv4 addresses.
+    pub places4: Filter,
+    /// A quick look at IPv6 addresses.
+    pub places6: Filter,
     /// The filter of its names.
-    pub filter: [u64; FILTER_WORDS],
+    pub name_filter: table::Filter,
+    /// The filter of its networks.
+    pub network_filter: table::Filter,
 }
 plain_bytes!(Settings {
-    names: Layout,
+    names: Names,
     egress: Egress,
     translations: Translations,
-    networks4: Filter,
-    networks6: Filter,
-    filter: [u64; FILTER_WORDS]
+    networks: Networks,
+    places4: Filter,
+    places6: Filter,
+    name_filter: table::Filter,
+    network_filter: table::Filter
 });
+
+impl Settings {
+    /// Those of a policy that says nothing, as far as numbers can say it.
+    pub const NONE: Self = Self {
+        names: Names::NONE,
+        egress: Egress::NONE,
+        translations: [Translation::NONE; MAX_TRANSLATIONS],
+        networks: Networks::NONE,
+        places4: [0; filter::WORDS],
+        places6: [0; filter::WORDS],
+        name_filter: [0; table::FILTER_WORDS],
+        network_filter: [0; table::FILTER_WORDS],
+    };
+}
 
 impl Egress {
     /// Everything passes.
