@@ -14,7 +14,7 @@ use interdict_audit::{Asked, Depth, Entry, Log, Process};
 use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
     Answering, Answers, AnswersOn, ClientCount, Contact, Counters, DivertSockets, EventReader, Hook,
-    MAX_NAT64, Options, PacketPlane, Pins, Pulse, Question, Reached, Role, default_gateways,
+    MAX_NAT64, Options, PacketPlane, Pins, Question, Reached, Role, default_gateways,
     interface_networks,
 };
 use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
@@ -103,7 +103,7 @@ impl Heart {
         let pulse = plane.lock().unwrap_or_else(PoisonError::into_inner).pulse();
         let thread = std::thread::spawn(move || {
             while !stopped.load(Relaxed) {
-                pulse.iter().for_each(Pulse::beat);
+                pulse.beat();
                 // While the policy changes, the interfaces wait; the sign of life must not.
                 match plane.try_lock().map(|mut plane| plane.follow()) {
                     Ok(Ok(told)) => parts.tell(told),

@@ -3,12 +3,28 @@
 use std::{
     io,
     os::fd::BorrowedFd,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use interdict_ebpf_shared::control;
 
-use crate::system::SharedMemory;
+use crate::system::{SharedMemory, awake_time_ns, boot_time_ns};
+
+/// The agent's sign of life, apart from the plane: changing a large policy keeps that busy for longer than the agent may
+/// be silent.
+#[derive(Clone)]
+pub struct Pulse(pub(crate) Arc<Control>);
+
+impl Pulse {
+    /// Says that the agent lives: call it every second.
+    pub fn beat(&self) {
+        self.0.set_slept();
+        self.0.set_count(control::HEARTBEAT, boot_time_ns());
+    }
+}
 
 /// The words of [`interdict_ebpf_shared::control`].
 pub(crate) struct Control {
@@ -36,6 +52,12 @@ impl Control {
     /// Says how many entries there are in the table that belongs to a word.
     pub(crate) fn set_count(&self, word: u32, count: u64) {
         self.word(word).store(count, Ordering::Release);
+    }
+
+    /// Says how long the machine has slept. Rather too little than too much: no packet comes in the future.
+    pub(crate) fn set_slept(&self) {
+        let boot_ns = boot_time_ns();
+        self.set_count(control::SLEPT_NS, boot_ns.saturating_sub(awake_time_ns()));
     }
 
     /// Says which bits the addresses of this machine have.

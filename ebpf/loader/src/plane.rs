@@ -31,7 +31,7 @@ use crate::{
     attach::{self, Link},
     calls::{self, Calls},
     capability,
-    control::Control,
+    control::{Control, Pulse},
     counters::CounterMaps,
     divert::DivertRoute,
     events::{self, Rings},
@@ -39,7 +39,7 @@ use crate::{
     options::Role,
     pins,
     registry::{Lasting, Registry},
-    resolver::{self, Pulse, Resolver},
+    resolver::{self, Resolver},
     selftest,
     staging::{self, InnerMaps, OuterMaps, Staged, Tables, named, word, words},
 };
@@ -126,6 +126,7 @@ impl PacketPlane {
         options.safe.iter().try_for_each(|network| safe.add(network))?;
         let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
             .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
+        control.set_slept();
         let control = Arc::new(control);
         control.set_safe(safe_bits(options.safe.iter()));
         let lasting = Lasting {
@@ -280,9 +281,9 @@ impl PacketPlane {
         self.follow().map(drop)
     }
 
-    /// The agent's sign of life; `None` where questions are left alone.
-    pub fn pulse(&self) -> Option<Pulse> {
-        self.resolver.as_ref().map(Resolver::pulse)
+    /// The agent's sign of life.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.control))
     }
 
     /// Follows this machine's addresses and interfaces: call it every second. Returns how each interface towards clients

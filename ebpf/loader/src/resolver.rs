@@ -23,7 +23,6 @@ use crate::{
     network::{self, InterfaceInfo},
     options::{Answering, InKernel},
     staging::{address as key, named, words},
-    system::boot_time_ns,
 };
 
 /// The kernel's tables.
@@ -45,18 +44,6 @@ pub struct DivertSockets<'s> {
     pub tcp4: &'s dyn AsRawFd,
     /// TCP over IPv6, listening.
     pub tcp6: &'s dyn AsRawFd,
-}
-
-/// The agent's sign of life, apart from the plane: changing a large policy keeps that busy for longer than the agent may
-/// be silent.
-#[derive(Clone)]
-pub struct Pulse(Arc<Control>);
-
-impl Pulse {
-    /// Says that the agent lives: call it every second.
-    pub fn beat(&self) {
-        self.0.set_count(control::HEARTBEAT, boot_time_ns());
-    }
 }
 
 /// How an interface takes part in answering.
@@ -86,7 +73,6 @@ impl Resolver {
             Self { maps, control, answering, ours: HashMap::new(), interfaces: HashMap::new() };
         resolver.add_clients()?;
         resolver.control.set_count(control::CLIENT_QPS, u64::from(resolver.answering.client_qps));
-        resolver.pulse().beat();
         Ok(resolver)
     }
 
@@ -110,10 +96,6 @@ impl Resolver {
             self.maps.clients.insert(&key, 1, 0).map_err(named(maps::CLIENTS))?;
         }
         Ok(())
-    }
-
-    pub(crate) fn pulse(&self) -> Pulse {
-        Pulse(Arc::clone(&self.control))
     }
 
     /// Follows what the kernel says of this machine's addresses and of the interfaces on which questions are answered.

@@ -63,9 +63,18 @@ impl Drop for SharedMemory {
 
 /// Nanoseconds since boot, with the time the machine slept: the clock that the kernel programs stamp events with.
 pub(crate) fn boot_time_ns() -> u64 {
+    time_ns(libc::CLOCK_BOOTTIME)
+}
+
+/// Nanoseconds since boot, without the time the machine slept.
+pub(crate) fn awake_time_ns() -> u64 {
+    time_ns(libc::CLOCK_MONOTONIC)
+}
+
+fn time_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a timespec of ours. The clock exists since Linux 2.6.39, so the call cannot fail.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    // SAFETY: the pointer is to a timespec of ours. The clocks exist since Linux 2.6.39, so the call cannot fail.
+    unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -1,6 +1,6 @@
 //! Following contacts that were let through: what goes out, and what comes back.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_boot_ns};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use interdict_ebpf_program::{
     frame::{Frame, opaque},
     ip::{IPV6_HEADER_BYTES, Version},
@@ -17,6 +17,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
+    clock::now_ns,
     maps::{FLOWS, LET_OUT},
     record,
 };
@@ -73,8 +74,7 @@ pub(crate) fn came_back<F: Frame + ?Sized>(frame: &F, read: &Outbound) {
     let words = Words::of(flow);
     words.packets_in.add(1);
     words.bytes_in.add(frame.length().into());
-    // SAFETY: the helper has no precondition.
-    words.last_ns.store(unsafe { bpf_ktime_get_boot_ns() });
+    words.last_ns.store(now_ns());
     let depth = depth(frame, read) as u64;
     // Two CPUs may both find less; what is stored last is then a step behind, until the next packet.
     if words.depth.load() < depth {
@@ -152,8 +152,7 @@ impl Words {
 /// Notes that a packet was let out, so that what comes back is known for an answer.
 #[inline(always)]
 pub(crate) fn let_out(outbound: &Outbound) {
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let now_ns = now_ns();
     for service in [wan::goes_to(outbound), wan::anything(outbound.remote)] {
         match LET_OUT.get_ptr_mut(service) {
             // SAFETY: the pointer is to a value of the table; whichever CPU is last says what holds.
@@ -168,8 +167,7 @@ pub(crate) fn let_out(outbound: &Outbound) {
 /// Whether anything was let out to a service lately.
 #[inline(always)]
 pub(crate) fn was_let_out(service: Service) -> bool {
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let now_ns = now_ns();
     // SAFETY: the value is a word, which is read at once.
     let time = LET_OUT.get_ptr_mut(service).map(|time| unsafe { Word::new(time) }.load());
     time.is_some_and(|time_ns| now_ns.saturating_sub(time_ns) < LET_OUT_NS)

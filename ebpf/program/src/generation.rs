@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::bpf_ktime_get_boot_ns};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use interdict_dns_wire::{Bytes, Question, Round};
 use interdict_ebpf_program::{ip::Version, verdict::Policy};
 use interdict_ebpf_shared::{
@@ -18,6 +18,7 @@ use interdict_ebpf_shared::{
 };
 
 use crate::{
+    clock::now_ns,
     flows,
     maps::{
         ANSWERS, CONTROL, EXEMPTIONS, LEARNED, NAMES, NETWORKS, OPENED, OPENED_TO, OURS, RESOLVERS, RULES,
@@ -354,9 +355,7 @@ pub(crate) fn client_qps() -> u64 {
 /// Whether the agent has said lately that it lives.
 #[inline(always)]
 pub(crate) fn agent_lives() -> bool {
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
-    control_word(control::HEARTBEAT).is_some_and(|beat_ns| now_ns.saturating_sub(beat_ns) < HEARTBEAT_NS)
+    control_word(control::HEARTBEAT).is_some_and(|beat_ns| now_ns().saturating_sub(beat_ns) < HEARTBEAT_NS)
 }
 
 /// The address under which this machine's own calls are recorded, or none.
@@ -374,12 +373,12 @@ pub(crate) fn host_address(version: Version) -> Address {
 
 #[inline(always)]
 fn has_ended(end_ns: u64) -> bool {
-    // SAFETY: the helper has no precondition.
-    end_ns <= unsafe { bpf_ktime_get_boot_ns() }
+    end_ns <= now_ns()
 }
 
+/// A word by which the agent steers.
 #[inline(always)]
-fn control_word(index: u32) -> Option<u64> {
+pub(crate) fn control_word(index: u32) -> Option<u64> {
     let word = CONTROL.get_ptr(index)?;
     // SAFETY: the pointer is to a word of the array. The agent may store to it at any moment; a volatile read of an
     // aligned word is one load, which sees the word before or after, and is not repeated.

@@ -14,6 +14,8 @@ mod atomic;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod calls;
 #[cfg(any(target_arch = "bpf", clippy))]
+mod clock;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod divert;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod fate;

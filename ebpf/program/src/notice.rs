@@ -1,9 +1,6 @@
 //! Telling the sender of a blocked packet: the frame becomes the notice, to be sent back.
 
-use aya_ebpf::{
-    helpers::{bpf_ktime_get_boot_ns, bpf_xdp_load_bytes},
-    programs::XdpContext,
-};
+use aya_ebpf::{helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use interdict_dns_wire::{Bytes as _, Memory as _};
 use interdict_ebpf_program::{
     frame::{Frame as _, opaque},
@@ -15,6 +12,7 @@ use interdict_ebpf_program::{
 use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND, query::Rate};
 
 use crate::{
+    clock::now_ns,
     maps::{INTERFACES, REJECTS},
     packet::{Packet, hidden},
     resolver::{HOP_LIMIT, add, fold, resize, within_rate},
@@ -68,8 +66,7 @@ pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> 
 /// Whether this client is to be told once more in this second.
 #[inline(always)]
 fn may_tell(outbound: &Outbound) -> bool {
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let now_ns = now_ns();
     if let Some(rate) = REJECTS.get_ptr_mut(outbound.client) {
         return within_rate(rate, now_ns, REJECTS_A_SECOND);
     }

@@ -1,6 +1,6 @@
 //! Counting and recording. Nothing here can fail a packet: what does not fit is counted.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray, helpers::bpf_ktime_get_boot_ns};
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray};
 use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
 use interdict_ebpf_shared::{
     Address,
@@ -11,6 +11,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
+    clock::{exact_ns, now_ns},
     maps::{CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS, UNJUDGED},
     scratch::Message,
     unaligned::{load8, store8},
@@ -54,16 +55,14 @@ fn lose_in<const MAY_BE: bool>(loss: Loss) {
 /// copy of this.
 #[inline(never)]
 pub(crate) fn record(event: &mut Event) {
-    // SAFETY: the helper has no precondition.
-    event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    event.time_ns = now_ns();
     record_by::<ALONE>(event, send);
 }
 
 /// Records a call that a rule matched, likewise.
 #[inline(never)]
 pub(crate) fn record_call(call: &mut ProcessEvent) {
-    // SAFETY: the helper has no precondition.
-    call.event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    call.event.time_ns = now_ns();
     record_by::<INTERRUPTED>(&call.event, |_| send_call(call));
 }
 
@@ -76,8 +75,7 @@ pub(crate) fn record_query(event: &Event, question: &Question, message: Message)
 /// Records a name that was judged, likewise.
 #[inline(always)]
 pub(crate) fn record_name(event: &mut Event, question: &Question, message: Message) {
-    // SAFETY: the helper has no precondition.
-    event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    event.time_ns = now_ns();
     record_by::<ALONE>(event, |event| send_query(event, question, message));
 }
 
@@ -203,7 +201,8 @@ impl SharedCounts {
             // reads until two readings agree.
             unsafe { self.sample.write(event.remote) };
         }
-        self.window_packets.fetch_add(1) < EVENTS_A_WINDOW
+        // Past the limit nothing is added: that would take as long as all the rest of this.
+        self.window_packets.load() < EVENTS_A_WINDOW && self.window_packets.fetch_add(1) < EVENTS_A_WINDOW
     }
 
     /// Adds a packet that has an event of its own.
@@ -225,13 +224,13 @@ impl SharedCounts {
     }
 }
 
-/// Sends an event to the agent; `false` where the ring is full.
+/// Sends an event to the agent, with the exact time; `false` where the ring is full.
 #[inline(always)]
 fn send(event: &Event) -> bool {
     let Some(mut entry) = EVENTS.reserve(0) else {
         return false;
     };
-    entry.write(*event);
+    entry.write(Event { time_ns: exact_ns(), ..*event });
     entry.submit(0);
     true
 }
@@ -242,7 +241,7 @@ fn send_call(call: &ProcessEvent) -> bool {
     let Some(mut entry) = PROCESSES.reserve(0) else {
         return false;
     };
-    entry.write(*call);
+    entry.write(ProcessEvent { event: Event { time_ns: exact_ns(), ..call.event }, ..*call });
     entry.submit(0);
     true
 }
@@ -257,7 +256,7 @@ fn send_query(event: &Event, question: &Question, message: Message) -> bool {
     // SAFETY: the entry has room for an event, and each of its fields is written through a pointer to it. The name is
     // copied with what stands behind it in the scratch memory, which is longer than a name; its length says what counts.
     unsafe {
-        (&raw mut (*to).event).write(*event);
+        (&raw mut (*to).event).write(Event { time_ns: exact_ns(), ..*event });
         (&raw mut (*to).qtype).write(question.qtype);
         (&raw mut (*to).name_bytes).write(question.name_bytes as u16);
         (&raw mut (*to).zero).write([0; 4]);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_ktime_get_boot_ns, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
 use interdict_dns_wire::{
@@ -28,6 +28,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
+    clock::now_ns,
     generation::{Generation, agent_lives, client_qps},
     maps::{CLIENTS, INTERFACES, OURS, RATES},
     packet::{InPacket, Packet},
@@ -243,8 +244,7 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
         return Step::AgentOrDrop;
     };
     let Asked { question, edns, entry } = *place.asked();
-    // SAFETY: the helper has no precondition.
-    let now_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let now_ns = now_ns();
     let interface = INTERFACES.get(ctx.ingress_ifindex() as u32).filter(|interface| interface.answers != 0);
     // From an interface that is not there no answer would get out; the agent's does.
     let (Some(interface), Some(answer)) = (interface, generation.answer(entry.rule())) else {

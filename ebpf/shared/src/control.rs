@@ -43,9 +43,13 @@ pub const HOST4: u32 = OURS + OURS_WORDS;
 /// The first of the two words of the IPv6 address, likewise.
 pub const HOST6: u32 = HOST4 + 1;
 
+/// How long the machine has slept since boot, in nanoseconds, as the agent last saw it: what the clock that stands still
+/// meanwhile lacks.
+pub const SLEPT_NS: u32 = HOST6 + 2;
+
 /// The first of the words in which the bits of safe networks are set, as [`safe_bit`] says: of most other addresses they
 /// tell without a look into the tries that they are not safe.
-pub const SAFE: u32 = HOST6 + 2;
+pub const SAFE: u32 = SLEPT_NS + 1;
 
 /// How many words of [`SAFE`] there are.
 pub const SAFE_WORDS: u32 = 4;
