@@ -14,8 +14,7 @@ use interdict_audit::{Asked, Depth, Entry, Log, Process};
 use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
     Answering, Answers, AnswersOn, ClientCount, Contact, Counters, DivertSockets, EventReader, Hook,
-    MAX_NAT64, Options, PacketPlane, Pins, Question, Reached, Role, default_gateways,
-    interface_networks,
+    MAX_NAT64, Options, PacketPlane, Pins, Question, Reached, Role, default_gateways, interface_networks,
 };
 use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -14,6 +14,7 @@ use interdict_policy::{Policy, Source, compile};
 
 const SIZES: [u32; 1] = [10_000];
 const ADDRESSES: u32 = 64;
+const OPENED: u32 = 1000;
 const REPEAT: u32 = 5_000;
 const ROUNDS: usize = 9;
 
@@ -106,9 +107,16 @@ fn measure(plane: &PacketPlane, size: u32, drain: &mut dyn FnMut()) -> Vec<(&'st
         });
         runs.sum::<Duration>() / ADDRESSES
     });
+    let beyond = [4, 6].map(|version| cost(&frames(version, &|n| size + n), REPEAT, drain));
+    let opened: Vec<IpAddr> = (0..OPENED).map(|n| v4(2 * size + n, 1).into()).collect();
+    plane.answers().open(&"logged".parse().unwrap(), &opened, Duration::from_secs(1));
+    let beside_opened = cost(&frames(4, &|n| size + n), REPEAT, drain);
+    std::thread::sleep(Duration::from_secs(1));
+    plane.answers().expire();
     vec![
-        ("IPv4, not in the policy", cost(&frames(4, &|n| size + n), REPEAT, drain)),
-        ("IPv6, not in the policy", cost(&frames(6, &|n| size + n), REPEAT, drain)),
+        ("IPv4, not in the policy", beyond[0]),
+        ("IPv6, not in the policy", beyond[1]),
+        ("IPv4, not in the policy, while 1000 addresses are open", beside_opened),
         ("IPv4, blocked, counted", cost(&frames(4, &spread), REPEAT, drain)),
         ("IPv6, blocked, counted", cost(&frames(6, &spread), REPEAT, drain)),
         ("IPv4, logged, counted", cost(&frames(4, &|n| spread(n) + 1), REPEAT, drain)),

@@ -89,6 +89,7 @@ impl Answers {
         lock(&shared.opened).publish(&shared.control);
         lock(&shared.opened_to).publish(&shared.control);
         lock(&shared.learned).publish(&shared.control);
+        shared.publish_told();
         Self { shared: Arc::new(shared) }
     }
 
@@ -139,9 +140,13 @@ impl Answers {
     pub fn expire(&self) -> usize {
         let Shared { opened, opened_to, learned, registry, control, .. } = &*self.shared;
         let registry = registry.read().unwrap_or_else(PoisonError::into_inner);
-        lock(opened).expire(&registry, control)
+        let gone = lock(opened).expire(&registry, control)
             + lock(opened_to).expire(&registry, control)
-            + lock(learned).expire(&registry, control)
+            + lock(learned).expire(&registry, control);
+        if gone > 0 {
+            self.shared.publish_told();
+        }
+        gone
     }
 
     /// How full the tables are, with what has expired since [`Answers::expire`] was called last.
@@ -177,7 +182,10 @@ impl Answers {
         let mut told = Told::default();
         for key in keys {
             match table.add(key, opening, &registry) {
-                true => told.known += 1,
+                true => {
+                    self.shared.control.add_told(key.address());
+                    told.known += 1;
+                }
                 false => told.full += 1,
             }
         }
@@ -197,9 +205,34 @@ impl Answers {
     }
 }
 
+impl Shared {
+    /// Tells the programs at which addresses to look into the tables at all: those that are in one.
+    fn publish_told(&self) {
+        // With all locked nothing is told meanwhile.
+        let (opened, opened_to, learned) = (lock(&self.opened), lock(&self.opened_to), lock(&self.learned));
+        let to_clients = opened_to.known.keys().map(Key::address);
+        let all = opened.known.keys().chain(learned.known.keys()).map(Key::address).chain(to_clients);
+        self.control.set_told(all);
+    }
+}
+
 /// What a table is asked for.
-trait Key: Pod + Eq + Hash {}
-impl<K: Pod + Eq + Hash> Key for K {}
+trait Key: Pod + Eq + Hash {
+    /// The address that it is about.
+    fn address(&self) -> Address;
+}
+
+impl Key for Address {
+    fn address(&self) -> Address {
+        *self
+    }
+}
+
+impl Key for ClientOpening {
+    fn address(&self) -> Address {
+        self.remote
+    }
+}
 
 /// Addresses, in the kernel and as we know them.
 ///

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use interdict_ebpf_shared::control;
+use interdict_ebpf_shared::{Address, control};
 
 use crate::system::{SharedMemory, awake_time_ns, boot_time_ns};
 
@@ -68,6 +68,19 @@ impl Control {
     /// Says which bits safe networks have.
     pub(crate) fn set_safe(&self, bits: [u64; control::SAFE_WORDS as usize]) {
         (control::SAFE..).zip(bits).for_each(|(word, bits)| self.word(word).store(bits, Ordering::Release));
+    }
+
+    /// Says that answers told of an address.
+    pub(crate) fn add_told(&self, address: Address) {
+        let (word, bit) = control::told_bit(address);
+        self.word(control::TOLD + word).fetch_or(bit, Ordering::Release);
+    }
+
+    /// Says of which addresses answers told, and of no others.
+    pub(crate) fn set_told(&self, addresses: impl Iterator<Item = Address>) {
+        let mut words = [0; control::TOLD_WORDS as usize];
+        addresses.map(control::told_bit).for_each(|(word, bit)| words[word as usize] |= bit);
+        (control::TOLD..).zip(words).for_each(|(word, bits)| self.word(word).store(bits, Ordering::Release));
     }
 
     fn word(&self, index: u32) -> &AtomicU64 {

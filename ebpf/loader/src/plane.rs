@@ -126,8 +126,8 @@ impl PacketPlane {
         options.safe.iter().try_for_each(|network| safe.add(network))?;
         let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
             .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
-        control.set_slept();
         let control = Arc::new(control);
+        Pulse(Arc::clone(&control)).beat();
         control.set_safe(safe_bits(options.safe.iter()));
         let lasting = Lasting {
             names: object::take(&mut object, maps::RULE_NAMES)?,

@@ -138,6 +138,9 @@ impl Tables {
         let mut settings = Box::new(Settings::NONE);
         settings.egress = rules.egress();
         settings.translations = translations(&options.nat64);
+        for first in settings.translations.iter().filter_map(Translation::first_word) {
+            filter::add_v6(&mut settings.places6, first, 32);
+        }
         let (read_names, names) = names::table(policy, |rule| rules.decision(rule));
         settings.names = read_names;
         settings.name_filter = *names.filter;
@@ -208,9 +211,6 @@ impl Tables {
         match network.network() {
             IpAddr::V4(address) => {
                 filter::add_v4(&mut self.settings.places4, address.to_bits(), bits);
-                for first in self.settings.translations.iter().filter_map(Translation::first_word) {
-                    filter::add_v6(&mut self.settings.places6, first, 32);
-                }
             }
             IpAddr::V6(address) => {
                 filter::add_v6(&mut self.settings.places6, (address.to_bits() >> 96) as u32, bits);

@@ -42,8 +42,8 @@ pub(crate) fn judge(call: *mut bpf_sock_addr, version: Version, hook: Hook) -> i
         return grant(Exit::NoMatch);
     }
     match judge_address(call, &generation, version, remote, hook) {
-        Ok(Judgement { verdict, exit, event, .. }) => {
-            record_call(event);
+        Ok((Judgement { verdict, exit, rule, .. }, packet)) => {
+            record_call(verdict::event(&Nothing, &generation, &packet, rule, verdict));
             record::count_exit_atomically(exit);
             if verdict == Verdict::Block { REFUSED } else { GRANTED }
         }
@@ -88,7 +88,7 @@ fn judge_address(
     version: Version,
     remote: Address,
     hook: Hook,
-) -> Result<Judgement, Exit> {
+) -> Result<(Judgement, Packet), Exit> {
     let client = Some(host_address(version)).filter(|address| *address != Address::NONE);
     let found = verdict::look_up(generation, version, client, remote)?;
     // SAFETY: as in `is_own`.
@@ -97,7 +97,8 @@ fn judge_address(
     let port = [high, low];
     let transport =
         Transport { protocol, at: 0, fragment: false, source: [0; 2], destination: port, unread: None };
-    verdict::decide(&Nothing, generation, found, &Packet { hook, client, remote, port, transport })
+    let packet = Packet { hook, client, remote, port, transport };
+    verdict::decide(generation, found, &packet).map(|judgement| (judgement, packet))
 }
 
 /// The packet that is not there yet.

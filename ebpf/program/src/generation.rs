@@ -1,7 +1,5 @@
 //! One generation of the policy, as it lies in the maps.
 
-use core::ptr;
-
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use interdict_dns_wire::{Bytes, Question, Round};
 use interdict_ebpf_program::{ip::Version, verdict::Policy};
@@ -18,11 +16,12 @@ use interdict_ebpf_shared::{
 };
 
 use crate::{
-    clock::now_ns,
+    clock::{exact_ns, now_ns},
+    control::Control,
     flows,
     maps::{
-        ANSWERS, CONTROL, EXEMPTIONS, LEARNED, NAMES, NETWORKS, OPENED, OPENED_TO, OURS, RESOLVERS, RULES,
-        SAFE4, SAFE6, SERVICES, SETTINGS,
+        ANSWERS, EXEMPTIONS, LEARNED, NAMES, NETWORKS, OPENED, OPENED_TO, OURS, RESOLVERS, RULES, SAFE4,
+        SAFE6, SERVICES, SETTINGS,
     },
     scratch::{Place, forgotten, in_the_kernel, masked},
 };
@@ -33,34 +32,36 @@ use crate::{
 /// a packet sees one policy from start to end.
 pub(crate) struct Generation {
     number: u64,
+    control: Control,
     settings: &'static Settings,
-    /// How many addresses are open, and so on. They are kept as numbers until they are asked for: of a `bool` the
-    /// verifier knows its value, and would verify all that follows for each of them.
-    open: u64,
-    open_to_clients: u64,
-    learned: u64,
+    /// Not 0 if there are addresses of which answers told. It is kept as a number until it is asked for: of a `bool` the
+    /// verifier knows its value, and would verify all that follows for each.
+    told: u64,
 }
 
 impl Generation {
     /// The one in force, if there is one yet.
     #[inline(always)]
     pub(crate) fn live() -> Option<Self> {
-        let number = control_word(control::LIVE)?;
-        let count = |word| control_word(word).unwrap_or(0);
+        let control = Control::here()?;
+        let number = control.word::<{ control::LIVE }>();
         Some(Self {
             number,
+            control,
             settings: settings(number)?,
-            open: count(control::OPEN_ADDRESSES),
-            open_to_clients: count(control::CLIENT_OPENINGS),
-            learned: count(control::LEARNED_ADDRESSES),
+            told: control.word::<{ control::OPEN_ADDRESSES }>()
+                | control.word::<{ control::CLIENT_OPENINGS }>()
+                | control.word::<{ control::LEARNED_ADDRESSES }>(),
         })
     }
 
     /// The one that is staged. It is looked at without the addresses that answers gave, which are no part of a policy.
     #[inline(always)]
     pub(crate) fn staged() -> Option<Self> {
-        let number = control_word(control::STAGED)?;
-        Some(Self { number, settings: settings(number)?, open: 0, open_to_clients: 0, learned: 0 })
+        let control = Control::here()?;
+        let number = control.word::<{ control::STAGED }>();
+        let settings = settings(number)?;
+        Some(Self { number, control, settings, told: 0 })
     }
 
     /// Its number.
@@ -93,21 +94,23 @@ impl Generation {
         self.settings.egress
     }
 
-    /// Whether anything may be said about an address: `false` for most, at the cost of one look into memory.
+    /// Whether anything may be said about an address: `false` for most, at the cost of one look into memory, or two.
     #[inline(always)]
     pub(crate) fn may_concern(&self, version: Version, address: Address) -> bool {
-        let is_in = |filter: &[u64; filter::WORDS], (word, bit): (usize, u64)| {
-            // SAFETY: a masked place is in the filter.
-            let bits = unsafe { *filter.as_ptr().add(masked::<{ filter::WORDS - 1 }>(word)) };
-            bits & bit != 0
-        };
-        let may_be = match version {
-            Version::V4 => is_in(&self.settings.places4, filter::place_of_v4(address)),
-            // All that 6to4 could spell would fill the filter.
-            Version::V6 if spelling::is_six_to_four(address) => true,
-            Version::V6 => is_in(&self.settings.places6, filter::place_of_v6(address)),
-        };
-        may_be || self.open | self.open_to_clients | self.learned != 0
+        is_placed(self.settings, version, address) || self.told != 0 && self.is_told(address)
+    }
+
+    /// Whether there are addresses of the kind that is counted in a word.
+    #[inline(always)]
+    fn has_told<const INDEX: u32>(&self) -> bool {
+        self.told != 0 && self.control.word::<INDEX>() != 0
+    }
+
+    /// Whether an answer may have opened an address, or had it learned.
+    #[inline(always)]
+    fn is_told(&self, address: Address) -> bool {
+        const MASK: usize = control::TOLD_WORDS as usize - 1;
+        self.control.has::<{ control::TOLD }, MASK>(control::told_bit(address))
     }
 
     /// Whether the policy calls an address a resolver of ours.
@@ -166,7 +169,7 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn opened(&self, address: Address) -> Decision {
-        if self.open == 0 {
+        if !self.has_told::<{ control::OPEN_ADDRESSES }>() {
             return Decision::NONE;
         }
         // SAFETY: an entry that the loader replaces meanwhile is read as either of the two; both are openings of
@@ -183,7 +186,7 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn opened_to(&self, client: Address, address: Address) -> Decision {
-        if self.open_to_clients == 0 {
+        if !self.has_told::<{ control::CLIENT_OPENINGS }>() {
             return Decision::NONE;
         }
         // SAFETY: as in `opened`.
@@ -200,7 +203,7 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn learned(&self, address: Address) -> Decision {
-        if self.learned == 0 {
+        if !self.has_told::<{ control::LEARNED_ADDRESSES }>() {
             return Decision::NONE;
         }
         // SAFETY: as in `opened`.
@@ -220,8 +223,9 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn is_safe(&self, version: Version, address: Address) -> bool {
-        let (word, bit) = control::safe_bit(address, version == Version::V4);
-        if control_word(control::SAFE + word).is_none_or(|bits| bits & bit == 0) {
+        const MASK: usize = control::SAFE_WORDS as usize - 1;
+        let bit = control::safe_bit(address, version == Version::V4);
+        if !self.control.has::<{ control::SAFE }, MASK>(bit) {
             return false;
         }
         match version {
@@ -262,22 +266,41 @@ fn settings(number: u64) -> Option<&'static Settings> {
     SETTINGS.get(control::slot(number)).and_then(|settings| settings.get(0)).map(|[settings]| settings)
 }
 
+#[inline(always)]
+fn may_be_ours(address: Address) -> bool {
+    const MASK: usize = control::OURS_WORDS as usize - 1;
+    let bit = control::ours_bit(address);
+    Control::here().is_some_and(|control| control.has::<{ control::OURS }, MASK>(bit))
+}
+
 /// Whether an address is one of this machine's, or a broadcast address of its networks.
 #[inline(always)]
 pub(crate) fn is_ours(address: Address) -> bool {
-    let (word, bit) = control::ours_bit(address);
-    let may_be = control_word(control::OURS + word).is_some_and(|bits| bits & bit != 0);
     // SAFETY: the value is only looked for, not read.
-    may_be && unsafe { OURS.get(address) }.is_some()
+    may_be_ours(address) && unsafe { OURS.get(address) }.is_some()
 }
 
 /// Whether an address is one of this machine's that asks nobody else: not even another resolver on the same machine.
 #[inline(always)]
 pub(crate) fn is_served(address: Address) -> bool {
-    let (word, bit) = control::ours_bit(address);
-    let may_be = control_word(control::OURS + word).is_some_and(|bits| bits & bit != 0);
     // SAFETY: an entry that the loader replaces meanwhile is read as either of the two.
-    may_be && unsafe { OURS.get(address) }.is_some_and(|&kind| kind != OTHERS)
+    may_be_ours(address) && unsafe { OURS.get(address) }.is_some_and(|&kind| kind != OTHERS)
+}
+
+/// Whether a network may hold an address.
+#[inline(always)]
+fn is_placed(settings: &Settings, version: Version, address: Address) -> bool {
+    let is_in = |filter: &[u64; filter::WORDS], (word, bit): (usize, u64)| {
+        // SAFETY: a masked place is in the filter.
+        let bits = unsafe { *filter.as_ptr().add(masked::<{ filter::WORDS - 1 }>(word)) };
+        bits & bit != 0
+    };
+    match version {
+        Version::V4 => is_in(&settings.places4, filter::place_of_v4(address)),
+        // All that 6to4 could spell would fill the filter.
+        Version::V6 if spelling::is_six_to_four(address) => true,
+        Version::V6 => is_in(&settings.places6, filter::place_of_v6(address)),
+    }
 }
 
 /// The names of one slot.
@@ -343,44 +366,40 @@ fn filter_word(filter: &table::Filter, at: usize) -> u64 {
 /// Whether DNS questions are judged.
 #[inline(always)]
 pub(crate) fn judges_queries() -> bool {
-    control_word(control::JUDGE_QUERIES).is_some_and(|word| word != 0)
+    word::<{ control::JUDGE_QUERIES }>() != 0
 }
 
 /// How many questions of one client are answered in a second.
 #[inline(always)]
 pub(crate) fn client_qps() -> u64 {
-    control_word(control::CLIENT_QPS).unwrap_or(0)
+    word::<{ control::CLIENT_QPS }>()
 }
 
 /// Whether the agent has said lately that it lives.
 #[inline(always)]
 pub(crate) fn agent_lives() -> bool {
-    control_word(control::HEARTBEAT).is_some_and(|beat_ns| now_ns().saturating_sub(beat_ns) < HEARTBEAT_NS)
+    now_ns().saturating_sub(word::<{ control::HEARTBEAT }>()) < HEARTBEAT_NS
 }
 
 /// The address under which this machine's own calls are recorded, or none.
 #[inline(always)]
 pub(crate) fn host_address(version: Version) -> Address {
-    let word = |index| control_word(index).unwrap_or(0);
     match version {
-        Version::V4 => match word(control::HOST4) as u32 {
+        Version::V4 => match word::<{ control::HOST4 }>() as u32 {
             0 => Address::NONE,
             bits => Address::from_v4(bits.to_be_bytes()),
         },
-        Version::V6 => Address::from_halves([word(control::HOST6), word(control::HOST6 + 1)]),
+        Version::V6 => Address::from_halves([word::<{ control::HOST6 }>(), word::<{ control::HOST6 + 1 }>()]),
     }
 }
 
 #[inline(always)]
 fn has_ended(end_ns: u64) -> bool {
-    end_ns <= now_ns()
+    end_ns <= exact_ns()
 }
 
 /// A word by which the agent steers.
 #[inline(always)]
-pub(crate) fn control_word(index: u32) -> Option<u64> {
-    let word = CONTROL.get_ptr(index)?;
-    // SAFETY: the pointer is to a word of the array. The agent may store to it at any moment; a volatile read of an
-    // aligned word is one load, which sees the word before or after, and is not repeated.
-    Some(unsafe { ptr::read_volatile(word) })
+fn word<const INDEX: u32>() -> u64 {
+    Control::here().map_or(0, Control::word::<INDEX>)
 }

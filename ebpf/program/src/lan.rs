@@ -1,6 +1,11 @@
 //! Traffic from our clients: the destination is judged, of every packet.
 
-use interdict_ebpf_shared::{Address, contact::Hook, count::Exit};
+use interdict_ebpf_shared::{
+    Address,
+    contact::{Event, Hook},
+    count::Exit,
+    policy::Verdict,
+};
 
 use crate::{
     frame::Frame,
@@ -42,15 +47,26 @@ pub fn read<F: Frame + ?Sized>(frame: &F) -> Result<Outbound, Exit> {
 ///
 /// The exit of a packet that passes without a record.
 #[inline(always)]
-pub fn judge<F: Frame + ?Sized, P: Policy>(
+pub fn judge<P: Policy>(policy: &P, hook: Hook, outbound: &Outbound) -> Result<Judgement, Exit> {
+    let found = verdict::look_up(policy, outbound.ip.version(), Some(outbound.client), outbound.remote)?;
+    verdict::decide(policy, found, &packet(hook, outbound))
+}
+
+/// The record of a packet that was judged, with the time still to be filled in.
+#[inline(always)]
+pub fn event<F: Frame + ?Sized, P: Policy>(
     frame: &F,
     policy: &P,
     hook: Hook,
     outbound: &Outbound,
-) -> Result<Judgement, Exit> {
-    let Outbound { ip, client, remote, transport } = *outbound;
-    let found = verdict::look_up(policy, ip.version(), Some(client), remote)?;
-    let port = transport.destination;
-    let client = Some(client);
-    verdict::decide(frame, policy, found, &Packet { hook, client, remote, port, transport })
+    rule: u32,
+    verdict: Verdict,
+) -> Event {
+    verdict::event(frame, policy, &packet(hook, outbound), rule, verdict)
+}
+
+#[inline(always)]
+const fn packet(hook: Hook, outbound: &Outbound) -> Packet {
+    let Outbound { client, remote, transport, .. } = *outbound;
+    Packet { hook, client: Some(client), remote, port: transport.destination, transport }
 }

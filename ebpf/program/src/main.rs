@@ -16,6 +16,8 @@ mod calls;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod clock;
 #[cfg(any(target_arch = "bpf", clippy))]
+mod control;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod divert;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod fate;

@@ -45,7 +45,7 @@ pub(crate) type AllSettings = Array<Plain<Settings>, 1>;
 pub(crate) type Resolvers = HashMap<Address, u32, 1>;
 
 #[btf_map]
-pub(crate) static CONTROL: Array<u64, { control::WORDS as usize }, { BPF_F_MMAPABLE as usize }> =
+pub(crate) static CONTROL: Array<[u64; control::WORDS as usize], 1, { BPF_F_MMAPABLE as usize }> =
     Array::new();
 
 #[btf_map]

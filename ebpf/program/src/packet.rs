@@ -55,6 +55,7 @@ impl Frame for Packet<'_> {
         if start + N > self.ctx.data_end() {
             // A driver that splits headers from data must not be a way around the address verdict. For a frame that
             // truly ends here, the helper says so.
+            rarely();
             return self.read_past_first_buffer(offset);
         }
         // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
@@ -71,6 +72,13 @@ impl Frame for Packet<'_> {
     fn interface(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
     }
+}
+
+/// Has the compiler put the code behind it out of the way of what is usual.
+#[inline(always)]
+pub(crate) fn rarely() {
+    #[cfg(target_arch = "bpf")]
+    core::hint::cold_path();
 }
 
 /// A message in the driver's memory, of which names of usual length are read: with up to [`ROUNDS`] labels, and words of

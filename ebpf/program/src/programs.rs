@@ -80,10 +80,11 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
         Aim::Stream => resolver::judge_segment(&ctx, &generation, outbound, place),
         _ => Segment::Broken,
     };
-    let fate = match generation.may_concern(outbound.ip.version(), outbound.remote) {
-        true => recorded(judge_address(&ctx, &generation, outbound, place), place),
-        false => Fate::Pass(Exit::NoMatch),
-    };
+    let fate = judge_address(&generation, outbound, place);
+    if is_recorded(&fate) {
+        keep_event(&ctx, &generation, outbound, place, place.handed_over());
+        record::record(place.event());
+    }
     let exit = match fate {
         Fate::Pass(exit) => exit,
         // The address alone is never left open.
@@ -188,28 +189,35 @@ fn unjudged(
     if !is_refused || generation.is_safe(outbound.ip.version(), outbound.remote) {
         return pass(exit);
     }
-    keep_event(ctx, generation, outbound, place, (rule, Verdict::Block));
+    keep_event(ctx, generation, outbound, place, place.hand_over((rule, Verdict::Block)));
     record::record(place.event());
     leave(Exit::UnjudgedBlocked, TELL)
 }
 
-/// Puts the record of a packet that a rule of the policy decides, whatever its address, into the scratch memory.
-#[inline(always)]
+/// Puts the record of a packet into the scratch memory: by which rule, and how.
+#[inline(never)]
 fn keep_event(
     ctx: &XdpContext,
     generation: &Generation,
     outbound: &Outbound,
     place: Place,
-    (rule, verdict): (u32, Verdict),
+    &(rule, verdict): &(u32, Verdict),
 ) {
-    let packet = verdict::Packet {
-        hook: Hook::Lan,
-        client: Some(outbound.client),
-        remote: outbound.remote,
-        port: outbound.transport.destination,
-        transport: outbound.transport,
-    };
-    place.keep_event(verdict::event(&Packet::new(ctx), generation, &packet, rule, verdict));
+    let event = lan::event(&Packet::new(ctx), generation, Hook::Lan, outbound, rule, verdict);
+    place.keep_event(event);
+}
+
+/// As [`keep_event`], of a packet of this machine's.
+#[inline(never)]
+fn keep_own_event(
+    ctx: &TcContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    place: Place,
+    &(rule, verdict): &(u32, Verdict),
+) {
+    let event = lan::event(&Skb::new(ctx), generation, Hook::HostOut, outbound, rule, verdict);
+    place.keep_event(event);
 }
 
 /// A packet to an address that no rule decides, which hides what it carries.
@@ -221,27 +229,36 @@ fn hidden(generation: &Generation, outbound: &Outbound, exit: Exit) -> u32 {
     }
 }
 
+/// Whether a rule decided a packet's fate.
+#[inline(always)]
+const fn is_recorded(fate: &Fate) -> bool {
+    !matches!(fate, Fate::Pass(_) | Fate::Unjudged(_))
+}
+
 /// The same, recorded if a rule decided it: the record is in the scratch memory.
 #[inline(always)]
 fn recorded(fate: Fate, place: Place) -> Fate {
-    if !matches!(fate, Fate::Pass(_) | Fate::Unjudged(_)) {
+    if is_recorded(&fate) {
         record::record(place.event());
     }
     fate
 }
 
-/// Judges the address that a packet is sent to. If a rule matches, the record is in the scratch memory.
+/// Judges the address that a packet is sent to. If a rule matches, it is handed over, with its verdict.
 ///
 /// Not inlined, as all that is below: each has a part of the stack while it runs, and the others have it after.
 #[inline(never)]
-fn judge_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
-    match lan::judge(&Packet::new(ctx), generation, Hook::Lan, outbound) {
-        Ok(judgement) => {
-            place.keep_event(judgement.event);
-            match judgement.verdict {
-                Verdict::Block if judgement.state.rejects() => Fate::Reject,
-                Verdict::Block => Fate::Drop(judgement.exit),
-                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
+fn judge_address(generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
+    if !generation.may_concern(outbound.ip.version(), outbound.remote) {
+        return Fate::Pass(Exit::NoMatch);
+    }
+    match lan::judge(generation, Hook::Lan, outbound) {
+        Ok(Judgement { exit, verdict, rule, state }) => {
+            place.hand_over((rule, verdict));
+            match verdict {
+                Verdict::Block if state.rejects() => Fate::Reject,
+                Verdict::Block => Fate::Drop(exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(exit),
             }
         }
         Err(exit) => Fate::Pass(exit),
@@ -369,7 +386,7 @@ fn egress_verdict(
     let Some(verdict) = decision.state.verdict() else {
         return pass(exit);
     };
-    keep_event(ctx, generation, outbound, place, (decision.rule, verdict));
+    keep_event(ctx, generation, outbound, place, place.hand_over((decision.rule, verdict)));
     record::record(place.event());
     match verdict {
         Verdict::Block if decision.state.rejects() => leave(Exit::EgressBlocked, TELL),
@@ -424,11 +441,11 @@ fn inbound_fate<F: Frame>(
         return Fate::Pass(Exit::NoMatch);
     }
     match wan::judge(frame, generation, hook, inbound) {
-        Ok(judgement) => {
-            place.keep_event(judgement.event);
-            match judgement.verdict {
-                Verdict::Block => Fate::Drop(judgement.exit),
-                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
+        Ok(Judgement { exit, verdict, rule, .. }) => {
+            place.keep_event(wan::event(frame, generation, hook, inbound, rule, verdict));
+            match verdict {
+                Verdict::Block => Fate::Drop(exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(exit),
             }
         }
         Err(exit) => {
@@ -498,7 +515,7 @@ fn interdict_host_out(ctx: TcContext) -> i32 {
             note_let_out(&generation, outbound);
             next(Exit::HostForwarded)
         }
-        Ok(outbound) => match recorded(judge_own(&ctx, &generation, outbound, place), place) {
+        Ok(outbound) => match own_fate(&ctx, &generation, outbound, place) {
             Fate::Pass(exit) => next(exit),
             Fate::Unjudged(_) => next(Exit::NoMatch),
             Fate::LetThrough(exit) => {
@@ -514,15 +531,26 @@ fn interdict_host_out(ctx: TcContext) -> i32 {
     }
 }
 
-/// Judges a packet of this machine's, likewise.
+/// Judges a packet of this machine's, and records it.
+#[inline(always)]
+fn own_fate(ctx: &TcContext, generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
+    let fate = judge_own(generation, outbound, place);
+    if is_recorded(&fate) {
+        keep_own_event(ctx, generation, outbound, place, place.handed_over());
+        record::record(place.event());
+    }
+    fate
+}
+
+/// As [`judge_address`].
 #[inline(never)]
-fn judge_own(ctx: &TcContext, generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
-    match lan::judge(&Skb::new(ctx), generation, Hook::HostOut, outbound) {
-        Ok(judgement) => {
-            place.keep_event(judgement.event);
-            match judgement.verdict {
-                Verdict::Block => Fate::Drop(judgement.exit),
-                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(judgement.exit),
+fn judge_own(generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
+    match lan::judge(generation, Hook::HostOut, outbound) {
+        Ok(Judgement { exit, verdict, rule, .. }) => {
+            place.hand_over((rule, verdict));
+            match verdict {
+                Verdict::Block => Fate::Drop(exit),
+                Verdict::Log | Verdict::Allow | Verdict::Exempt => Fate::LetThrough(exit),
             }
         }
         Err(exit) => Fate::Pass(exit),
@@ -623,7 +651,7 @@ fn interdict_selftest(ctx: XdpContext) -> u32 {
                         [Exit::QueryAnswered as u32, Verdict::Block.code(), rule]
                     }
                     (Aim::Plain, Step::Agent | Step::AgentOrDrop) => [Exit::QueryHandedUp as u32, 0, 0],
-                    _ => try_address(&ctx, &generation, outbound),
+                    _ => try_address(&generation, outbound),
                 }
             }
             Err(exit) => [exit as u32, 0, 0],
@@ -645,9 +673,9 @@ fn read<'p>(ctx: &XdpContext, place: Place) -> Result<&'p Outbound, Exit> {
 }
 
 #[inline(never)]
-fn try_address(ctx: &XdpContext, generation: &Generation, outbound: &Outbound) -> [u32; 3] {
-    match lan::judge(&Packet::new(ctx), generation, Hook::Lan, outbound) {
-        Ok(Judgement { exit, verdict, event, .. }) => [exit as u32, verdict.code(), event.contact.rule],
+fn try_address(generation: &Generation, outbound: &Outbound) -> [u32; 3] {
+    match lan::judge(generation, Hook::Lan, outbound) {
+        Ok(Judgement { exit, verdict, rule, .. }) => [exit as u32, verdict.code(), rule],
         Err(exit) => [exit as u32, 0, 0],
     }
 }

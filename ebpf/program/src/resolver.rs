@@ -253,11 +253,8 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
     if let Err(exit) = may_answer(interface, &loaded, outbound, now_ns) {
         return Step::Dropped(exit);
     }
-    record::record_query(
-        &event(ctx, &loaded, generation, outbound, entry, now_ns),
-        &question,
-        loaded.place.message(),
-    );
+    place.keep_event(event(ctx, &loaded, generation, outbound, entry, now_ns));
+    record::record_query(place.event(), &question, loaded.place.message());
     if answer.0.is_silent() {
         return Step::Dropped(Exit::QuerySilenced);
     }

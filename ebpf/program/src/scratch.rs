@@ -6,7 +6,7 @@ use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 use aya_ebpf::helpers::bpf_loop;
 use interdict_dns_wire::{Bytes, Memory, Round};
 use interdict_ebpf_program::{lan::Outbound, query::Asked, tls::Hello};
-use interdict_ebpf_shared::{contact::Event, name::SEARCH_BYTES};
+use interdict_ebpf_shared::{contact::Event, name::SEARCH_BYTES, policy::Verdict};
 
 use crate::{maps::SCRATCH, unaligned};
 
@@ -106,6 +106,14 @@ impl Place {
             place.write(value);
             &*black_box(place)
         }
+    }
+
+    /// What was handed over last: of this type, if it was.
+    #[inline(always)]
+    pub(crate) fn handed_over<'p>(self) -> &'p (u32, Verdict) {
+        const { assert!(size_of::<(u32, Verdict)>() <= 8 * HANDED_OVER_WORDS) };
+        // SAFETY: as in `keep`; the caller has just put such a pair here.
+        unsafe { &*(&raw mut (*self.0).handed_over).cast() }
     }
 
     /// Puts the record of a packet here.

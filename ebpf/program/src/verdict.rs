@@ -40,17 +40,17 @@ pub trait Policy {
     fn inside(&self, address: Address) -> Address;
 }
 
-/// What is done with a packet that a rule matched, and what is recorded of it.
+/// What is done with a packet that a rule matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The reason it is counted under.
     pub exit: Exit,
     /// What is done with it.
     pub verdict: Verdict,
+    /// The slot of the rule.
+    pub rule: u32,
     /// What the rule does.
     pub state: State,
-    /// The record, with the time still to be filled in.
-    pub event: Event,
 }
 
 /// What the address alone says, before anything behind the IP header is read.
@@ -137,12 +137,7 @@ fn opened<P: Policy>(policy: &P, client: Option<Address>, address: Address) -> D
 ///
 /// The exit of a packet that no rule matches after all, or that could not be judged.
 #[inline(always)]
-pub fn decide<F: Frame + ?Sized, P: Policy>(
-    frame: &F,
-    policy: &P,
-    found: Found,
-    packet: &Packet,
-) -> Result<Judgement, Exit> {
+pub fn decide<P: Policy>(policy: &P, found: Found, packet: &Packet) -> Result<Judgement, Exit> {
     let opened = !found.opened.is_none();
     let decision = if opened { found.opened } else { by_port(policy, &found, packet)? };
     let mut verdict = decision.state.verdict().ok_or(Exit::NoMatchingPort)?;
@@ -159,8 +154,7 @@ pub fn decide<F: Frame + ?Sized, P: Policy>(
         Verdict::Log => Exit::Logged,
         Verdict::Allow => Exit::Allowed,
     };
-    let event = event(frame, policy, packet, decision.rule, verdict);
-    Ok(Judgement { exit, verdict, state: decision.state, event })
+    Ok(Judgement { exit, verdict, rule: decision.rule, state: decision.state })
 }
 
 /// The record of a packet that a rule matched, with the time still to be filled in.

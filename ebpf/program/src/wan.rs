@@ -4,7 +4,13 @@
 //! for, and one of them may be on the register of exemptions; so only what the vendor starts is judged: a segment that
 //! opens a TCP connection, and any other packet from a service to which nothing was let out lately.
 
-use interdict_ebpf_shared::{Address, contact::Hook, count::Exit, flow::Service};
+use interdict_ebpf_shared::{
+    Address,
+    contact::{Event, Hook},
+    count::Exit,
+    flow::Service,
+    policy::Verdict,
+};
 
 use crate::{
     frame::{Frame, opaque},
@@ -25,19 +31,37 @@ pub fn judge<F: Frame + ?Sized, P: Policy>(
     hook: Hook,
     read: &Outbound,
 ) -> Result<Judgement, Exit> {
-    let Outbound { ip, client: remote, transport, .. } = *read;
-    let opening = opening(frame, &transport)?;
-    // The address that it is for may be our own, after translation: it names no client.
-    let client = None;
-    let found = verdict::look_up(policy, ip.version(), client, remote)?;
+    let (remote, transport) = (read.client, &read.transport);
+    let opening = opening(frame, transport)?;
+    let packet = packet(hook, read);
+    let found = verdict::look_up(policy, read.ip.version(), packet.client, remote)?;
     match opening {
         // What cannot be told may be part of an answer, if there can be any.
         Opening::Unknown(exit) if policy.was_let_out(anything(remote)) => return Err(exit),
-        Opening::Answer if policy.was_let_out(asked(remote, &transport)) => return Err(Exit::WanAnswer),
+        Opening::Answer if policy.was_let_out(asked(remote, transport)) => return Err(Exit::WanAnswer),
         Opening::Unknown(_) | Opening::Answer | Opening::Opens => {}
     }
-    let port = transport.source;
-    verdict::decide(frame, policy, found, &Packet { hook, client, remote, port, transport })
+    verdict::decide(policy, found, &packet)
+}
+
+/// The record of a packet that was judged, with the time still to be filled in.
+#[inline(always)]
+pub fn event<F: Frame + ?Sized, P: Policy>(
+    frame: &F,
+    policy: &P,
+    hook: Hook,
+    read: &Outbound,
+    rule: u32,
+    verdict: Verdict,
+) -> Event {
+    verdict::event(frame, policy, &packet(hook, read), rule, verdict)
+}
+
+/// The address that a packet is for may be our own, after translation: it names no client.
+#[inline(always)]
+const fn packet(hook: Hook, read: &Outbound) -> Packet {
+    let Outbound { client: remote, transport, .. } = *read;
+    Packet { hook, client: None, remote, port: transport.source, transport }
 }
 
 /// What a packet could be.

@@ -15,7 +15,7 @@ use interdict_ebpf_program::{
 };
 use interdict_ebpf_shared::{
     Address,
-    contact::Hook,
+    contact::{Event, Hook},
     count::Exit,
     flow::Service,
     policy::{Decision, NetworkEntry, ServiceKey, State, Verdict},
@@ -79,12 +79,18 @@ impl Policy for Same {
     }
 }
 
-fn judge_lan(frame: &[u8], policy: &Same) -> Result<Judgement, Exit> {
-    lan::judge(frame, policy, Hook::Lan, &lan::read(frame)?)
+/// The judgement, and the record.
+fn judge_lan(frame: &[u8], policy: &Same) -> Result<(Judgement, Event), Exit> {
+    let read = lan::read(frame)?;
+    let judged = lan::judge(policy, Hook::Lan, &read)?;
+    Ok((judged, lan::event(frame, policy, Hook::Lan, &read, judged.rule, judged.verdict)))
 }
 
-fn judge_wan(frame: &[u8], policy: &Same) -> Result<Judgement, Exit> {
-    wan::judge(frame, policy, Hook::Wan, &lan::read(frame)?)
+/// As [`judge_lan`].
+fn judge_wan(frame: &[u8], policy: &Same) -> Result<(Judgement, Event), Exit> {
+    let read = lan::read(frame)?;
+    let judged = wan::judge(frame, policy, Hook::Wan, &read)?;
+    Ok((judged, wan::event(frame, policy, Hook::Wan, &read, judged.rule, judged.verdict)))
 }
 
 const fn by(rule: u32, verdict: Verdict) -> Decision {
@@ -124,7 +130,7 @@ fn safe_then_opened_then_the_network() {
     ] {
         let policy = Same { safe, opened, network, service, ..Same::default() };
         for judged in [judge_lan(&syn()[..], &policy), judge_wan(&syn()[..], &policy)] {
-            let judged = judged.map(|judged| (judged.exit, judged.verdict, judged.event.contact.rule));
+            let judged = judged.map(|(judged, _)| (judged.exit, judged.verdict, judged.rule));
             assert_eq!(judged, expect, "safe {safe}, {opened:?}, {network:?}, {service:?}");
         }
         let concerned = expect != Err(Exit::NoMatch);
@@ -149,8 +155,8 @@ fn learned_comes_last_and_the_register_of_exemptions_after_it() {
         (entry(by(1, Allow), 0), NONE, NONE, true, Ok((Exit::Allowed, Allow, 1))),
     ] {
         let policy = Same { network, opened_to_client, learned, exempt, ..Same::default() };
-        let judged = judge_lan(&syn()[..], &policy)
-            .map(|judged| (judged.exit, judged.verdict, judged.event.contact.rule));
+        let judged =
+            judge_lan(&syn()[..], &policy).map(|(judged, _)| (judged.exit, judged.verdict, judged.rule));
         assert_eq!(judged, expect, "{network:?}, {opened_to_client:?}, {learned:?}, {exempt}");
     }
 }
@@ -174,7 +180,7 @@ fn odd_header_lengths_hide_no_address() {
     for version_and_length in 0..=255 {
         let mut frame = syn();
         frame[14] = version_and_length;
-        let judged = judge_lan(&frame[..], &policy).map(|judged| judged.verdict);
+        let judged = judge_lan(&frame[..], &policy).map(|(judged, _)| judged.verdict);
         assert_eq!(judged, Ok(Verdict::Block), "{version_and_length:#x}");
     }
 }
@@ -193,9 +199,9 @@ proptest! {
         }
         let frame = &bytes[..];
         let policy = Same { network: entry(by(1, Verdict::Block), port_set), ..Same::default() };
-        for judged in [judge_lan(frame, &policy), judge_wan(frame, &policy)].into_iter().flatten() {
-            prop_assert_eq!(judged.event.length as usize, bytes.len());
-            prop_assert_eq!(judged.event.contact.generation, 7);
+        for (_, event) in [judge_lan(frame, &policy), judge_wan(frame, &policy)].into_iter().flatten() {
+            prop_assert_eq!(event.length as usize, bytes.len());
+            prop_assert_eq!(event.contact.generation, 7);
         }
         // With every address banned, only a frame without one leaves the lan unjudged.
         let banned = Same { network: entry(by(1, Verdict::Block), 0), ..Same::default() };

@@ -1,8 +1,7 @@
 //! The words by which the agent steers the programs.
 //!
-//! They stand in an array that the agent maps into its memory, so that a change is one atomic store: it cannot fail
-//! half-way, and no packet sees half of it. Each word is 64 bits because the kernel rounds an array's elements up to
-//! that size.
+//! They are the one element of an array that the agent maps into its memory, so that a change is one atomic store: it cannot
+//! fail half-way, and no packet sees half of it.
 
 use crate::Address;
 
@@ -54,8 +53,22 @@ pub const SAFE: u32 = SLEPT_NS + 1;
 /// How many words of [`SAFE`] there are.
 pub const SAFE_WORDS: u32 = 4;
 
+/// The first of the words in which the bits of addresses are set that are open, open to a client, or learned, as
+/// [`told_bit`] says: of most other addresses they tell without a look into the tables that they are none of these.
+pub const TOLD: u32 = SAFE + SAFE_WORDS;
+
+/// How many words of [`TOLD`] there are.
+pub const TOLD_WORDS: u32 = 1024;
+
 /// How many words there are.
-pub const WORDS: u32 = SAFE + SAFE_WORDS;
+pub const WORDS: u32 = TOLD + TOLD_WORDS;
+
+/// The word of an address among those of [`TOLD`], and its bit.
+#[inline(always)]
+pub const fn told_bit(address: Address) -> (u32, u64) {
+    let bit = mixed(address) >> 16;
+    (bit / 64, 1 << (bit % 64))
+}
 
 /// Bits at the beginning of an address by which [`safe_bit`] tells networks apart.
 pub const SAFE_BITS_V4: u32 = 16;
@@ -79,10 +92,15 @@ pub const fn safe_bit(address: Address, is_v4: bool) -> (u32, u64) {
 /// The word of an address among those of [`OURS`], and its bit.
 #[inline(always)]
 pub const fn ours_bit(address: Address) -> (u32, u64) {
+    let bit = mixed(address) >> 24;
+    (bit / 64, 1 << (bit % 64))
+}
+
+/// A number whose high bits depend on all of an address: a multiple of an odd number near the golden ratio.
+#[inline(always)]
+const fn mixed(address: Address) -> u32 {
     let [a, b, c, d] = address.words();
-    // Multiplied by an odd number near the golden ratio, whose high bits depend on all of the sum.
-    let mixed = (a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1) >> 24;
-    (mixed / 64, 1 << (mixed % 64))
+    (a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1)
 }
 
 /// The slot of the policy maps that belongs to a generation.

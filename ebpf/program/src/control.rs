@@ -1,0 +1,40 @@
+//! The words by which the agent steers.
+
+use core::ptr;
+
+use interdict_ebpf_shared::control::WORDS;
+
+use crate::{maps::CONTROL, scratch::masked};
+
+/// All of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Control(*const [u64; WORDS as usize]);
+
+impl Control {
+    /// They are always there; the verifier does not know it.
+    #[inline(always)]
+    pub(crate) fn here() -> Option<Self> {
+        CONTROL.get_ptr(0).map(Self)
+    }
+
+    /// A word.
+    #[inline(always)]
+    pub(crate) fn word<const INDEX: u32>(self) -> u64 {
+        const { assert!(INDEX < WORDS) };
+        self.read(INDEX as usize)
+    }
+
+    /// Whether a bit is set, of those that begin with the word `FIRST` and whose words have the numbers in `MASK`.
+    #[inline(always)]
+    pub(crate) fn has<const FIRST: u32, const MASK: usize>(self, (word, bit): (u32, u64)) -> bool {
+        const { assert!(FIRST as usize + MASK < WORDS as usize && (MASK + 1).is_power_of_two()) };
+        self.read(FIRST as usize + masked::<MASK>(word as usize)) & bit != 0
+    }
+
+    #[inline(always)]
+    fn read(self, at: usize) -> u64 {
+        // SAFETY: there are as many words, as asserted above. The agent may store to one at any moment; a volatile read of an
+        // aligned word is one load, which sees the word before or after, and is not repeated.
+        unsafe { ptr::read_volatile(self.0.cast::<u64>().add(at)) }
+    }
+}
