@@ -49,3 +49,10 @@ pub fn opaque(offset: usize) -> usize {
     let swapped = black_box((offset as u16).swap_bytes());
     usize::from(black_box(swapped.swap_bytes())) & MAX_OFFSET
 }
+
+/// Has the compiler put the code behind it out of the way of what is usual, which is then together in a processor's caches.
+#[inline(always)]
+pub fn rarely() {
+    #[cfg(target_arch = "bpf")]
+    core::hint::cold_path();
+}

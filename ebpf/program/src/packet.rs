@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use interdict_ebpf_program::frame::Frame;
+use interdict_ebpf_program::frame::{Frame, rarely};
 
 use interdict_dns_wire::{Bytes, Round};
 
@@ -72,13 +72,6 @@ impl Frame for Packet<'_> {
     fn interface(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
     }
-}
-
-/// Has the compiler put the code behind it out of the way of what is usual.
-#[inline(always)]
-pub(crate) fn rarely() {
-    #[cfg(target_arch = "bpf")]
-    core::hint::cold_path();
 }
 
 /// A message in the driver's memory, of which names of usual length are read: with up to [`ROUNDS`] labels, and words of

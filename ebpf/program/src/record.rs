@@ -2,6 +2,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray};
 use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
+use interdict_ebpf_program::frame::rarely;
 use interdict_ebpf_shared::{
     Address,
     contact::{ContactCounts, Event, ProcessEvent, Remote},
@@ -88,6 +89,7 @@ const INTERRUPTED: bool = true;
 fn record_by<const MAY_BE: bool>(event: &Event, send: impl Fn(&Event) -> bool) {
     count_rule::<MAY_BE>(event);
     let Some(counts) = contact_counts(event) else {
+        rarely();
         lose_in::<MAY_BE>(Loss::ContactsFull);
         if !send(event) {
             lose_in::<MAY_BE>(Loss::Unrecorded);
@@ -131,6 +133,7 @@ fn contact_counts(event: &Event) -> Option<SharedCounts> {
     if let Some(counts) = CONTACTS.get_ptr_mut(key) {
         return Some(SharedCounts::new(counts));
     }
+    rarely();
     // Another CPU may have been first; then this fails, and the lookup finds what it made.
     let empty = &EMPTY;
     let _ = CONTACTS.insert(key, empty, u64::from(BPF_NOEXIST));
@@ -196,6 +199,7 @@ impl SharedCounts {
         // One CPU opens the new window. Another that comes at the same moment may count into the old one, or have
         // its packet forgotten by the reset: some events more, but each packet is still recorded once.
         if over && self.window_ns.replace(began_ns, event.time_ns) {
+            rarely();
             self.window_packets.store(0);
             // SAFETY: only the CPU that opened the window writes the sample. The loader may read it meanwhile; it
             // reads until two readings agree.
