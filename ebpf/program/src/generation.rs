@@ -248,7 +248,7 @@ impl Policy for Generation {
 /// The IPv4 address that another is a spelling of, or none.
 #[inline(never)]
 fn inside(settings: &Settings, address: Address) -> Address {
-    for translation in &settings.translations {
+    for translation in settings.translations.iter().take_while(|translation| !translation.is_none()) {
         let inside = translation.inside(address);
         if inside != Address::NONE {
             return inside;

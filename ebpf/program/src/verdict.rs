@@ -11,7 +11,11 @@ use interdict_ebpf_shared::{
     policy::{Decision, NetworkEntry, ServiceKey, State, Verdict},
 };
 
-use crate::{frame::Frame, ip::Version, transport::Transport};
+use crate::{
+    frame::{Frame, rarely},
+    ip::Version,
+    transport::Transport,
+};
 
 /// A policy, as one packet sees it from start to end.
 ///
@@ -102,6 +106,7 @@ pub fn look_up<P: Policy>(
     let mut learned = policy.learned(address);
     let mut inside_network = NetworkEntry::NONE;
     if is_respelled {
+        rarely();
         if opened.is_none() {
             opened = self::opened(policy, client, inside);
         }

@@ -18,12 +18,18 @@ pub struct Translation {
 }
 plain_bytes!(Translation { prefix: [u64; 2], mask: [u64; 2], bits: u64 });
 
-/// The prefixes of a policy's translations.
+/// The prefixes of a policy's translations, and none behind them.
 pub type Translations = [Translation; MAX_TRANSLATIONS];
 
 impl Translation {
     /// No translation.
     pub const NONE: Self = Self { prefix: [0; 2], mask: [0; 2], bits: 0 };
+
+    /// Whether it is none.
+    #[inline(always)]
+    pub const fn is_none(&self) -> bool {
+        self.bits == 0
+    }
 
     /// Behind a prefix: of 16 bits for 6to4 (RFC 3056, §2), of 32, 40, 48, 56, 64 or 96 as RFC 6052, §2.2, has them.
     pub const fn behind(prefix: u128, bits: u32) -> Self {
@@ -40,7 +46,7 @@ impl Translation {
     #[inline(always)]
     pub fn inside(&self, address: Address) -> Address {
         let [high, low] = address.halves();
-        if self.bits == 0 || high & self.mask[0] != self.prefix[0] || low & self.mask[1] != self.prefix[1] {
+        if self.is_none() || high & self.mask[0] != self.prefix[0] || low & self.mask[1] != self.prefix[1] {
             return Address::NONE;
         }
         let word = match self.bits {
