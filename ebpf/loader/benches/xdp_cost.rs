@@ -12,7 +12,7 @@ use std::{
 use interdict_ebpf_loader::{Entry, Error, Options, PacketPlane, PassProgram, Probe};
 use interdict_policy::{Policy, Source, compile};
 
-const SIZES: [u32; 1] = [10_000];
+const SIZES: [u32; 3] = [100, 10_000, 1_000_000];
 const ADDRESSES: u32 = 64;
 const OPENED: u32 = 1000;
 const REPEAT: u32 = 5_000;

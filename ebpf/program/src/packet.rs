@@ -103,6 +103,7 @@ impl Bytes for InPacket<'_> {
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         let start = self.ctx.data() + masked::<PLACE_MASK>(self.at) + masked::<PLACE_MASK>(at);
         if start + N > self.ctx.data_end() {
+            rarely();
             return [0; N];
         }
         // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.

@@ -3,7 +3,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
-use interdict_ebpf_program::frame::Frame;
+use interdict_ebpf_program::frame::{Frame, rarely};
 
 use crate::{maps::BARE, scratch::masked, unaligned};
 
@@ -92,6 +92,7 @@ impl Frame for Skb<'_> {
             // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
             return Some(unsafe { unaligned::load(start) });
         }
+        rarely();
         let mut bytes = [0; N];
         // SAFETY: the context is the one the kernel started the program with, and the destination holds N bytes.
         let result = unsafe {
