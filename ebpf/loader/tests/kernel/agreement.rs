@@ -1,6 +1,11 @@
-//! Random policies and random packets, decided alike by the kernel and by the policy.
+//! Random policies and random packets, decided alike by the kernel and by the policy; and, as far as addresses go, by nftables.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, Write as _},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    process::{Command, Stdio},
+};
 
 use interdict_ebpf_loader::{Entry, Probe};
 use interdict_policy::{Protocol, Service, Verdict};
@@ -10,9 +15,14 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::support::{Ends, apply, frame, plane, policy, policy_and, tests};
+use ipnet::IpNet;
 
-tests![the_kernel_decides_as_the_policy_does];
+use crate::{
+    namespace::Namespace,
+    support::{Ends, apply, dropped, frame, plane, policy, policy_and, tests},
+};
+
+tests![the_kernel_decides_as_the_policy_does, the_kernel_decides_as_nftables_does];
 
 const POLICIES: u32 = 60;
 const PACKETS: usize = 120;
@@ -156,4 +166,89 @@ fn the_kernel_decides_as_the_policy_does() {
         events.sweep(drop).unwrap();
     }
     assert!(exempt > 20, "only {exempt} packets were of exempt clients");
+}
+
+/// Networks, each with what is done: in the words of a policy, and in those of nftables.
+fn banned() -> impl Strategy<Value = BTreeMap<IpNet, (&'static str, &'static str)>> {
+    let action = prop_oneof![Just(("block", "drop")), Just(("log", "accept")), Just(("allow", "accept"))];
+    let network = network().prop_map(|network| network.parse::<IpNet>().unwrap());
+    prop::collection::btree_map(network, action, 1..40)
+}
+
+/// A chain for what is sent, in which the longest network comes first.
+fn ruleset(banned: &BTreeMap<IpNet, (&str, &str)>) -> String {
+    let mut networks: Vec<_> = banned.iter().collect();
+    networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
+    let rule = |(network, (_, verdict)): (&IpNet, &(&str, &str))| {
+        let family = if network.addr().is_ipv4() { "ip" } else { "ip6" };
+        format!("{family} daddr {network} {verdict}\n")
+    };
+    let rules: String = networks.into_iter().map(rule).collect();
+    format!(
+        "flush ruleset\ntable inet t {{ chain c {{ type filter hook output priority 0; policy accept;\n{rules}}}\n}}\n"
+    )
+}
+
+fn the_kernel_decides_as_nftables_does() {
+    const POLICIES: usize = 25;
+    let namespace = Namespace::new();
+    // What is sent to anywhere leaves by an interface behind which there is nothing.
+    for command in [
+        "link add name out0 type veth peer name end0",
+        "link set out0 arp off up",
+        "link set end0 arp off up",
+        "link set lo up",
+    ] {
+        namespace.ip(command);
+    }
+    for command in [
+        "addr add 10.0.0.1/24 dev out0",
+        "addr add fd00::1/64 dev out0 nodad",
+        "route add default dev out0",
+        "-6 route add default dev out0",
+    ] {
+        namespace.ip(command);
+    }
+    let mut plane = plane(&policy("none block 198.51.100.0/24"));
+    let config = Config { failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let strategy = (banned(), prop::collection::vec(packet(), PACKETS));
+    let mut drops = 0;
+    for _ in 0..POLICIES {
+        let (banned, packets) = strategy.new_tree(&mut runner).unwrap().current();
+        let rules = banned.iter().enumerate();
+        let rules: String =
+            rules.map(|(n, (network, (action, _)))| format!("r{n} {action} {network}\n")).collect();
+        apply(&mut plane, &policy(&rules));
+        let ruleset = ruleset(&banned);
+        let addresses: Vec<IpAddr> = packets.iter().map(|packet| packet.0).collect();
+        let by_nftables = namespace.run(|| {
+            let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            nft.stdin.take().unwrap().write_all(ruleset.as_bytes()).unwrap();
+            assert!(nft.wait().unwrap().success(), "nft refuses\n{ruleset}");
+            let sockets = ["10.0.0.1:0", "[fd00::1]:0"].map(|from| UdpSocket::bind(from).unwrap());
+            let is_dropped = |address: &IpAddr| match sockets[usize::from(address.is_ipv6())]
+                .send_to(b"", (*address, 9))
+            {
+                Ok(_) => false,
+                // What its own host drops, a sender is told of.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => true,
+                Err(error) => panic!("{address}: {error}"),
+            };
+            addresses.iter().map(is_dropped).collect::<Vec<_>>()
+        });
+        for ((address, port, words, transport, _), expect) in packets.into_iter().zip(by_nftables) {
+            let source = if address.is_ipv4() { "10.0.0.1" } else { "fd00::1" }.parse().unwrap();
+            let ends = Ends { source, source_port: 9, destination: address, destination_port: port };
+            let frame = frame(&format!("{words} {transport}"), &ends);
+            // Of such a chain of headers nothing passes, whatever the address.
+            if words.ends_with("dest dest dest dest dest dest dest dest") {
+                continue;
+            }
+            let kernel = dropped(&plane.prober(), Entry::Lan, &frame);
+            assert_eq!(kernel, expect, "{words} {transport} to {address} under\n{rules}");
+            drops += usize::from(expect);
+        }
+    }
+    assert!(drops > POLICIES * PACKETS / 10, "only {drops} packets were dropped");
 }

@@ -12,8 +12,8 @@ use std::{
 };
 
 use interdict_ebpf_loader::{
-    AtExit, Contact, Error, InterfaceInfo, Mode, Options, PacketPlane, Pins, Role, Where, default_gateways,
-    interface_networks, interfaces, unload,
+    Answering, AnswersOn, AtExit, Contact, Error, InKernel, InterfaceInfo, Mode, Options, PacketPlane, Pins,
+    Role, Where, default_gateways, interface_networks, interfaces, unload,
 };
 
 use crate::{
@@ -46,6 +46,7 @@ tests![
     unload_works_without_an_agent,
     unload_detaches_under_a_running_agent,
     an_interface_made_anew_is_attached_again,
+    a_thousand_interfaces_come_and_go,
     what_is_detached_or_taken_is_told_and_restored,
     without_a_bpffs_there_are_no_pins_and_it_is_said,
     routes_and_addresses_are_read,
@@ -530,6 +531,46 @@ fn an_interface_made_anew_is_attached_again() {
             assert_eq!(hook("new"), None);
         });
     }
+}
+
+fn a_thousand_interfaces_come_and_go() {
+    const ROUNDS: u32 = 10;
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let batch = |lines: String| {
+            let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+            ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+            assert!(ip.wait().unwrap().success());
+        };
+        let pairs = |line: &dyn Fn(u32) -> String| (0..50).map(line).collect::<String>();
+        let come = pairs(&|n| {
+            format!("link add name c{n} type veth peer name d{n}\naddr add 10.9.{n}.1/24 dev c{n}\n")
+        });
+        let go = pairs(&|n| format!("link del c{n}\n"));
+        let ours =
+            "link add name new type veth peer name new2\naddr add 10.8.0.1/24 dev new\nlink set new up\n";
+        batch(ours.to_owned());
+        let answering = Answering {
+            clients: vec!["10.0.0.0/8".parse().unwrap()],
+            client_qps: 1000,
+            listen: Vec::new(),
+            in_kernel: InKernel::Always,
+        };
+        let pin = private_bpffs();
+        let options = Options { pin, answering: Some(answering), ..on("new", Role::Lan) };
+        let mut plane = ready(&options);
+        plane.judge_queries(None).unwrap();
+        for _ in 0..ROUNDS {
+            batch(come.clone() + "link del new\n");
+            plane.follow().unwrap();
+            assert!(restored(&mut plane).starts_with("new cannot attach"), "{}", restored(&mut plane));
+            batch(ours.to_owned() + &go);
+            assert_eq!(restored(&mut plane), "new Again");
+            assert_eq!(plane.follow().unwrap(), [("new".to_owned(), AnswersOn::InKernel)]);
+            assert_eq!(plane.interfaces()[0].index, interface("new").index);
+            assert!(hook("new").is_some());
+        }
+    });
 }
 
 fn what_is_detached_or_taken_is_told_and_restored() {
