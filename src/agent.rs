@@ -470,6 +470,10 @@ impl Agent {
             }
             Err(error) => tracing::warn!(%error, "the accounts of clients could not be read"),
         }
+        match plane.beyond_clients() {
+            Ok(beyond) => about["clients_beyond"] = packets::beyond_clients(&beyond),
+            Err(error) => tracing::warn!(%error, "the counts of units could not be read"),
+        }
         about
     }
 

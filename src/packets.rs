@@ -13,8 +13,9 @@ use hickory_proto::rr::RecordType;
 use interdict_audit::{Asked, Depth, Entry, Log, Process};
 use interdict_dns_filter::{DivertedSockets, Upstream};
 use interdict_ebpf_loader::{
-    Answering, Answers, AnswersOn, ClientCount, Contact, Counters, DivertSockets, EventReader, Hook,
-    MAX_NAT64, Options, PacketPlane, Pins, Question, Reached, Role, default_gateways, interface_networks,
+    Answering, Answers, AnswersOn, BeyondCount, ClientCount, Contact, Counters, DivertSockets, EventReader,
+    Hook, MAX_NAT64, Options, PacketPlane, Pins, Question, Reached, Role, default_gateways,
+    interface_networks,
 };
 use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -422,6 +423,21 @@ pub(crate) fn clients(mut clients: Vec<ClientCount>) -> (Value, usize) {
         })
         .collect();
     (shown.into(), clients.len().saturating_sub(ACCOUNTS_SHOWN))
+}
+
+/// What the packets of clients came to for whom there was no room, as `status` shows it.
+pub(crate) fn beyond_clients(beyond: &[BeyondCount]) -> Value {
+    let shown = beyond.iter().map(|counted| {
+        json!({
+            "unit": counted.unit,
+            "rule": counted.rule.as_str(),
+            "verdict": counted.verdict.as_str(),
+            "hook": hook_name(counted.hook),
+            "packets": counted.count.packets,
+            "bytes": counted.count.bytes,
+        })
+    });
+    shown.collect()
 }
 
 const fn hook_name(hook: Hook) -> &'static str {

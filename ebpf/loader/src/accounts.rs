@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use interdict_ebpf_shared::{
-    contact::{AccountKey, ContactCounts, ContactKey, Hook},
+    contact::{AccountKey, BeyondKey, ContactCounts, ContactKey, Hook},
     count::Count,
     maps,
     policy::Verdict,
@@ -37,18 +37,50 @@ pub struct ClientCount {
     pub count: Count,
 }
 
+/// What the packets of clients for whom there was no room came to under one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BeyondCount {
+    /// The id of the clients' unit; `None` for those of none, or of one that the policy in force does not have.
+    pub unit: Option<String>,
+    /// The rule.
+    pub rule: RuleId,
+    /// What was done.
+    pub verdict: interdict_policy::Verdict,
+    /// Where they were met.
+    pub hook: Hook,
+    /// How many they were.
+    pub count: Count,
+}
+
 /// The accounts: those of contacts that are over, and what contacts at present add to them.
 pub(crate) struct Accounts {
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     over: Mutex<BpfHashMap<MapData, AccountKey, Count>>,
+    beyond: BpfHashMap<MapData, BeyondKey, Count>,
 }
 
 impl Accounts {
     pub(crate) const fn new(
         contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
         over: BpfHashMap<MapData, AccountKey, Count>,
+        beyond: BpfHashMap<MapData, BeyondKey, Count>,
     ) -> Self {
-        Self { contacts, over: Mutex::new(over) }
+        Self { contacts, over: Mutex::new(over), beyond }
+    }
+
+    /// The counts of clients for whom there was no room, in no order.
+    pub(crate) fn read_beyond(&self, registry: &Registry) -> Result<Vec<BeyondCount>, Error> {
+        let all = self.beyond.iter().collect::<Result<Vec<_>, _>>().map_err(named(maps::BEYOND))?;
+        let in_words = |(key, count): (BeyondKey, Count)| {
+            Some(BeyondCount {
+                unit: registry.unit(key.unit).map(str::to_owned),
+                rule: registry.rule(key.rule)?.clone(),
+                verdict: word_of(Verdict::from_code(key.verdict.into())?),
+                hook: Hook::from_code(key.hook)?,
+                count,
+            })
+        };
+        Ok(all.into_iter().filter_map(in_words).collect())
     }
 
     /// Every account, in no order.

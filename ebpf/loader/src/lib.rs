@@ -43,7 +43,7 @@ mod system;
 mod table;
 mod tcx;
 
-pub use accounts::ClientCount;
+pub use accounts::{BeyondCount, ClientCount};
 pub use answers::{Answers, Fill, Fills, Told};
 pub use attach::{Attached, Restored, Where};
 pub use clock::Moment;

@@ -14,6 +14,7 @@ use aya::{
     maps::{Array, HashMap as BpfHashMap, LpmTrie, MapData, lpm_trie::Key},
 };
 use interdict_ebpf_shared::{
+    contact::unit_number,
     contact::{ContactCounts, ContactKey, Reported},
     control,
     flow::{Flow, FlowKey},
@@ -24,8 +25,8 @@ use interdict_policy::{Digest, Policy};
 use ipnet::IpNet;
 
 use crate::{
-    Answers, AtExit, Attached, ClientCount, Counters, DivertSockets, Error, EventReader, Options, Pins,
-    Prober, Restored,
+    Answers, AtExit, Attached, BeyondCount, ClientCount, Counters, DivertSockets, Error, EventReader,
+    Options, Pins, Prober, Restored,
     accounts::Accounts,
     answers,
     attach::{self, Link},
@@ -150,6 +151,7 @@ impl PacketPlane {
                 services: object::take(&mut object, maps::SERVICES)?,
                 rules: object::take(&mut object, maps::RULES)?,
                 exemptions: object::take(&mut object, maps::EXEMPTIONS)?,
+                units: object::take(&mut object, maps::UNITS)?,
                 names: object::take(&mut object, maps::NAMES)?,
                 answers: object::take(&mut object, maps::ANSWERS)?,
                 settings: object::take(&mut object, maps::SETTINGS)?,
@@ -164,6 +166,7 @@ impl PacketPlane {
             accounts: Arc::new(Accounts::new(
                 object::second_handle(&object, maps::CONTACTS)?,
                 object::take(&mut object, maps::ACCOUNTS)?,
+                object::take(&mut object, maps::BEYOND)?,
             )),
             events: Some(Events {
                 rings: Rings {
@@ -212,7 +215,9 @@ impl PacketPlane {
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         selftest::compare(&self.prober(), policy, &self.options.safe, &registry)?;
         let states = tables.states;
-        Ok(Staged { generation, staging: self.stagings, digest: policy.digest(), states, inner })
+        let units = policy.units().iter().map(|unit| (unit_number(&unit.id), unit.id.clone())).collect();
+        let (staging, digest) = (self.stagings, policy.digest());
+        Ok(Staged { generation, staging, digest, states, units, inner })
     }
 
     /// Puts a staged policy in force: one store to memory that the programs read once for each packet.
@@ -227,7 +232,7 @@ impl PacketPlane {
         {
             let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
             registry.add_generation(staged.generation, staged.digest);
-            registry.set_live(staged.states);
+            registry.set_live(staged.states, staged.units);
         }
         self.control.set_live(staged.generation);
         let at = Instant::now();
@@ -408,13 +413,24 @@ impl PacketPlane {
     }
 
     /// Packets and bytes by client, rule, verdict and hook, in no order. What is in none of them, because there were too many
-    /// clients, is in [`PacketPlane::counters`] under its rule, and under the loss `contacts_full`.
+    /// clients, is in [`PacketPlane::beyond_clients`], and in [`PacketPlane::counters`] under its rule and under the loss
+    /// `contacts_full`.
     ///
     /// # Errors
     ///
     /// A map could not be read.
     pub fn clients(&self) -> Result<Vec<ClientCount>, Error> {
         self.accounts.read(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Packets and bytes of clients for whom there was no room, by unit, rule, verdict and hook, in no order. Beyond 16 384 of
+    /// these they are in the counters of their rules only.
+    ///
+    /// # Errors
+    ///
+    /// A map could not be read.
+    pub fn beyond_clients(&self) -> Result<Vec<BeyondCount>, Error> {
+        self.accounts.read_beyond(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The means to open addresses, from any thread.

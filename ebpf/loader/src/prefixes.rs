@@ -9,16 +9,16 @@ use interdict_ebpf_shared::{
 };
 use ipnet::IpNet;
 
-use crate::{staging::address, table::Table};
+use crate::{
+    staging::{address, bits},
+    table::Table,
+};
 
 /// A network, and what is decided for the addresses of which it is the longest.
 pub(crate) struct Prefix {
     network: IpNet,
     entry: NetworkEntry,
 }
-
-/// Bits of the mapped form in front of an IPv4 address.
-const MAPPED_BITS: u32 = 96;
 
 impl Prefix {
     pub(crate) const fn new(network: IpNet, entry: NetworkEntry) -> Self {
@@ -29,9 +29,8 @@ impl Prefix {
         matches!(self.network, IpNet::V4(_))
     }
 
-    /// Bits of the prefix, in the form in which addresses are compared.
     fn bits(&self) -> u32 {
-        u32::from(self.network.prefix_len()) + if self.is_v4() { MAPPED_BITS } else { 0 }
+        bits(&self.network)
     }
 
     fn address(&self) -> Address {

@@ -21,6 +21,8 @@ pub(crate) struct Registry {
     digests: BTreeMap<u64, Digest>,
     /// By slot, what the rules of the policy in force do.
     live: Vec<State>,
+    /// The ids of its units, by their numbers.
+    units: HashMap<u64, String>,
     /// Where the same stands for the next agent.
     lasting: Option<Lasting>,
 }
@@ -114,9 +116,15 @@ impl Registry {
         self.digests.get(&generation).copied()
     }
 
-    /// Says what the rules of the policy in force do, by slot.
-    pub(crate) fn set_live(&mut self, states: Vec<State>) {
+    /// Says what the rules of the policy in force do, by slot, and which units it has, by number.
+    pub(crate) fn set_live(&mut self, states: Vec<State>, units: HashMap<u64, String>) {
         self.live = states;
+        self.units = units;
+    }
+
+    /// The id of a unit of the policy in force.
+    pub(crate) fn unit(&self, number: u64) -> Option<&str> {
+        self.units.get(&number).map(String::as_str)
     }
 
     /// Whether the policy in force lets through what this rule opened.

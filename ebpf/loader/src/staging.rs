@@ -8,8 +8,10 @@ use std::{
 use aya::maps::{Array, ArrayOfMaps, HashMap as BpfHashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
 use interdict_dns_wire::Template;
 use interdict_ebpf_shared::{
-    Address, control, filter,
-    limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_RESOLVERS, MAX_SERVICES},
+    Address,
+    contact::unit_number,
+    control, filter,
+    limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_RESOLVERS, MAX_SERVICES, MAX_UNIT_NETWORKS},
     maps,
     policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
     query::{Answer, Egress, Settings},
@@ -33,6 +35,8 @@ const TRIE_FLAGS: u32 = 1;
 
 type Services = BpfHashMap<MapData, ServiceKey, Decision>;
 type Rules = Array<MapData, State>;
+/// A trie of networks of clients, to the numbers of their units.
+type Units = LpmTrie<MapData, [u32; 4], u64>;
 type Exemptions = LpmTrie<MapData, ExemptionKey, u64>;
 type Answers = Array<MapData, Answer>;
 type AllSettings = Array<MapData, Settings>;
@@ -45,6 +49,8 @@ pub struct Staged {
     pub(crate) staging: u64,
     pub(crate) digest: Digest,
     pub(crate) states: Vec<State>,
+    /// The ids of its units, by their numbers.
+    pub(crate) units: HashMap<u64, String>,
     pub(crate) inner: InnerMaps,
 }
 
@@ -66,6 +72,7 @@ pub(crate) struct InnerMaps {
     services: Services,
     rules: Rules,
     exemptions: Exemptions,
+    units: Units,
     names: Buckets,
     answers: Answers,
     settings: AllSettings,
@@ -78,6 +85,7 @@ pub(crate) struct OuterMaps {
     pub(crate) services: ArrayOfMaps<MapData, Services>,
     pub(crate) rules: ArrayOfMaps<MapData, Rules>,
     pub(crate) exemptions: ArrayOfMaps<MapData, Exemptions>,
+    pub(crate) units: ArrayOfMaps<MapData, Units>,
     pub(crate) names: ArrayOfMaps<MapData, Buckets>,
     pub(crate) answers: ArrayOfMaps<MapData, Answers>,
     pub(crate) settings: ArrayOfMaps<MapData, AllSettings>,
@@ -91,6 +99,7 @@ impl OuterMaps {
         self.networks.set(slot, &inner.networks, 0).map_err(named(maps::NETWORKS))?;
         self.services.set(slot, &inner.services, 0).map_err(named(maps::SERVICES))?;
         self.exemptions.set(slot, &inner.exemptions, 0).map_err(named(maps::EXEMPTIONS))?;
+        self.units.set(slot, &inner.units, 0).map_err(named(maps::UNITS))?;
         self.names.set(slot, &inner.names, 0).map_err(named(maps::NAMES))?;
         self.answers.set(slot, &inner.answers, 0).map_err(named(maps::ANSWERS))?;
         self.settings.set(slot, &inner.settings, 0).map_err(named(maps::SETTINGS))?;
@@ -119,6 +128,7 @@ pub(crate) struct Tables {
     networks: Table,
     services: Vec<(ServiceKey, Decision)>,
     exemptions: Vec<(Key<ExemptionKey>, u64)>,
+    units: Vec<(Key<[u32; 4]>, u64)>,
     names: Table,
     /// By slot, what the rules answer.
     answers: Vec<Answer>,
@@ -149,6 +159,7 @@ impl Tables {
             networks: Table::of(|_| std::iter::empty()),
             services: vec![],
             exemptions,
+            units: units(policy),
             names,
             answers: rules.answers(),
             settings,
@@ -169,6 +180,7 @@ impl Tables {
             ("IPv6 networks", v6.len(), MAX_NETWORKS),
             ("ports of networks", tables.services.len(), MAX_SERVICES),
             ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
+            ("networks of units", tables.units.len(), MAX_UNIT_NETWORKS),
             (
                 "names ([packet] max_names; a name takes up to 128 bytes while it is staged)",
                 tables.names.len,
@@ -246,6 +258,11 @@ impl Tables {
             self.exemptions.iter().try_for_each(|(key, end_ns)| exemptions.insert(key, end_ns, 0))?;
             Ok(exemptions)
         };
+        let write_units = || {
+            let mut units = Units::create(size(self.units.len()), TRIE_FLAGS)?;
+            self.units.iter().try_for_each(|(key, unit)| units.insert(key, unit, 0))?;
+            Ok(units)
+        };
         let write_answers = || {
             let mut answers = Answers::create(size(self.answers.len()), INNER_ARRAY_FLAGS)?;
             for (slot, answer) in self.answers.iter().enumerate() {
@@ -271,7 +288,8 @@ impl Tables {
         let services = write_services().map_err(named(maps::SERVICES))?;
         let rules = write_rules().map_err(named(maps::RULES))?;
         let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
-        Ok(InnerMaps { networks, services, rules, exemptions, names, answers, settings, resolvers })
+        let units = write_units().map_err(named(maps::UNITS))?;
+        Ok(InnerMaps { networks, services, rules, exemptions, units, names, answers, settings, resolvers })
     }
 }
 
@@ -299,13 +317,18 @@ fn exemptions(policy: &Policy, slots: &[u32]) -> Vec<(Key<ExemptionKey>, u64)> {
         .map(|&(rule, clients)| {
             let around = std::iter::successors(Some(clients), IpNet::supernet);
             let end = around.filter_map(|network| ends.get(&(rule, network))).max().copied().unwrap_or(now);
-            let (address, before) = match clients {
-                IpNet::V4(network) => (Address::from_v4(network.network().octets()), 96),
-                IpNet::V6(network) => (Address::from_v6(network.network().octets()), 0),
-            };
-            let bits = ExemptionKey::RULE_BITS + before + u32::from(clients.prefix_len());
-            (Key::new(bits, ExemptionKey { rule, zero: 0, clients: address }), boot_end(end))
+            let key = ExemptionKey { rule, zero: 0, clients: address(clients.network()) };
+            (Key::new(ExemptionKey::RULE_BITS + bits(&clients), key), boot_end(end))
         })
+        .collect()
+}
+
+/// The networks of the policy's units.
+fn units(policy: &Policy) -> Vec<(Key<[u32; 4]>, u64)> {
+    let units = policy.units().iter();
+    let networks = units.flat_map(|unit| unit.networks.iter().map(|network| (network.value, &unit.id)));
+    networks
+        .map(|(network, id)| (Key::new(bits(&network), address(network.network()).words()), unit_number(id)))
         .collect()
 }
 
@@ -384,6 +407,11 @@ fn translations(nat64: &[Ipv6Net]) -> Translations {
 /// The size of a map for so many entries: the kernel has no empty ones.
 fn size(entries: usize) -> u32 {
     entries.max(1) as u32
+}
+
+/// Bits of a prefix, in the form in which maps hold addresses: one of IPv4 is 96 longer.
+pub(crate) fn bits(network: &IpNet) -> u32 {
+    u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 }
 }
 
 /// An address as maps hold it.

@@ -10,12 +10,12 @@ use aya_ebpf::{
 };
 use interdict_ebpf_shared::{
     Address,
-    contact::{AccountKey, ContactCounts, ContactKey, Event, ProcessEvent, Reported},
+    contact::{AccountKey, BeyondKey, ContactCounts, ContactKey, Event, ProcessEvent, Reported},
     control,
     count::{Count, Exit, GenerationDigest, Loss, RuleCounts, RuleName, Unjudged},
     flow::{Flow, FlowKey, Service},
     limits::{
-        MAX_ACCOUNTS, MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_FLOWS, MAX_GENERATIONS,
+        MAX_ACCOUNTS, MAX_BEYOND, MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_FLOWS, MAX_GENERATIONS,
         MAX_INTERFACES, MAX_LEARNED, MAX_LET_OUT, MAX_OPENED, MAX_OURS, MAX_RATES, MAX_RULES, MAX_SAFE,
         PROCESS_RING_BYTES, QUERY_RING_BYTES, RING_BYTES,
     },
@@ -38,6 +38,7 @@ pub(crate) type Plain<V> = [V; 1];
 pub(crate) type Services = HashMap<ServiceKey, Plain<Decision>, 1>;
 // The flag lets each inner array have a size of its own.
 pub(crate) type Rules = Array<Plain<State>, 1, { BPF_F_INNER_MAP as usize }>;
+pub(crate) type Units = LpmTrie<[u32; 4], u64, 1>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
 pub(crate) type Buckets = Array<Plain<Bucket>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Answers = Array<Plain<Answer>, 1, { BPF_F_INNER_MAP as usize }>;
@@ -107,6 +108,12 @@ pub(crate) static REPORTED: HashMap<
     { MAX_CONTACTS as usize },
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
+
+#[btf_map]
+pub(crate) static UNITS: ArrayOfMaps<Units, SLOTS> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static BEYOND: HashMap<BeyondKey, Count, { MAX_BEYOND as usize }> = HashMap::new();
 
 #[btf_map]
 pub(crate) static RULE_NAMES: Array<RuleName, { MAX_RULES as usize }> = Array::new();

@@ -1,19 +1,23 @@
 //! Counting and recording. Nothing here can fail a packet: what does not fit is counted.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::PerCpuArray};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    btf_maps::{PerCpuArray, lpm_trie::Key},
+};
 use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
 use interdict_ebpf_program::frame::rarely;
 use interdict_ebpf_shared::{
     Address,
-    contact::{ContactCounts, Event, ProcessEvent, Remote},
-    count::{Exit, Loss, Unjudged},
+    contact::{BeyondKey, ContactCounts, ContactKey, Event, ProcessEvent, Remote},
+    control,
+    count::{Count, Exit, Loss, Unjudged},
     limits::{EVENTS_A_WINDOW, WINDOW_NS},
 };
 
 use crate::{
     atomic::Word,
     clock::{exact_ns, now_ns},
-    maps::{CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS, UNJUDGED},
+    maps::{BEYOND, CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS, UNITS, UNJUDGED},
     scratch::Message,
     unaligned::{load8, store8},
 };
@@ -91,6 +95,7 @@ fn record_by<const MAY_BE: bool>(event: &Event, send: impl Fn(&Event) -> bool) {
     let Some(counts) = contact_counts(event) else {
         rarely();
         lose_in::<MAY_BE>(Loss::ContactsFull);
+        count_beyond(event);
         if !send(event) {
             lose_in::<MAY_BE>(Loss::Unrecorded);
         }
@@ -139,6 +144,29 @@ fn contact_counts(event: &Event) -> Option<SharedCounts> {
     let _ = CONTACTS.insert(key, empty, u64::from(BPF_NOEXIST));
     CONTACTS.get_ptr_mut(key).map(SharedCounts::new)
 }
+
+/// Counts a packet for whose client there is no room: under the unit that the client belongs to.
+///
+/// Not inlined, for its part of the stack. What finds no room here either is in the counters of its rule.
+#[inline(never)]
+fn count_beyond(event: &Event) {
+    let contact = &event.contact;
+    let units = UNITS.get(control::slot(contact.generation));
+    let unit = units.and_then(|units| units.get(&Key::new(128, contact.client.words())));
+    let ContactKey { rule, verdict, hook, .. } = *contact;
+    let key = &BeyondKey { unit: unit.map_or(0, |&unit| unit), rule, verdict, hook, zero: [0; 2] };
+    if BEYOND.get_ptr_mut(key).is_none() {
+        let _ = BEYOND.insert(key, &NOTHING, u64::from(BPF_NOEXIST));
+    }
+    let Some(count) = BEYOND.get_ptr_mut(key) else { return };
+    // SAFETY: the pointer is to a value of the table, from which nothing is removed.
+    let (packets, bytes) =
+        unsafe { (Word::new(&raw mut (*count).packets), Word::new(&raw mut (*count).bytes)) };
+    packets.add(1);
+    bytes.add(event.length.into());
+}
+
+static NOTHING: Count = Count { packets: 0, bytes: 0 };
 
 /// A contact before its first packet, which finds its window long over and opens one.
 static EMPTY: ContactCounts = ContactCounts {

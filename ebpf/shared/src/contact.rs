@@ -163,6 +163,29 @@ impl ContactKey {
     }
 }
 
+/// Whose packets are counted together where there is no room for their client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct BeyondKey {
+    /// The number of the client's unit, as [`unit_number`] says; 0 for none.
+    pub unit: u64,
+    /// The slot of the rule.
+    pub rule: u32,
+    /// [`crate::policy::Verdict::code`].
+    pub verdict: u8,
+    /// [`Hook`] as a number.
+    pub hook: u8,
+    /// Always 0.
+    pub zero: [u8; 2],
+}
+plain_bytes!(BeyondKey { unit: u64, rule: u32, verdict: u8, hook: u8, zero: [u8; 2] });
+
+/// The number of a unit, by which it is known whatever policy is in force: FNV-1a of its id.
+pub fn unit_number(id: &str) -> u64 {
+    id.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// What the agent has already reported of the packets of a contact that had no event of their own: only the loader writes
 /// it, for itself and for the next agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

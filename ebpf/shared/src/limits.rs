@@ -31,6 +31,12 @@ pub const MAX_CONTACTS: u32 = 65_536;
 /// contacts at present.
 pub const MAX_ACCOUNTS: u32 = 262_144;
 
+/// Networks of the units of one policy.
+pub const MAX_UNIT_NETWORKS: u32 = 65_536;
+
+/// Counts of clients for whom there was no room, as told apart by [`crate::contact::BeyondKey`].
+pub const MAX_BEYOND: u32 = 16_384;
+
 /// Generations whose policies are known by their digests to the next agent: the last ones.
 pub const MAX_GENERATIONS: u32 = 4_096;
 

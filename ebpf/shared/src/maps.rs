@@ -37,6 +37,10 @@ pub const CONTACTS: &str = "CONTACTS";
 pub const ACCOUNTS: &str = "ACCOUNTS";
 /// [`crate::contact::ContactKey`] to [`crate::contact::Reported`].
 pub const REPORTED: &str = "REPORTED";
+/// Two slots of tries: network of clients, in the mapped form, to the number of their unit.
+pub const UNITS: &str = "UNITS";
+/// [`crate::contact::BeyondKey`] to [`crate::count::Count`], of clients for whom there was no room.
+pub const BEYOND: &str = "BEYOND";
 /// Rule slot to [`crate::count::RuleName`]: only the loader writes it.
 pub const RULE_NAMES: &str = "RULE_NAMES";
 /// The last generations, by their number modulo the size, to [`crate::count::GenerationDigest`]: only the loader writes it.
@@ -44,7 +48,7 @@ pub const DIGESTS: &str = "DIGESTS";
 
 /// What one agent leaves to the next, where programs stay: what was counted and not yet read, what the numbers in it mean,
 /// and what answers opened.
-pub const LASTING: [&str; 17] = [
+pub const LASTING: [&str; 18] = [
     EXITS,
     UNJUDGED,
     LOSSES,
@@ -52,6 +56,7 @@ pub const LASTING: [&str; 17] = [
     CONTACTS,
     REPORTED,
     ACCOUNTS,
+    BEYOND,
     RULE_NAMES,
     DIGESTS,
     EVENTS,

@@ -8,12 +8,12 @@ use std::{
 };
 
 use interdict_ebpf_loader::{
-    Contact, Entry, Error, EventReader, Hook, PacketPlane, Probe,
+    ClientCount, Contact, Entry, Error, EventReader, Hook, PacketPlane, Probe,
     limits::{EVENTS_A_WINDOW, MAX_CONTACTS, RING_BYTES},
 };
 use interdict_policy::Verdict;
 
-use crate::support::{Ends, apply, ends, frame, plane, policy, tests, to};
+use crate::support::{Ends, apply, ends, frame, plane, policy, policy_and, tests, to};
 
 tests![
     an_event_says_all_that_was_seen,
@@ -368,13 +368,35 @@ fn each_client_has_its_account_under_each_rule() {
 }
 
 fn clients_beyond_the_limit_are_counted_together() {
-    let plane = plane(&policy(RULES));
+    let units = "[[unit]]\nid = \"even\"\ntitle = \"Even\"\nnetworks = [\"10.0.0.0/15\"]\n\
+                 [[unit]]\nid = \"floor\"\ntitle = \"Floor\"\nnetworks = [\"10.1.128.0/18\"]\n";
+    let plane = plane(&policy_and(RULES, units));
     for client in 0..100_000 {
         run(&plane, Entry::Lan, &frame("v4 udp", &from_client(client)), 1);
     }
+    run(&plane, Entry::Lan, &frame("v4 udp", &from_client(0x0100_0000)), 1);
     let counters = plane.counters().unwrap();
-    let in_accounts: u64 = plane.clients().unwrap().iter().map(|of| of.count.packets).sum();
-    assert_eq!(in_accounts + counters.losses["contacts_full"], 100_000);
-    assert_eq!(counters.rules[0].count.packets, 100_000);
+    let accounts = plane.clients().unwrap();
+    let in_accounts: u64 = accounts.iter().map(|of| of.count.packets).sum();
+    assert_eq!(in_accounts + counters.losses["contacts_full"], 100_001);
+    assert_eq!(counters.rules[0].count.packets, 100_001);
     assert!(in_accounts >= u64::from(MAX_CONTACTS) - 1_000, "{in_accounts}");
+
+    // The longest network says whose a client is.
+    let is_on_the_floor = |of: &ClientCount| match of.client {
+        Some(IpAddr::V4(client)) => client.octets() >= [10, 1, 128, 0],
+        _ => false,
+    };
+    let on_the_floor = accounts.iter().filter(|of| is_on_the_floor(of)).count() as u64;
+    let beyond = plane.beyond_clients().unwrap();
+    let of = |unit: Option<&str>| {
+        let mut of = beyond.iter().filter(|of| of.unit.as_deref() == unit);
+        let counted = of.next().map_or(0, |of| of.count.packets);
+        assert!(of.next().is_none(), "{beyond:?}");
+        counted
+    };
+    let (even, floor, none) = (of(Some("even")), of(Some("floor")), of(None));
+    assert_eq!((floor, none), (100_000 - 0x1_8000 - on_the_floor, 1), "{beyond:?}");
+    assert_eq!(even + floor + none, counters.losses["contacts_full"]);
+    assert!(even > 0 && floor > 0 && beyond.iter().all(|of| of.count.bytes > of.count.packets * 28));
 }
