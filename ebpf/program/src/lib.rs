@@ -13,13 +13,15 @@
 //! 5. [`query`]: the name that a DNS question asks for,
 //! 6. [`lan`] and [`wan`]: which side is judged, and which packets at all,
 //! 7. [`tls`]: the server name in the first data of a TCP connection,
-//! 8. [`reject`]: what is said to the sender of a packet that is blocked.
+//! 8. [`icmp`]: of which packets errors tell,
+//! 9. [`reject`]: what is said to the sender of a packet that is blocked.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod ethernet;
 pub mod frame;
+pub mod icmp;
 pub mod ip;
 pub mod lan;
 pub mod plain;

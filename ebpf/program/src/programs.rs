@@ -402,6 +402,7 @@ fn interdict_wan(ctx: XdpContext) -> u32 {
         return pass(Exit::NoPolicy);
     };
     match read(&ctx, place) {
+        Ok(inbound) if is_about_what_was_let_out(&ctx, &generation, inbound) => pass(Exit::WanAnswer),
         Ok(inbound) => match recorded(judge_inbound(&ctx, &generation, inbound, place), place) {
             Fate::Drop(exit) => leave(exit, XDP_DROP),
             Fate::Pass(exit) | Fate::LetThrough(exit) => pass(exit),
@@ -415,6 +416,16 @@ fn interdict_wan(ctx: XdpContext) -> u32 {
         }
         Err(exit) => pass(exit),
     }
+}
+
+#[inline(never)]
+fn is_about_what_was_let_out(ctx: &XdpContext, generation: &Generation, inbound: &Outbound) -> bool {
+    wan::is_about_what_was_let_out(&Packet::new(ctx), generation, inbound)
+}
+
+#[inline(never)]
+fn is_about_what_was_let_out_skb(ctx: &TcContext, generation: &Generation, inbound: &Outbound) -> bool {
+    wan::is_about_what_was_let_out(&Skb::new(ctx), generation, inbound)
 }
 
 /// Judges a packet from the outside. If a rule matches, the record is in the scratch memory.
@@ -564,6 +575,7 @@ fn interdict_host_in(ctx: TcContext) -> i32 {
         return next(Exit::NoPolicy);
     };
     match read_skb(&ctx, place) {
+        Ok(inbound) if is_about_what_was_let_out_skb(&ctx, &generation, inbound) => next(Exit::WanAnswer),
         Ok(inbound) => match recorded(judge_inbound_skb(&ctx, &generation, inbound, place), place) {
             Fate::Pass(Exit::NoMatch) => next(Exit::NoMatch),
             Fate::Pass(exit) | Fate::LetThrough(exit) => {

@@ -4,13 +4,11 @@ use interdict_ebpf_shared::Address;
 
 use crate::{
     frame::{Frame, opaque},
+    icmp::{self, ICMP, ICMPV6},
     ip::Version,
     lan::Outbound,
     transport::{TCP, TCP_FLAGS_OFFSET, TCP_RST},
 };
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// What is said to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,28 +41,19 @@ pub fn notice<F: Frame + ?Sized>(frame: &F, outbound: &Outbound) -> Notice {
             _ => Notice::Nothing,
         },
         (ICMP, Version::V4) => match frame.read(at) {
-            Some([kind, _]) if !is_error(kind) => Notice::Prohibited,
+            Some([kind, _]) if !icmp::is_error(kind) => Notice::Prohibited,
             _ => Notice::Nothing,
         },
         (ICMPV6, Version::V6) => match frame.read(at) {
-            Some([kind, _]) if kind & INFORMATIONAL != 0 && kind != REDIRECT_V6 => Notice::Prohibited,
+            Some([kind, _]) if !icmp::is_error_v6(kind) && kind != REDIRECT_V6 => Notice::Prohibited,
             _ => Notice::Nothing,
         },
         _ => Notice::Prohibited,
     }
 }
 
-/// In the type of ICMPv6 messages that are no errors (RFC 4443, §2.1).
-const INFORMATIONAL: u8 = 0x80;
 /// A Redirect of ICMPv6 (RFC 4443, §2.4 (e.2)).
 const REDIRECT_V6: u8 = 137;
-
-/// Whether an ICMP message tells of an error: unreachable, source quench, redirect, time exceeded, parameter problem
-/// (RFC 1122, §3.2.2).
-#[inline(always)]
-const fn is_error(kind: u8) -> bool {
-    matches!(kind, 3 | 4 | 5 | 11 | 12)
-}
 
 /// Whether an address is of one machine on a network: not multicast, unspecified, loopback or reserved.
 #[inline(always)]

@@ -14,6 +14,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     frame::{Frame, opaque},
+    icmp::{self, ICMP, ICMPV6},
     lan::Outbound,
     transport::{self, TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_SYN, Transport},
     verdict::{self, Judgement, Packet, Policy},
@@ -42,6 +43,16 @@ pub fn judge<F: Frame + ?Sized, P: Policy>(
         Opening::Unknown(_) | Opening::Answer | Opening::Opens => {}
     }
     verdict::decide(policy, found, &packet)
+}
+
+/// Whether a packet is an error about one that was let out: a banned router, too, may tell who is exempt what became of it.
+#[inline(always)]
+pub fn is_about_what_was_let_out<F: Frame + ?Sized, P: Policy>(
+    frame: &F,
+    policy: &P,
+    read: &Outbound,
+) -> bool {
+    icmp::quoted(frame, read).is_some_and(|service| policy.was_let_out(service))
 }
 
 /// The record of a packet that was judged, with the time still to be filled in.
@@ -105,9 +116,6 @@ fn asked(remote: Address, transport: &Transport) -> Service {
         protocol => Service { remote, port: transport.source, protocol, zero: 0 },
     }
 }
-
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// The service that stands for everything at an address.
 #[inline(always)]

@@ -167,6 +167,10 @@ fn an_answer_to_what_was_let_out_is_not_judged() {
             assert_eq!(exit("icmp", them, 53), "wan_answer", "errors come by ICMP");
             assert_eq!(exit("p253", them, 53), "logged", "another protocol");
             assert_eq!(exit("icmp", other, 53), "logged");
+            let about = |address: &str, port: u16| exit(&format!("about={address}/{port}"), other, 0);
+            assert_eq!(about(them, 53), "wan_answer", "a banned router tells of what was let out");
+            assert_eq!(about(them, 54), "logged", "of another port");
+            assert_eq!(about(other, 53), "logged", "of another address");
             assert_eq!(exit("tcp:syn", them, 53), "logged", "a connection starts there all the same");
         }
     }

@@ -152,6 +152,7 @@ fn difference(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static st
 /// | `first` `later` `tail` | an IPv4 fragment: the first; one at 8 bytes; one at the greatest offset |
 /// | `hop` `route` `dest` `ah` `mobility` `frag1` `frag2` | IPv6 headers; `frag1` is of a first fragment, `frag2` of a later one |
 /// | `tcp` `tcp:syn` `tcp:synack` `tcp:ack` `udp` `icmp` `esp` `p253` | what follows |
+/// | `about=ADDRESS/PORT` | an ICMP error that quotes a UDP datagram to there, of the address's family |
 /// | `arp` | not IP |
 ///
 /// Addresses are those of [`Ends`].
@@ -257,6 +258,7 @@ fn transport(words: &[&str], ends: &Ends) -> (u8, Vec<u8>) {
     match *word {
         "udp" => (17, [&ports[..], &[0, 12, 0, 0], b"data"].concat()),
         "icmp" => (1, vec![8, 0, 0, 0, 1, 187, 1, 187]),
+        word if word.starts_with("about=") => error_about(&word["about=".len()..]),
         "esp" => (50, vec![1; 16]),
         "p253" => (253, vec![1; 16]),
         tcp => {
@@ -267,6 +269,23 @@ fn transport(words: &[&str], ends: &Ends) -> (u8, Vec<u8>) {
                 other => panic!("nothing is called {other}"),
             };
             (6, [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 4, 0, 0, 0, 0, 0]].concat())
+        }
+    }
+}
+
+/// "Destination unreachable", about a datagram that was sent from somewhere to this address and port.
+fn error_about(service: &str) -> (u8, Vec<u8>) {
+    let (address, port) = service.split_once('/').unwrap();
+    let datagram = [&[0x9c, 0x40][..], &port.parse::<u16>().unwrap().to_be_bytes(), &[0, 8, 0, 0]].concat();
+    match address.parse().unwrap() {
+        IpAddr::V4(address) => {
+            let header =
+                [&[0x45, 0, 0, 28, 0, 0, 0, 0, 60, 17, 0, 0, 10, 0, 0, 9][..], &address.octets()].concat();
+            (1, [&[3, 1, 0, 0, 0, 0, 0, 0][..], &header, &datagram].concat())
+        }
+        IpAddr::V6(address) => {
+            let header = [&[0x60, 0, 0, 0, 0, 8, 17, 60][..], &[0xfd; 16], &address.octets()].concat();
+            (58, [&[1, 3, 0, 0, 0, 0, 0, 0][..], &header, &datagram].concat())
         }
     }
 }
