@@ -148,7 +148,7 @@ impl Settings {
             set.mode = packet
                 .word(r, "mode", &[("native", Mode::Native), ("generic", Mode::Generic)])
                 .unwrap_or(set.mode);
-            set.safe = values(packet.list(r, "safe", |text| parse(text, "a network, such as 10.0.0.0/8")));
+            set.safe = values(packet.list(r, "safe", safe));
             set.nat64 = values(packet.list(r, "nat64", nat64));
             set.cgroup = packet.text(r, "cgroup").map(|text| PathBuf::from(text.value));
             if let Some(pin) = packet.text(r, "pin") {
@@ -210,18 +210,44 @@ fn interface(text: &str) -> Result<Interface, (String, String)> {
         "host" => Role::Host,
         _ => return Err(wrong()),
     };
+    // What the kernel takes for a name (dev_valid_name), of less than IFNAMSIZ bytes.
+    let is_name = (1..16).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.contains(|letter: char| matches!(letter, '/' | ':') || letter.is_whitespace());
+    if !is_name {
+        return Err((
+            format!("\"{}\" is no name of an interface", name.escape_debug()),
+            "write one of those that `ip link` shows".to_owned(),
+        ));
+    }
     Ok(Interface { name: name.to_owned(), role })
+}
+
+/// A network that is never dropped.
+fn safe(text: &str) -> Result<IpNet, (String, String)> {
+    let network: IpNet = parse(text, "a network, such as 10.0.0.0/8")?;
+    match network.prefix_len() {
+        0 => Err((
+            format!("{network} would make every address safe"),
+            "write the networks that must never be dropped; to filter no packets, list no interfaces"
+                .to_owned(),
+        )),
+        _ => Ok(network),
+    }
 }
 
 /// A prefix of NAT64.
 fn nat64(text: &str) -> Result<Ipv6Net, (String, String)> {
     let prefix: Ipv6Net = parse(text, "an IPv6 prefix, such as 2001:db8:64::/96")?;
-    match NAT64_LENGTHS.contains(&prefix.prefix_len()) {
-        true => Ok(prefix.trunc()),
-        false => Err((
+    if !NAT64_LENGTHS.contains(&prefix.prefix_len()) {
+        return Err((
             format!("{prefix} is no prefix of NAT64"),
             "such a prefix has 32, 40, 48, 56, 64 or 96 bits (RFC 6052)".to_owned(),
-        )),
+        ));
+    }
+    match prefix.trunc() {
+        whole if whole == prefix => Ok(prefix),
+        whole => Err((format!("{prefix} has bits behind its prefix"), format!("write {whole}"))),
     }
 }
 
@@ -269,6 +295,47 @@ mod tests {
                 && lines[2].starts_with("c.toml:4:1: unknown key listener in dns")
         );
         assert!(lines[3].starts_with("c.toml:5:2: unknown key dmz in the configuration"), "{said}");
+    }
+
+    #[test]
+    fn what_the_packet_plane_cannot_do_is_refused_by_name() {
+        for (line, wrong) in [
+            (
+                "interfaces = [\"=lan\"]",
+                "\"\" is no name of an interface (write one of those that `ip link` shows)",
+            ),
+            (
+                "interfaces = [\"a/b=lan\"]",
+                "\"a/b\" is no name of an interface (write one of those that `ip link` shows)",
+            ),
+            (
+                "interfaces = [\"sixteen-letters-=wan\"]",
+                "\"sixteen-letters-\" is no name of an interface (write one of those that `ip link` shows)",
+            ),
+            (
+                "safe = [\"0.0.0.0/0\"]",
+                "0.0.0.0/0 would make every address safe (write the networks that must never be dropped; to filter no packets, list no interfaces)",
+            ),
+            (
+                "safe = [\"::/0\"]",
+                "::/0 would make every address safe (write the networks that must never be dropped; to filter no packets, list no interfaces)",
+            ),
+            (
+                "nat64 = [\"2001:db8:64::1/96\"]",
+                "2001:db8:64::1/96 has bits behind its prefix (write 2001:db8:64::/96)",
+            ),
+            (
+                "nat64 = [\"2001:db8:64::/97\"]",
+                "2001:db8:64::/97 is no prefix of NAT64 (such a prefix has 32, 40, 48, 56, 64 or 96 bits (RFC 6052))",
+            ),
+        ] {
+            let said = read(&format!("[packet]\n{line}\n")).unwrap_err();
+            let told = said.lines().nth(1).unwrap();
+            assert!(told.starts_with("c.toml:2:") && told.ends_with(wrong), "{told}");
+        }
+        let read =
+            read("[packet]\ninterfaces = [\"wan0=wan\", \"wan0=host\"]\nnat64 = [\"2001:db8:64::/96\"]\n");
+        assert_eq!(read.unwrap().packet.interfaces.len(), 2);
     }
 
     #[test]

@@ -48,7 +48,9 @@ fn for_people(status: &Value) -> String {
     lines.push(format!("         asking {}", list(&status["planes"]["dns"]["upstreams"])));
     let packet = &status["planes"]["packet"];
     let filtered = packet["interfaces"].as_array().into_iter().flatten();
-    let filtered: Vec<String> = filtered.map(|interface| text(&interface["name"])).collect();
+    let filtered: Vec<String> = filtered
+        .map(|interface| format!("{} ({})", text(&interface["name"]), text(&interface["role"])))
+        .collect();
     lines.push(match filtered.as_slice() {
         _ if packet.is_null() => "packets  no packet plane".to_owned(),
         [] => "packets  filtered on no interface".to_owned(),

@@ -25,7 +25,7 @@ pub enum Error {
         have: Vec<String>,
     },
     /// An interface stands in the options twice.
-    #[error("{name} is listed twice: an interface has one role")]
+    #[error("{name} is listed twice: an interface has one role, or is wan and host")]
     InterfaceTwice {
         /// Its name.
         name: String,

@@ -4,6 +4,7 @@ use aya_ebpf::{helpers::bpf_xdp_load_bytes, programs::XdpContext};
 use interdict_dns_wire::{Bytes as _, Memory as _};
 use interdict_ebpf_program::{
     frame::{Frame as _, opaque},
+    icmp::{ICMP, ICMPV6},
     ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Version},
     lan::Outbound,
     reject::{self, Notice},
@@ -13,9 +14,10 @@ use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND, query::Rate};
 
 use crate::{
     clock::now_ns,
+    generation::is_ours,
     maps::{INTERFACES, REJECTS},
     packet::{Packet, hidden},
-    resolver::{HOP_LIMIT, add, fold, resize, within_rate},
+    resolver::{GROUP_ADDRESS, HOP_LIMIT, add, fold, resize, within_rate},
     scratch::{HEAD_BYTES, HEAD_MASK, MESSAGE_MASK, Place, forgotten, length, masked},
     unaligned::{load8, store8},
 };
@@ -30,9 +32,6 @@ const LINK_BYTES: usize = 30;
 /// The shortest frame of Ethernet, without its check sequence.
 const ETHERNET_MIN_BYTES: usize = 60;
 
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-
 /// Turns a blocked frame into what its sender is told: the exit by which it leaves. [`Exit::Rejected`] if it is to be sent
 /// back, else it is dropped.
 #[inline(never)]
@@ -45,6 +44,10 @@ pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> 
     };
     // What was not sent to us, a switch or a bridge carries elsewhere too.
     if packet.read(0) != Some(interface.mac) {
+        return Exit::Blocked;
+    }
+    let sender: Option<[u8; 2]> = packet.read(6);
+    if sender.is_none_or(|[first, _]| first & GROUP_ADDRESS != 0) {
         return Exit::Blocked;
     }
     if !may_tell(outbound) {
@@ -69,6 +72,10 @@ fn may_tell(outbound: &Outbound) -> bool {
     let now_ns = now_ns();
     if let Some(rate) = REJECTS.get_ptr_mut(outbound.client) {
         return within_rate(rate, now_ns, REJECTS_A_SECOND);
+    }
+    // In our own name, or that of a whole network of ours, nobody else has sent this.
+    if is_ours(outbound.client) {
+        return false;
     }
     // If another CPU was first, its count of one is lost; the window is still as long.
     let _ = REJECTS.insert(outbound.client, Rate { window_ns: now_ns, count: 1 }, 0);

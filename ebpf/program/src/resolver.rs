@@ -41,6 +41,9 @@ const UDP_HEADER_BYTES: usize = 8;
 /// As much of a message as is read: the question, and an OPT record without its options.
 const READ_BYTES: usize = LONGEST_QUESTION_END + OPT_BYTES;
 pub(crate) const HOP_LIMIT: u8 = 64;
+/// In the first byte of an Ethernet address. Nobody sends from that of a group (IEEE 802.3, §3.2.3): the answer would go to
+/// all of it.
+pub(crate) const GROUP_ADDRESS: u8 = 1;
 
 /// How far in front of the message the parts of the headers stand.
 mod before {
@@ -329,8 +332,8 @@ fn load(ctx: &XdpContext, place: Place) -> Option<Loaded> {
 /// Whether this client is answered, on this interface, now.
 #[inline(always)]
 fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_ns: u64) -> Result<(), Exit> {
-    let to: [u8; 6] = frame_start(loaded);
-    if to != interface.mac || !can_be_answered(outbound) {
+    let [to, from]: [[u8; 6]; 2] = addresses(loaded);
+    if to != interface.mac || from[0] & GROUP_ADDRESS != 0 || !can_be_answered(outbound) {
         return Err(Exit::QuerySource);
     }
     if let Some(rate) = RATES.get_ptr_mut(outbound.client) {
@@ -348,11 +351,12 @@ fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_n
     Ok(())
 }
 
-/// The first bytes of the frame: its destination.
+/// The first bytes of the frame: to whom, and from whom.
 #[inline(always)]
-fn frame_start(loaded: &Loaded) -> [u8; 6] {
+fn addresses(loaded: &Loaded) -> [[u8; 6]; 2] {
+    let start = loaded.place.start(loaded.header_bytes) as usize;
     // SAFETY: the headers are in the scratch memory, from here on.
-    unsafe { unaligned::load(loaded.place.start(loaded.header_bytes) as usize) }
+    unsafe { [unaligned::load(start), unaligned::load(start + 6)] }
 }
 
 /// Whether both addresses are of one machine each, so that an answer can be sent from the one to the other, and there is a
@@ -447,10 +451,9 @@ fn send_back(ctx: &XdpContext, loaded: &Loaded, outbound: &Outbound, message_byt
         }
     };
     let start = loaded.place.start(loaded.header_bytes);
+    let [to, from] = addresses(loaded);
     // SAFETY: the headers are in the scratch memory, from here on.
     unsafe {
-        let to: [u8; 6] = unaligned::load(start as usize);
-        let from: [u8; 6] = unaligned::load(start as usize + 6);
         unaligned::store(start as usize, from);
         unaligned::store(start as usize + 6, to);
     }

@@ -444,6 +444,9 @@ fn only_clients_from_where_answers_reach_them_are_answered() {
     let mut elsewhere = asked.frame();
     elsewhere[5] = 7;
     assert_eq!(exit(&plane, &elsewhere), "query_source", "a frame for another machine");
+    let mut from_all = asked.frame();
+    from_all[6] |= 1;
+    assert_eq!(exit(&plane, &from_all), "query_source", "from the Ethernet address of a group");
     let mut portless = asked.frame();
     portless[34..36].fill(0);
     assert_eq!(exit(&plane, &portless), "query_source", "no port to answer to");

@@ -167,7 +167,7 @@ fn what_must_not_be_answered_is_not() {
         !told("v4 udp", &to("192.0.3.1", 443)) && !told("v6 tcp", &to("2001:db8:2::1", 443)),
         "a rule that drops"
     );
-    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "192.0.2.53"] {
         assert!(!told("v4 udp", &ends(source, 1000, "192.0.2.1", 443)), "{source}");
     }
     for source in ["::", "::1", "ff02::1"] {
@@ -193,6 +193,9 @@ fn what_must_not_be_answered_is_not() {
     let mut reset = to_us("v4 tcp", &v4);
     reset[14 + 33] = 0x04;
     assert_eq!(reply(&plane, &reset), Reply::Dropped, "a reset");
+    let mut to_all = to_us("v4 udp", &v4);
+    to_all[6] |= 1;
+    assert_eq!(reply(&plane, &to_all), Reply::Dropped, "from the Ethernet address of a group");
     let elsewhere = frame("v4 udp", &v4);
     assert_eq!(reply(&plane, &elsewhere), Reply::Dropped, "what was not sent to us");
 }
