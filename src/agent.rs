@@ -483,15 +483,23 @@ impl Agent {
         let explanation = explain(&policy, ask, &asker);
         let (Ask::Address(address, _), Some(plane)) = (ask, &self.plane) else { return explanation };
         let plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(network) = plane.safe_network(*address) {
+        let inside = plane.ipv4_inside(*address).map(IpAddr::V4);
+        // As it is written, then as the IPv4 address that it stands for.
+        let spellings = || [Some(*address), inside].into_iter().flatten();
+        if let Some(network) = spellings().find_map(|address| plane.safe_network(address)) {
             return explanation.safe(network);
         }
+        let explanation = match inside {
+            Some(inside) if explanation.rule.is_none() => explanation.or_inside(&policy, inside, ask, &asker),
+            _ => explanation,
+        };
         let answers = plane.answers();
-        let known = self.learning.as_ref().and_then(|learning| learning.about(*address));
-        let open = answers.is_open(*address);
-        let open = open.or_else(|| client.and_then(|client| answers.is_open_to(client, *address)));
-        let learned = answers.is_learned(*address).filter(|_| explanation.rule.is_none());
-        let explanation = match (open, learned) {
+        let about = |address| self.learning.as_ref().and_then(|learning| learning.about(address));
+        let known = spellings().find_map(about);
+        let open_to = |address| client.and_then(|client| answers.is_open_to(client, address));
+        let open = spellings().find_map(|address| answers.is_open(address).or_else(|| open_to(address)));
+        let learned = spellings().find_map(|address| answers.is_learned(address));
+        let explanation = match (open, learned.filter(|_| explanation.rule.is_none())) {
             (Some(open), _) => explanation.answered(&policy, *address, "opened", open, None, &asker),
             (None, Some(learned)) => {
                 let name = known.as_ref().map(|known| &known.name);

@@ -195,6 +195,17 @@ impl Explanation {
         (self.line, self.column) = (place.map(|place| place.line), place.map(|place| place.column));
     }
 
+    /// The same address, when the policy only speaks of the IPv4 address that it stands for.
+    pub(crate) fn or_inside(self, policy: &Policy, inside: IpAddr, ask: &Ask, asker: &Asker) -> Self {
+        let Ask::Address(_, service) = ask else { return self };
+        let decided = explain(policy, &Ask::Address(inside, *service), asker);
+        if decided.rule.is_none() {
+            return self;
+        }
+        let note = format!("it stands for {inside}");
+        Self { ask: self.ask, note: Some(note), ..decided }
+    }
+
     /// The same address, when it lies in a safe network.
     pub(crate) fn safe(self, network: IpNet) -> Self {
         let without = self.without();

@@ -198,7 +198,9 @@ fn a_local_process_is_refused_and_named() {
     let group = Group::new();
     let config = TempDir::new().unwrap();
     let file = config.path().join("interdict.toml").display().to_string();
-    std::fs::write(&file, format!("[packet]\ncgroup = \"{}\"\n", group.group.display())).unwrap();
+    let cgroup = group.group.display();
+    std::fs::write(&file, format!("[packet]\ncgroup = \"{cgroup}\"\nnat64 = [\"2001:db8:64::/96\"]\n"))
+        .unwrap();
     let more = ["--interface", &format!("{WAN}=host"), "--config", &file];
     let gateway = Gateway::start_with(&lab, POLICY, &more);
     let status = gateway.status();
@@ -220,6 +222,13 @@ fn a_local_process_is_refused_and_named() {
     }
     let event = gateway.event("the call is on record", |event| event["channel"] == "cgroup");
     assert_eq!((&event["verdict"], &event["rule"]), (&"block".into(), &"nets".into()));
+    if let IpAddr::V4(vendor) = here(VENDOR) {
+        let [a, b, c, d] = vendor.octets();
+        let behind = format!("2001:db8:64::{a:x}{b:02x}:{c:x}{d:02x}");
+        let why = &gateway.why(&[&behind])[0];
+        assert_eq!((&why["rule"], &why["ask"]), (&"nets".into(), &behind.into()), "{why}");
+        assert_eq!(why["note"], format!("it stands for {vendor}"));
+    }
     assert_eq!(event["process"]["name"], "python3");
     assert!(event["process"]["pid"].as_u64().unwrap() > 1);
     assert_eq!(event["asked"]["address"], here(VENDOR).to_string());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::AsFd as _,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
@@ -21,7 +21,7 @@ use interdict_ebpf_shared::{
     limits::{MAX_INTERFACES, MAX_SAFE},
     maps,
 };
-use interdict_policy::{Digest, Policy};
+use interdict_policy::{Digest, Policy, ipv4_behind, ipv4_inside};
 use ipnet::IpNet;
 
 use crate::{
@@ -388,6 +388,11 @@ impl PacketPlane {
     pub fn safe_network(&self, address: IpAddr) -> Option<IpNet> {
         let holding = self.options.safe.iter().filter(|network| network.contains(&address));
         holding.max_by_key(|network| network.prefix_len()).copied()
+    }
+
+    /// The IPv4 address that an address is another spelling of, for everybody or by the prefixes in the options.
+    pub fn ipv4_inside(&self, address: IpAddr) -> Option<Ipv4Addr> {
+        ipv4_inside(address).or_else(|| ipv4_behind(address, &self.options.nat64))
     }
 
     /// The interfaces that the programs are attached to.
