@@ -370,7 +370,7 @@ impl PacketPlane {
         check_safe(&safe)?;
         let new: Vec<IpNet> =
             safe.iter().filter(|network| !self.options.safe.contains(network)).copied().collect();
-        // A network has its bit for as long as it is in the tries.
+        // A network has its bit for as long as it is in the tries of safe ones.
         self.control.set_safe(safe_bits(safe.iter().chain(&self.options.safe)));
         for network in new {
             self.safe.add(&network)?;

@@ -50,7 +50,7 @@ impl Address {
         [(a & e) as u64 | ((b & f) as u64) << 32, (c & g) as u64 | ((d & h) as u64) << 32]
     }
 
-    /// The words, each with its bytes in network order: the key of a trie of IPv6 networks.
+    /// The words, each with its bytes in network order: the key of a trie of networks.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {
         self.words
