@@ -471,7 +471,7 @@ impl Agent {
             Err(error) => tracing::warn!(%error, "the accounts of clients could not be read"),
         }
         match plane.beyond_clients() {
-            Ok(beyond) => about["clients_beyond"] = packets::beyond_clients(&beyond),
+            Ok(beyond) => about["clients_beyond"] = packets::beyond_clients(beyond),
             Err(error) => tracing::warn!(%error, "the counts of units could not be read"),
         }
         about
@@ -490,7 +490,9 @@ impl Agent {
             return explanation.safe(network);
         }
         let explanation = match inside {
-            Some(inside) if explanation.rule.is_none() => explanation.or_inside(&policy, inside, ask, &asker),
+            Some(inside) if !explanation.is_of_address(&policy) => {
+                explanation.or_inside(&policy, inside, ask, &asker)
+            }
             _ => explanation,
         };
         let answers = plane.answers();
@@ -499,7 +501,7 @@ impl Agent {
         let open_to = |address| client.and_then(|client| answers.is_open_to(client, address));
         let open = spellings().find_map(|address| answers.is_open(address).or_else(|| open_to(address)));
         let learned = spellings().find_map(|address| answers.is_learned(address));
-        let explanation = match (open, learned.filter(|_| explanation.rule.is_none())) {
+        let explanation = match (open, learned.filter(|_| !explanation.is_of_address(&policy))) {
             (Some(open), _) => explanation.answered(&policy, *address, "opened", open, None, &asker),
             (None, Some(learned)) => {
                 let name = known.as_ref().map(|known| &known.name);

@@ -195,11 +195,17 @@ impl Explanation {
         (self.line, self.column) = (place.map(|place| place.line), place.map(|place| place.column));
     }
 
+    /// Whether a rule decides that is about the address, and not about a port of every address.
+    pub(crate) fn is_of_address(&self, policy: &Policy) -> bool {
+        let rule = self.rule.as_deref().and_then(|id| policy.find_rule(id));
+        rule.is_some_and(|rule| !policy.is_everywhere(rule))
+    }
+
     /// The same address, when the policy only speaks of the IPv4 address that it stands for.
     pub(crate) fn or_inside(self, policy: &Policy, inside: IpAddr, ask: &Ask, asker: &Asker) -> Self {
         let Ask::Address(_, service) = ask else { return self };
         let decided = explain(policy, &Ask::Address(inside, *service), asker);
-        if decided.rule.is_none() {
+        if !decided.is_of_address(policy) {
             return self;
         }
         let note = format!("it stands for {inside}");

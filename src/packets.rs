@@ -426,8 +426,9 @@ pub(crate) fn clients(mut clients: Vec<ClientCount>) -> (Value, usize) {
 }
 
 /// What the packets of clients came to for whom there was no room, as `status` shows it.
-pub(crate) fn beyond_clients(beyond: &[BeyondCount]) -> Value {
-    let shown = beyond.iter().map(|counted| {
+pub(crate) fn beyond_clients(mut beyond: Vec<BeyondCount>) -> Value {
+    beyond.sort_by_key(|counted| std::cmp::Reverse(counted.count.packets));
+    let shown = beyond.iter().take(ACCOUNTS_SHOWN).map(|counted| {
         json!({
             "unit": counted.unit,
             "rule": counted.rule.as_str(),

@@ -126,9 +126,7 @@ impl Policy {
         };
         let written = find(address);
         // What is said of a port everywhere is said of both.
-        let egress = self.egress_rules();
-        let is_everywhere = |rule| egress.plain == Some(rule) || egress.dot == Some(rule);
-        let decided = written.filter(|found| !is_everywhere(found.rule));
+        let decided = written.filter(|found| !self.is_everywhere(found.rule));
         decided.or_else(|| find(ipv4_inside(address)?.into())).or(written)
     }
 
@@ -239,6 +237,12 @@ impl Policy {
     /// The rules that it stands for, if it was compiled into rules.
     pub fn egress_rules(&self) -> EgressRules {
         self.egress_rules
+    }
+
+    /// Whether a rule is one of `[egress_dns]` about a port of every address: where a network decides, it goes first.
+    pub fn is_everywhere(&self, rule: RuleIndex) -> bool {
+        let egress = self.egress_rules();
+        egress.plain == Some(rule) || egress.dot == Some(rule)
     }
 
     /// Every name for which a host, a domain, a glob or a pattern is entered, in no order: the whole table of names.

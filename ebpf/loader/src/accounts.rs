@@ -70,7 +70,13 @@ impl Accounts {
 
     /// The counts of clients for whom there was no room, in no order.
     pub(crate) fn read_beyond(&self, registry: &Registry) -> Result<Vec<BeyondCount>, Error> {
-        let all = self.beyond.iter().collect::<Result<Vec<_>, _>>().map_err(named(maps::BEYOND))?;
+        let mut all = BTreeMap::<BeyondKey, Count>::new();
+        for counted in self.beyond.iter() {
+            let (key, count) = counted.map_err(named(maps::BEYOND))?;
+            // Units that are gone are counted together with none.
+            let unit = if registry.unit(key.unit).is_some() { key.unit } else { 0 };
+            add(all.entry(BeyondKey { unit, ..key }).or_default(), count);
+        }
         let in_words = |(key, count): (BeyondKey, Count)| {
             Some(BeyondCount {
                 unit: registry.unit(key.unit).map(str::to_owned),

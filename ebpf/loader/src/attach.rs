@@ -255,6 +255,11 @@ fn refused(mode: Mode, info: &InterfaceInfo, source: ProgramError) -> Error {
     match (code, info.xdp) {
         (Some(libc::EBUSY | libc::EEXIST), Some(xdp)) => Error::HookTaken { interface, holder: holder(xdp) },
         (Some(libc::EOPNOTSUPP), _) if mode == Mode::Native => Error::UnsupportedDriver { interface },
+        (Some(code @ (libc::EINVAL | libc::ERANGE | libc::E2BIG | libc::EMSGSIZE | libc::ENOSPC)), _)
+            if mode == Mode::Native =>
+        {
+            Error::DriverRefuses { interface, mtu: info.mtu, source: io::Error::from_raw_os_error(code) }
+        }
         _ => Error::Attach { interface, mode: mode.as_str(), source },
     }
 }

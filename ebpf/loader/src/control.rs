@@ -54,10 +54,12 @@ impl Control {
         self.word(word).store(count, Ordering::Release);
     }
 
-    /// Says how long the machine has slept. Rather too little than too much: no packet comes in the future.
-    pub(crate) fn set_slept(&self) {
+    /// Says how long the machine has slept, and returns it. Rather too little than too much: no packet comes in the future.
+    pub(crate) fn set_slept(&self) -> u64 {
         let boot_ns = boot_time_ns();
-        self.set_count(control::SLEPT_NS, boot_ns.saturating_sub(awake_time_ns()));
+        let slept_ns = boot_ns.saturating_sub(awake_time_ns());
+        self.set_count(control::SLEPT_NS, slept_ns);
+        slept_ns
     }
 
     /// Says which bits the addresses of this machine have.

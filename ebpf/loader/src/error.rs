@@ -174,6 +174,21 @@ pub enum Error {
         /// The interface.
         interface: String,
     },
+    /// The driver has native XDP, and refuses the interface as it is set up.
+    #[error(
+        "cannot attach to {interface} in native mode: its driver refuses ({source}), as drivers do where the MTU is too \
+         large (it is {mtu}), receive offloads such as LRO are on, or there are fewer receive queues than programs need; \
+         change that (`ip link set {interface} mtu 1500`, `ethtool -K {interface} lro off`, `ethtool -L {interface}`), or \
+         ask for generic mode"
+    )]
+    DriverRefuses {
+        /// The interface.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The kernel refused to attach for another reason.
     #[error("cannot attach to {interface} in {mode} mode")]
     Attach {

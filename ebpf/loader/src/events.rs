@@ -119,6 +119,32 @@ pub struct EventReader {
     control: Arc<Control>,
     interfaces: HashMap<u32, String>,
     idle: Duration,
+    sleep: Sleep,
+}
+
+/// When the machine last woke, as far as it was noticed.
+///
+/// What comes right after that is stamped with too early a time, until the programs are told how long the machine slept;
+/// nothing of it is idle.
+struct Sleep {
+    slept_ns: u64,
+    woke_ns: u64,
+}
+
+/// So much more sleep than before is no mere difference of two clocks.
+const SLEEP_NOTICED_NS: u64 = 100_000_000;
+/// Nothing is taken for idle for this long after the machine woke.
+const WAKING: Duration = Duration::from_secs(5);
+
+impl Sleep {
+    /// Whether the machine has been awake for a while, so that times say what is idle.
+    fn is_over(&mut self, slept_ns: u64, now_ns: u64) -> bool {
+        if slept_ns.saturating_sub(self.slept_ns) > SLEEP_NOTICED_NS {
+            self.woke_ns = now_ns;
+        }
+        self.slept_ns = slept_ns;
+        Duration::from_nanos(now_ns.saturating_sub(self.woke_ns)) > WAKING
+    }
 }
 
 /// The rings through which the programs send events.
@@ -147,6 +173,7 @@ impl EventReader {
         let Tables { contacts, reported, flows, accounts } = tables;
         let (asked, groups, idle) = (HashMap::new(), calls::mounted_root(), IDLE);
         let flows = Flows::new(flows);
+        let sleep = Sleep { slept_ns: control.set_slept(), woke_ns: 0 };
         Self {
             rings,
             flows,
@@ -159,6 +186,7 @@ impl EventReader {
             control,
             interfaces,
             idle,
+            sleep,
         }
     }
 
@@ -218,12 +246,14 @@ impl EventReader {
     pub fn sweep(&mut self, mut each: impl FnMut(Contact)) -> Result<u64, Error> {
         let clock = Clock::now();
         let live = self.control.live();
+        let is_awake = self.sleep.is_over(self.control.set_slept(), clock.boot_ns());
         let mut packets = 0;
         for key in self.keys()? {
             let Some(counts) = self.counts(&key).map_err(named(maps::CONTACTS))? else { continue };
             packets += self.report(&key, &counts, &clock, &mut each);
             let idle = Duration::from_nanos(clock.boot_ns().saturating_sub(counts.last_ns));
-            if idle > self.idle || (key.generation != live && idle > RETIRED_IDLE) {
+            let is_over = idle > self.idle || (key.generation != live && idle > RETIRED_IDLE);
+            if is_over && is_awake {
                 self.end(&key);
             }
         }
@@ -237,8 +267,10 @@ impl EventReader {
     ///
     /// The kernel's table could not be read.
     pub fn reached(&mut self, each: impl FnMut(Reached)) -> Result<(), Error> {
+        let clock = Clock::now();
+        let is_awake = self.sleep.is_over(self.control.set_slept(), clock.boot_ns());
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-        self.flows.sweep(&registry, &Clock::now(), each)
+        self.flows.sweep(&registry, &clock, is_awake, each)
     }
 
     fn keys(&self) -> Result<Vec<ContactKey>, Error> {
@@ -403,4 +435,19 @@ fn read_pod<T: Pod>(bytes: &[u8]) -> Option<T> {
     }
     // SAFETY: there are as many bytes as the type has, and every pattern of them is a value of it, since it is `Pod`.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_a_while_after_the_machine_woke_nothing_is_idle() {
+        let second = 1_000_000_000;
+        let mut sleep = Sleep { slept_ns: 7 * second, woke_ns: 0 };
+        assert!(sleep.is_over(7 * second + 1000, 100 * second), "clocks differ by a little");
+        assert!(!sleep.is_over(607 * second, 701 * second), "ten minutes later it wakes");
+        assert!(!sleep.is_over(607 * second, 706 * second));
+        assert!(sleep.is_over(607 * second, 707 * second));
+    }
 }

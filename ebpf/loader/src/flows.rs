@@ -68,11 +68,12 @@ impl Flows {
         Self { map, reported: HashMap::new() }
     }
 
-    /// Hands over each contact that got further than was reported, and each that is over.
+    /// Hands over each contact that got further than was reported, and each that is over: if times say what is idle.
     pub(crate) fn sweep(
         &mut self,
         registry: &Registry,
         clock: &Clock,
+        is_awake: bool,
         mut each: impl FnMut(Reached),
     ) -> Result<(), Error> {
         let keys: Vec<FlowKey> = self.map.keys().collect::<Result<_, _>>().map_err(named(maps::FLOWS))?;
@@ -80,7 +81,7 @@ impl Flows {
         for key in keys {
             let Ok(flow) = self.map.get(&key, 0) else { continue };
             let idle = Duration::from_nanos(clock.boot_ns().saturating_sub(flow.last_ns));
-            let is_over = idle > IDLE;
+            let is_over = is_awake && idle > IDLE;
             let reported = self.reported.entry(key).or_default();
             let got_further = flow.depth > *reported && flow.depth > Depth::Attempted as u64;
             *reported = flow.depth.max(*reported);

@@ -27,6 +27,8 @@ pub struct InterfaceInfo {
     pub xdp: Option<Xdp>,
     /// Its Ethernet address; zero where it has none.
     pub mac: [u8; 6],
+    /// Its MTU in bytes.
+    pub mtu: u32,
     /// Whether it is one end of a veth pair.
     pub is_veth: bool,
     /// Whether its packets have no Ethernet header.
@@ -156,6 +158,7 @@ fn interface(link: LinkMessage) -> Option<InterfaceInfo> {
         index: link.header.index,
         xdp: None,
         mac: [0; 6],
+        mtu: 0,
         is_veth: false,
         is_bare: !matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
         is_vlan: false,
@@ -167,6 +170,7 @@ fn interface(link: LinkMessage) -> Option<InterfaceInfo> {
             LinkAttribute::IfName(value) => info.name = value,
             LinkAttribute::Xdp(values) => info.xdp = program(&values),
             LinkAttribute::Address(value) => info.mac = value.try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(value) => info.mtu = value,
             LinkAttribute::Link(index) => info.link = Some(index),
             LinkAttribute::LinkNetNsId(id) => info.link_namespace = Some(id),
             LinkAttribute::LinkInfo(about) => {

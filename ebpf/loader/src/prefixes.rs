@@ -9,10 +9,7 @@ use interdict_ebpf_shared::{
 };
 use ipnet::IpNet;
 
-use crate::{
-    staging::{address, bits},
-    table::Table,
-};
+use crate::{staging::address, table::Table};
 
 /// A network, and what is decided for the addresses of which it is the longest.
 pub(crate) struct Prefix {
@@ -30,7 +27,7 @@ impl Prefix {
     }
 
     fn bits(&self) -> u32 {
-        bits(&self.network)
+        self.network.prefix_len().into()
     }
 
     fn address(&self) -> Address {
@@ -42,7 +39,7 @@ impl Prefix {
 pub(crate) fn table(prefixes: &[Prefix]) -> (Networks, Table) {
     let table = Table::of(|&secret| {
         prefixes.iter().map(move |prefix| {
-            let step = Step::of(&secret, prefix.bits());
+            let step = Step::of(&secret, prefix.is_v4(), prefix.bits());
             (step.hash(&secret, prefix.address()), prefix.entry.word())
         })
     });
@@ -51,7 +48,7 @@ pub(crate) fn table(prefixes: &[Prefix]) -> (Networks, Table) {
         let of_family = prefixes.iter().filter(|prefix| prefix.is_v4() == is_v4);
         let lengths: BTreeSet<u32> = of_family.map(Prefix::bits).collect();
         for (place, &bits) in steps[first..].iter_mut().zip(lengths.iter().rev()) {
-            *place = Step::of(&table.layout.secret, bits);
+            *place = Step::of(&table.layout.secret, is_v4, bits);
         }
     }
     (Networks { layout: table.layout, steps }, table)

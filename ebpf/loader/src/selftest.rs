@@ -46,9 +46,8 @@ pub(crate) fn compare(
             .map_or_else(|| "none".to_owned(), |(verdict, rule)| shown(verdict, rule.as_str()));
         let is_safe = safe.iter().any(|network| network.contains(&address));
         // A rule about a port of every address is no network: the programs look at it where nothing else decides.
-        let egress = policy.egress_rules();
-        let is_everywhere = |rule| egress.plain == Some(rule) || egress.dot == Some(rule);
-        let decided = policy.decide_address(address, service).filter(|found| !is_everywhere(found.rule));
+        let decided =
+            policy.decide_address(address, service).filter(|found| !policy.is_everywhere(found.rule));
         let decided = decided.filter(|_| !is_safe);
         let policy = decided.map_or_else(
             || "none".to_owned(),

@@ -204,7 +204,8 @@ impl Tables {
     ) {
         let otherwise = verdicts.otherwise.map_or(Decision::NONE, |rule| rules.decision(rule));
         let port_set = match verdicts.ports.as_ref() {
-            ports if ports.iter().all(|(_, rule)| rules.is_everywhere(*rule)) => 0,
+            // Where nothing else decides the programs look at those ports themselves, so that not every packet finds a network.
+            ports if ports.iter().all(|(_, rule)| rules.policy.is_everywhere(*rule)) => 0,
             ports => {
                 // Sets are numbered from 1: 0 says that there is none.
                 let new = port_sets.len() as u32 + 1;
@@ -232,7 +233,7 @@ impl Tables {
     }
 
     fn add_port_set(&mut self, port_set: u32, ports: &[(Service, RuleIndex)], rules: &RuleSlots<'_>) {
-        for &(service, rule) in ports.iter().filter(|(_, rule)| !rules.is_everywhere(*rule)) {
+        for &(service, rule) in ports.iter().filter(|(_, rule)| !rules.policy.is_everywhere(*rule)) {
             let (port, protocol) = (service.port.to_be_bytes(), service.protocol.number());
             let key = ServiceKey { port_set, port, protocol, zero: 0 };
             self.services.push((key, rules.decision(rule)));
@@ -374,13 +375,6 @@ impl RuleSlots<'_> {
             unjudged: decision(rules.unjudged),
             resolvers: self.policy.egress_dns().resolvers.len() as u32,
         }
-    }
-
-    /// Whether a rule is about a port of every address. The programs look at those ports where nothing else decides, so
-    /// that not every packet finds a network.
-    fn is_everywhere(&self, rule: RuleIndex) -> bool {
-        let egress = self.policy.egress_rules();
-        egress.plain == Some(rule) || egress.dot == Some(rule)
     }
 
     fn state(&self, rule: &Rule, slot: u32) -> State {

@@ -17,7 +17,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
-    clock::now_ns,
+    clock::{exact_ns, now_ns},
     maps::{FLOWS, LET_OUT},
     record,
 };
@@ -152,7 +152,7 @@ impl Words {
 /// Notes that a packet was let out, so that what comes back is known for an answer.
 #[inline(always)]
 pub(crate) fn let_out(outbound: &Outbound) {
-    let now_ns = now_ns();
+    let now_ns = exact_ns();
     for service in [wan::goes_to(outbound), wan::anything(outbound.remote)] {
         match LET_OUT.get_ptr_mut(service) {
             // SAFETY: the pointer is to a value of the table; whichever CPU is last says what holds.
@@ -167,7 +167,7 @@ pub(crate) fn let_out(outbound: &Outbound) {
 /// Whether anything was let out to a service lately.
 #[inline(always)]
 pub(crate) fn was_let_out(service: Service) -> bool {
-    let now_ns = now_ns();
+    let now_ns = exact_ns();
     // SAFETY: the value is a word, which is read at once.
     let time = LET_OUT.get_ptr_mut(service).map(|time| unsafe { Word::new(time) }.load());
     time.is_some_and(|time_ns| now_ns.saturating_sub(time_ns) < LET_OUT_NS)

@@ -6,7 +6,7 @@ use crate::{
     frame::{Frame, opaque},
     ip::{IPV6_HEADER_BYTES, Version},
     lan::Outbound,
-    transport::{TCP, UDP},
+    transport::{FRAGMENT, FRAGMENT_HEADER_BYTES, TCP, UDP},
 };
 
 /// The protocol number of ICMP.
@@ -33,10 +33,19 @@ pub const fn is_error_v6(kind: u8) -> bool {
     kind & INFORMATIONAL == 0
 }
 
+/// Whether an ICMP message tells what became of a packet: unreachable, time exceeded, parameter problem.
+#[inline(always)]
+const fn tells_of_a_packet(kind: u8) -> bool {
+    matches!(kind, 3 | 11 | 12)
+}
+
 /// The service that an error is about: it quotes the packet that was sent there (RFC 792; RFC 4443, §3). `None` of another
-/// packet, or if the quotation ends before that is said.
+/// packet, of a part of one, or if the quotation ends before that is said.
 #[inline(always)]
 pub fn quoted<F: Frame + ?Sized>(frame: &F, read: &Outbound) -> Option<Service> {
+    if read.transport.fragment || read.transport.unread.is_some() {
+        return None;
+    }
     let at = opaque(read.transport.at);
     let quote = opaque(at + HEADER_BYTES);
     let (protocol, remote, ports_at) = match (read.ip.version(), read.transport.protocol) {
@@ -45,7 +54,7 @@ pub fn quoted<F: Frame + ?Sized>(frame: &F, read: &Outbound) -> Option<Service> 
             let [version, _] = frame.read(quote)?;
             let [_, protocol] = frame.read(quote + 8)?;
             let remote = Address::from_v4(frame.read(quote + 16)?);
-            if !is_error(kind) {
+            if !tells_of_a_packet(kind) {
                 return None;
             }
             (protocol, remote, opaque(quote + usize::from(version & 0xf) * 4))
@@ -57,7 +66,14 @@ pub fn quoted<F: Frame + ?Sized>(frame: &F, read: &Outbound) -> Option<Service> 
             if !is_error_v6(kind) {
                 return None;
             }
-            (protocol, remote, quote + IPV6_HEADER_BYTES)
+            match protocol {
+                // Of a datagram in parts the first is quoted, or one that does not say to which port.
+                FRAGMENT => {
+                    let [protocol, _] = frame.read(quote + IPV6_HEADER_BYTES)?;
+                    (protocol, remote, quote + IPV6_HEADER_BYTES + FRAGMENT_HEADER_BYTES)
+                }
+                protocol => (protocol, remote, quote + IPV6_HEADER_BYTES),
+            }
         }
         _ => return None,
     };

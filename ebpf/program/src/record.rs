@@ -151,7 +151,8 @@ fn contact_counts(event: &Event) -> Option<SharedCounts> {
 #[inline(never)]
 fn count_beyond(event: &Event) {
     let contact = &event.contact;
-    let units = UNITS.get(control::slot(contact.generation));
+    // What comes from the outside has no client.
+    let units = UNITS.get(control::slot(contact.generation)).filter(|_| contact.client != Address::NONE);
     let unit = units.and_then(|units| units.get(&Key::new(128, contact.client.words())));
     let ContactKey { rule, verdict, hook, .. } = *contact;
     let key = &BeyondKey { unit: unit.map_or(0, |&unit| unit), rule, verdict, hook, zero: [0; 2] };

@@ -31,14 +31,14 @@ pub const TCP_URG: u8 = 0x20;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub(crate) const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
 const HOST_IDENTITY: u8 = 139;
 const SHIM6: u8 = 140;
 
-const FRAGMENT_HEADER_BYTES: usize = 8;
+pub(crate) const FRAGMENT_HEADER_BYTES: usize = 8;
 /// In the third and fourth byte of an IPv6 fragment header (RFC 8200, §4.5).
 const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 

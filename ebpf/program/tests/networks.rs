@@ -3,7 +3,7 @@
 mod kept;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -29,22 +29,23 @@ fn address(address: IpAddr) -> Address {
     }
 }
 
-fn bits(network: &IpNet) -> u32 {
-    u32::from(network.prefix_len()) + if network.addr().is_ipv4() { 96 } else { 0 }
+fn step(network: &IpNet) -> Step {
+    Step::of(&SECRET, network.addr().is_ipv4(), network.prefix_len().into())
 }
 
 impl Networks {
     fn of(networks: &HashMap<IpNet, NetworkEntry>) -> Self {
-        let hash =
-            |network: &IpNet| Step::of(&SECRET, bits(network)).hash(&SECRET, address(network.network()));
+        let hash = |network: &IpNet| step(network).hash(&SECRET, address(network.network()));
         let entries: Vec<_> = networks.iter().map(|(network, entry)| (hash(network), entry.word())).collect();
         let mut steps = [Step::default(); STEPS];
         for (first, is_v4) in [(FIRST_STEP_V4, true), (FIRST_STEP_V6, false)] {
-            let mut lengths: Vec<u32> =
-                networks.keys().filter(|network| network.addr().is_ipv4() == is_v4).map(bits).collect();
-            lengths.sort_unstable_by(|a, b| b.cmp(a));
-            lengths.dedup();
-            steps[first..].iter_mut().zip(lengths).for_each(|(step, bits)| *step = Step::of(&SECRET, bits));
+            let of_family = networks.keys().filter(|network| network.addr().is_ipv4() == is_v4);
+            let lengths: BTreeMap<_, _> =
+                of_family.map(|network| (network.prefix_len(), step(network))).collect();
+            steps[first..]
+                .iter_mut()
+                .zip(lengths.into_values().rev())
+                .for_each(|(place, step)| *place = step);
         }
         Self { table: Kept::of(&entries), steps }
     }
@@ -112,7 +113,12 @@ proptest! {
             IpAddr::V4(last) => Ipv4Addr::from_bits(last.to_bits().wrapping_add(1)).into(),
             IpAddr::V6(last) => Ipv6Addr::from_bits(last.to_bits().wrapping_add(1)).into(),
         });
-        for ip in edges.chain(beside).chain(others.iter().map(|(is_v4, bytes)| ip(*is_v4, bytes))) {
+        // An IPv4 address in an IPv6 header is looked for as one of IPv6.
+        let mapped = networks.keys().filter_map(|network| match network.network() {
+            IpAddr::V4(first) => Some(first.to_ipv6_mapped().into()),
+            IpAddr::V6(_) => None,
+        });
+        for ip in edges.chain(beside).chain(mapped).chain(others.iter().map(|(is_v4, bytes)| ip(*is_v4, bytes))) {
             prop_assert_eq!(table.find(ip), expect(&networks, ip), "{}", ip);
         }
     }

@@ -32,7 +32,7 @@ pub const MAX_CONTACTS: u32 = 65_536;
 pub const MAX_ACCOUNTS: u32 = 262_144;
 
 /// Networks of the units of one policy.
-pub const MAX_UNIT_NETWORKS: u32 = 65_536;
+pub const MAX_UNIT_NETWORKS: u32 = 1_048_576;
 
 /// Counts of clients for whom there was no room, as told apart by [`crate::contact::BeyondKey`].
 pub const MAX_BEYOND: u32 = 16_384;

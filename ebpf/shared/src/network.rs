@@ -25,13 +25,15 @@ pub struct Step {
 plain_bytes!(Step { start: u64, mask: Address });
 
 impl Step {
-    /// The step of prefixes of so many bits; those of IPv4 in their mapped form are 96 longer.
-    pub const fn of(secret: &Secret, bits: u32) -> Self {
-        let mask = match 128 - bits {
+    /// The step of prefixes of so many bits. Those of IPv4, whose addresses are compared in the mapped form, are not those of
+    /// IPv6 whose addresses look the same.
+    pub const fn of(secret: &Secret, is_v4: bool, bits: u32) -> Self {
+        let mask = match if is_v4 { 32 - bits } else { 128 - bits } {
             128 => 0,
             open_bits => u128::MAX << open_bits,
         };
-        Self { start: secret.end(secret.start ^ bits as u64), mask: Address::from_v6(mask.to_be_bytes()) }
+        let start = secret.end(secret.start ^ (bits as u64) << 1 ^ is_v4 as u64);
+        Self { start, mask: Address::from_v6(mask.to_be_bytes()) }
     }
 
     /// The hash of the prefix that an address has.

@@ -28,6 +28,7 @@ tests![
     wan_drops_what_opens_and_passes_what_answers,
     the_mode_in_force_is_reported,
     a_driver_without_native_mode_is_named_with_the_remedy,
+    a_driver_that_refuses_is_named_with_what_may_not_fit,
     a_missing_interface_is_named_with_those_there_are,
     an_interface_has_one_role,
     nothing_is_attached_before_a_policy,
@@ -190,6 +191,18 @@ fn the_mode_in_force_is_reported() {
 fn a_driver_without_native_mode_is_named_with_the_remedy() {
     let error = refused_in(&Namespace::new(), &on("lo", Role::Lan));
     assert_eq!(error, "cannot attach to lo in native mode: its driver has none; ask for generic mode");
+}
+
+fn a_driver_that_refuses_is_named_with_what_may_not_fit() {
+    let namespace = Namespace::new();
+    namespace.ip("link add name few numrxqueues 1 numtxqueues 4 mtu 1400 type veth peer name many numrxqueues 4 numtxqueues 4");
+    let error = refused_in(&namespace, &on("few", Role::Lan));
+    assert!(
+        error.starts_with("cannot attach to few in native mode: its driver refuses (No space left on device"),
+        "{error}"
+    );
+    assert!(error.contains("(it is 1400)") && error.ends_with("or ask for generic mode"), "{error}");
+    namespace.run(|| drop(ready(&Options { mode: Mode::Generic, ..on("few", Role::Lan) })));
 }
 
 /// Attaching fails in this namespace; the message.

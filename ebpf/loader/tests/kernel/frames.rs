@@ -170,6 +170,12 @@ fn an_answer_to_what_was_let_out_is_not_judged() {
             let about = |address: &str, port: u16| exit(&format!("about={address}/{port}"), other, 0);
             assert_eq!(about(them, 53), "wan_answer", "a banned router tells of what was let out");
             assert_eq!(about(them, 54), "logged", "of another port");
+            let part = if headers == "v4" { "later" } else { "frag2" };
+            assert_ne!(
+                exit(&format!("{part} about={them}/53"), other, 0),
+                "wan_answer",
+                "of a later fragment"
+            );
             assert_eq!(about(other, 53), "logged", "of another address");
             assert_eq!(exit("tcp:syn", them, 53), "logged", "a connection starts there all the same");
         }

@@ -650,9 +650,8 @@ fn on_a_veth_pair_the_other_end_decides_who_answers() {
     });
 }
 
-/// What XDP notes in front of a packet, the program behind it reads: in native mode. In the network stack the kernel judges
-/// alone, as without an agent. There is no agent here to take it, so
-/// a connection, which must be judged, is not opened.
+/// What XDP notes in front of a packet, the program behind it reads. There is no agent here to take it, so a connection,
+/// which must be judged, is not opened.
 fn on_a_veth_pair_packets_are_diverted_in_both_modes() {
     for mode in [Mode::Native, Mode::Generic] {
         let pair = Pair::new();
