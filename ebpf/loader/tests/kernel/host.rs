@@ -24,6 +24,7 @@ tests![
     what_is_let_through_is_followed_both_ways,
     what_was_not_asked_for_does_not_come_in,
     behind_xdp_in_either_mode_frames_are_read_too,
+    on_loopback_alone_what_is_sent_is_judged,
     without_control_groups_it_is_said,
 ];
 
@@ -255,6 +256,44 @@ fn behind_xdp_in_either_mode_frames_are_read_too() {
         receiver.recv_from(&mut [0; 16]).unwrap();
         assert_eq!(plane.counters().unwrap().exits["logged"], 2, "{mode:?}: by XDP, and by tcx behind it");
     }
+}
+
+/// In a namespace of this thread, without anything beyond its loopback interface: before Linux 6.6 the programs are on clsact
+/// there, which `tests/kernel-6.1` tries with this.
+fn on_loopback_alone_what_is_sent_is_judged() {
+    let ip = |line: &str| {
+        assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}")
+    };
+    let alone = move || {
+        // SAFETY: the call changes the namespace of this thread and touches no memory.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+        ip("link set lo up");
+        ip("addr add 203.0.113.2/32 dev lo");
+        ip("addr add 192.0.2.2/32 dev lo");
+        let group = Group::new("loopback");
+        let options = Options { cgroup: Some(group.0.clone()), ..on("lo", Role::Host) };
+        let mut plane = PacketPlane::load(&options).unwrap();
+        apply(&mut plane, &policy_and(RULES, ""));
+        plane.attach().unwrap();
+        let receiver = UdpSocket::bind("0.0.0.0:7004").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Who sends may be told at once that it is dropped.
+        let _ = sender.send_to(b"banned", "203.0.113.2:7004");
+        sender.send_to(b"logged", "192.0.2.2:7004").unwrap();
+        let mut buffer = [0; 16];
+        let (length, _) = receiver.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"logged");
+        let exits = plane.counters().unwrap().exits;
+        assert_eq!((exits["blocked"], exits["logged"]), (1, 1), "{exits:?}");
+        assert!(["tcx", "clsact"].contains(&plane.interfaces()[0].place.as_str()));
+        drop(plane);
+        let again = UdpSocket::bind("127.0.0.1:0").unwrap();
+        again.send_to(b"banned", "203.0.113.2:7004").unwrap();
+        let (length, _) = receiver.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"banned", "the programs are gone with the plane");
+    };
+    std::thread::spawn(alone).join().unwrap();
 }
 
 fn without_control_groups_it_is_said() {
