@@ -52,6 +52,17 @@ pub enum Error {
     /// The options do not ask for DNS questions to be answered.
     #[error("the packet plane was not set up to answer DNS questions")]
     NotAnswering,
+    /// The interface has no place for programs in the network stack, and the kernel makes none.
+    #[error(
+        "cannot attach to {interface} in the network stack: before Linux 6.6 that takes a clsact queueing discipline, which \
+         the kernel does not give it; load its module (`modprobe sch_ingress`)"
+    )]
+    NoClsact {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: aya::programs::tc::TcError,
+    },
     /// A program in the network stack could not be attached.
     #[error(
         "cannot attach the program {program} to {interface}, in the network stack (tcx, before Linux 6.6 clsact)"

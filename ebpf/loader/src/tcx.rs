@@ -5,7 +5,7 @@ use aya::{
     programs::{
         LinkOrder, TcAttachType,
         links::{FdLink, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError},
     },
     util::KernelVersion,
 };
@@ -115,8 +115,12 @@ pub(crate) fn attach(
     let path = pins::path(&options.pin, Pinned::Tcx(tcx), interface);
     let program = object::tcx_mut(object, tcx);
     if !is_there() {
-        // It is there already where another program is attached in this way.
-        let _ = tc::qdisc_add_clsact(interface);
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) | Err(TcError::AlreadyAttached) => {}
+            // It is there already where another program is attached in this way.
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(source) => return Err(Error::NoClsact { interface: interface.to_owned(), source }),
+        }
         let filter = TcAttachOptions::Netlink(NlOptions::default());
         let link = program.attach_with_options(interface, tcx.direction(), filter).map_err(refused)?;
         return program.take_link(link).map(TcxLink::Filter).map_err(refused);
