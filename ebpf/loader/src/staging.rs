@@ -273,7 +273,9 @@ impl Tables {
         };
         let write_settings = || {
             let mut settings = AllSettings::create(1, 0)?;
-            settings.set(0, &*self.settings, 0)?;
+            // By reference: it is too large to be moved.
+            let all: &Settings = &self.settings;
+            settings.set(0, all, 0)?;
             Ok(settings)
         };
         let write_resolvers = || {

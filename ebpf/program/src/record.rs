@@ -157,7 +157,8 @@ fn count_beyond(event: &Event) {
     let ContactKey { rule, verdict, hook, .. } = *contact;
     let key = &BeyondKey { unit: unit.map_or(0, |&unit| unit), rule, verdict, hook, zero: [0; 2] };
     if BEYOND.get_ptr_mut(key).is_none() {
-        let _ = BEYOND.insert(key, &NOTHING, u64::from(BPF_NOEXIST));
+        let nothing = &NOTHING;
+        let _ = BEYOND.insert(key, nothing, u64::from(BPF_NOEXIST));
     }
     let Some(count) = BEYOND.get_ptr_mut(key) else { return };
     // SAFETY: the pointer is to a value of the table, from which nothing is removed.
