@@ -154,6 +154,16 @@ pub(crate) fn remove_earlier(pin: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether nothing is pinned, in the folder or in that of an agent of another version.
+pub(crate) fn is_unused(pin: &Path) -> Result<bool, Error> {
+    for folder in earlier(pin).into_iter().chain([pin.to_owned()]) {
+        if !pinned(&folder)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// What is pinned in a folder, which need not be there.
 pub(crate) fn pinned(pin: &Path) -> Result<Vec<(Pinned, String)>, Error> {
     if unusable(pin).is_some() || !pin.exists() {

@@ -54,6 +54,8 @@ pub struct PacketPlane {
     /// Held so that no other agent takes the pins.
     _claim: Option<pins::Claim>,
     pins: Pins,
+    /// Nothing is to stay: nothing was there before, and the programs are not attached yet.
+    leaves_nothing: bool,
     object: Arc<RwLock<Ebpf>>,
     policies: OuterMaps,
     counters: CounterMaps,
@@ -117,6 +119,7 @@ impl PacketPlane {
             AtExit::Remove => Pins::Unused,
             AtExit::Keep => pins::prepare(&options.pin)?,
         };
+        let is_first = matches!(pins, Pins::Kept(_)) && pins::is_unused(&options.pin)?;
 
         let mut object = object::load(&pins, options.mode)?;
         let mut safe = SafeMaps {
@@ -146,6 +149,7 @@ impl PacketPlane {
             options: options.clone(),
             _claim: claim,
             pins,
+            leaves_nothing: is_first,
             policies: OuterMaps {
                 networks: object::take(&mut object, maps::NETWORKS)?,
                 services: object::take(&mut object, maps::SERVICES)?,
@@ -267,7 +271,9 @@ impl PacketPlane {
         let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
         self.links = attach::attach(&mut object, &self.options, &self.pins)?;
         self.calls = calls::attach(&mut object, &self.options, &self.pins)?;
-        pins::remove_earlier(&self.options.pin)
+        pins::remove_earlier(&self.options.pin)?;
+        self.leaves_nothing = false;
+        Ok(())
     }
 
     /// Has the programs judge DNS questions, and gives them the sockets that take what only the agent can judge. What is
@@ -481,6 +487,11 @@ impl PacketPlane {
 
 impl Drop for PacketPlane {
     fn drop(&mut self) {
+        if self.leaves_nothing {
+            // What it pinned on the way to a start that failed.
+            let _ = pins::unload(&self.options.pin);
+            return;
+        }
         // Programs that stay divert nothing once the agent is dead, so the route is only kept for the next one.
         if let (Some(route), Pins::Kept(_)) = (&mut self.route, &self.pins) {
             route.keep = true;

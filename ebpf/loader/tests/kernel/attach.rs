@@ -34,6 +34,7 @@ tests![
     nothing_is_attached_before_a_policy,
     a_taken_hook_names_its_holder,
     when_one_interface_is_taken_no_other_stays_attached,
+    a_failed_start_leaves_what_an_earlier_agent_kept,
     dropping_the_plane_detaches,
     killing_the_agent_detaches,
     a_kept_program_outlives_a_killed_agent,
@@ -259,7 +260,28 @@ fn when_one_interface_is_taken_no_other_stays_attached() {
         let mut plane = PacketPlane::load(&both).unwrap();
         apply(&mut plane, &policy(BAN));
         plane.attach().unwrap_err();
+        drop(plane);
         wait_until_free("spare");
+        assert!(!both.pin.exists(), "nothing stays of a start that failed");
+    });
+}
+
+fn a_failed_start_leaves_what_an_earlier_agent_kept() {
+    let pair = Pair::new();
+    pair.inside.ip("link add spare type veth peer name spare2");
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let kept = Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) };
+        drop(ready(&kept));
+        let _other = ready(&on("spare", Role::Wan));
+        let mut both = kept;
+        both.interfaces.extend(on("spare", Role::Lan).interfaces);
+        let mut plane = PacketPlane::load(&both).unwrap();
+        apply(&mut plane, &policy(BAN));
+        plane.attach().unwrap_err();
+        drop(plane);
+        assert!(hook("in").is_some(), "what was filtered still is");
+        assert_eq!(unload(&pin).unwrap(), ["in", "spare"]);
     });
 }
 
