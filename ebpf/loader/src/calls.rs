@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -46,6 +46,16 @@ impl Call {
         }
     }
 
+    /// In `enum bpf_attach_type` of the kernel's `bpf.h`.
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::Connect4 => 10,
+            Self::Connect6 => 11,
+            Self::Send4 => 14,
+            Self::Send6 => 15,
+        }
+    }
+
     pub(crate) const fn program_name(self) -> &'static str {
         match self {
             Self::Connect4 => "interdict_connect4",
@@ -63,8 +73,20 @@ const GROUP: &str = "cgroup";
 pub(crate) struct Calls {
     /// Held for their file descriptors.
     _links: Vec<FdLink>,
+    folder: File,
     /// The control group.
     pub(crate) group: PathBuf,
+}
+
+impl Calls {
+    /// Whether every program is where it was attached, as far as the kernel tells.
+    pub(crate) fn are_in_place(&self, object: &Ebpf) -> bool {
+        Call::ALL.into_iter().all(|call| {
+            let ours = object::call(object, call).info().map(|program| program.id());
+            let there = system::group_programs(self.folder.as_fd(), call.attach_type());
+            ours.ok().zip(there.ok()).is_none_or(|(ours, there)| there.contains(&ours))
+        })
+    }
 }
 
 /// Attaches the programs, if this machine's own traffic is judged. Those of an earlier agent go when ours are there.
@@ -104,7 +126,7 @@ pub(crate) fn attach(object: &mut Ebpf, options: &Options, pins: &Pins) -> Resul
             Pins::Unused | Pins::Unavailable(_) => link,
         });
     }
-    Ok(Some(Calls { _links: links, group }))
+    Ok(Some(Calls { _links: links, folder, group }))
 }
 
 /// The root of the control groups of version 2, wherever it is mounted (cgroups(7)).

@@ -98,6 +98,12 @@ pub(crate) fn tcx_mut(object: &mut Ebpf, tcx: Tcx) -> &mut SchedClassifier {
 }
 
 /// A program of a control group.
+pub(crate) fn call(object: &Ebpf, call: Call) -> &CgroupSockAddr {
+    let program = object.program(call.program_name()).expect("the object has the program");
+    program.try_into().expect("it is a program for calls of sockets")
+}
+
+/// A program of a control group.
 pub(crate) fn call_mut(object: &mut Ebpf, call: Call) -> &mut CgroupSockAddr {
     let program = object.program_mut(call.program_name()).expect("the object has the program");
     program.try_into().expect("it is a program for calls of sockets")

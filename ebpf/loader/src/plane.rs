@@ -356,15 +356,24 @@ impl PacketPlane {
     }
 
     /// Looks whether every interface in the options has its program, and attaches it where it is missing: an interface
-    /// that was made anew has none. Returns each interface, with what is in the way if it stays without. Call it every
-    /// second.
+    /// that was made anew has none. Returns each interface, with what is in the way if it stays without; and the control
+    /// group, if its programs were missing. Call it every second.
     pub fn restore(&mut self) -> Vec<(String, Result<Restored, Error>)> {
         let mut object = self.object.write().unwrap_or_else(PoisonError::into_inner);
         let (options, pins, links) = (&self.options, &self.pins, &mut self.links);
         let mut restore = |interface| attach::restore(&mut object, options, pins, interface, links);
         let outcomes =
             options.interfaces.iter().map(|interface| (interface.name.clone(), restore(interface)));
-        outcomes.collect()
+        let mut outcomes: Vec<_> = outcomes.collect();
+        if let Some(calls) = self.calls.as_ref().filter(|calls| !calls.are_in_place(&object)) {
+            let name = format!("control group {}", calls.group.display());
+            let again = calls::attach(&mut object, options, pins).map(|calls| {
+                self.calls = calls;
+                Restored::Again
+            });
+            outcomes.push((name, again));
+        }
+        outcomes
     }
 
     /// Changes the networks that are never dropped, at once and for every policy.

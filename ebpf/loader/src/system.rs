@@ -146,11 +146,20 @@ pub(crate) fn detach_pinned_link(pin: &Path) -> io::Result<()> {
 /// The numbers of the programs on a hook of tcx. Unlike to open a program by its number, to ask for it takes no more than
 /// `CAP_NET_ADMIN`.
 pub(crate) fn tcx_programs(interface: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    programs_on(interface, attach_type)
+}
+
+/// The numbers of the programs of a control group, likewise.
+pub(crate) fn group_programs(group: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    programs_on(group.as_raw_fd() as u32, attach_type)
+}
+
+fn programs_on(target: u32, attach_type: u32) -> io::Result<Vec<u32>> {
     /// In `enum bpf_cmd` of the kernel's `bpf.h`.
     const BPF_PROG_QUERY: libc::c_int = 16;
-    let mut ids = [0_u32; MAX_TCX_PROGRAMS];
+    let mut ids = [0_u32; MAX_PROGRAMS];
     let mut attributes = QueryAttributes {
-        interface,
+        target,
         attach_type,
         ids: ids.as_mut_ptr() as u64,
         count: ids.len() as u32,
@@ -160,14 +169,15 @@ pub(crate) fn tcx_programs(interface: u32, attach_type: u32) -> io::Result<Vec<u
     Ok(ids.into_iter().take(attributes.count as usize).collect())
 }
 
-/// As many as the kernel has on one hook (`BPF_MPROG_MAX`).
-const MAX_TCX_PROGRAMS: usize = 64;
+/// As many as the kernel has on one hook (`BPF_MPROG_MAX`, `BPF_CGROUP_MAX_PROGS`).
+const MAX_PROGRAMS: usize = 64;
 
 /// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
 #[derive(Default)]
 #[repr(C)]
 struct QueryAttributes {
-    interface: u32,
+    /// An interface's index, or a control group's descriptor.
+    target: u32,
     attach_type: u32,
     query_flags: u32,
     attach_flags: u32,

@@ -9,17 +9,19 @@ use std::{
 };
 
 use interdict_ebpf_loader::{
-    Contact, Depth, EventReader, Hook, Interface, Mode, Options, PacketPlane, Reached, Role,
+    AtExit, Contact, Depth, EventReader, Hook, Interface, Mode, Options, PacketPlane, Reached, Restored,
+    Role, unload,
 };
 use interdict_policy::Verdict;
 
 use crate::{
-    namespace::Pair,
+    namespace::{Pair, private_bpffs},
     support::{apply, on, policy_and, tests},
 };
 
 tests![
     a_process_is_refused_at_once_and_named,
+    what_was_detached_from_the_group_is_attached_again,
     a_process_outside_the_group_is_stopped_by_the_packet,
     what_is_let_through_is_followed_both_ways,
     what_was_not_asked_for_does_not_come_in,
@@ -148,6 +150,30 @@ fn a_process_is_refused_at_once_and_named() {
     let (outcome, _) = python(&pair, Some(&group), "s(U4).sendto(b'x',('192.0.2.77',7000))");
     assert_eq!(outcome, "done", "what no rule matches is left alone");
     assert!(drained(&mut events).is_empty());
+}
+
+fn what_was_detached_from_the_group_is_attached_again() {
+    let (pair, group) = (Pair::new(), Group::new("again"));
+    let connect = || python(&pair, Some(&group), "s(T4).connect(('203.0.113.2', 443))").0;
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let cgroup = Some(group.0.clone());
+        let options = Options { cgroup, pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Host) };
+        let mut plane = PacketPlane::load(&options).unwrap();
+        apply(&mut plane, &policy_and(RULES, ""));
+        plane.attach().unwrap();
+        assert_eq!(connect(), "Operation not permitted");
+        assert_eq!(plane.restore().len(), 1, "only the interface is told of");
+        unload(&pin).unwrap();
+        assert_eq!(connect(), "Connection refused");
+        let restored = plane.restore();
+        let (name, outcome) = &restored[1];
+        assert!(name.starts_with("control group") && matches!(outcome, Ok(Restored::Again)), "{restored:?}");
+        assert_eq!(connect(), "Operation not permitted");
+        assert_eq!(plane.restore().len(), 1);
+        drop(plane);
+        unload(&pin).unwrap();
+    });
 }
 
 fn a_process_outside_the_group_is_stopped_by_the_packet() {
