@@ -3,9 +3,9 @@
 use aya_ebpf::programs::XdpContext;
 use interdict_dns_wire::{Bytes, Round};
 use interdict_ebpf_program::{
-    lan::Outbound,
+    lan::{self, Outbound},
     tls::{self, Hello, Kind},
-    verdict::{self, Policy as _},
+    verdict::Policy as _,
 };
 use interdict_ebpf_shared::{
     contact::Hook,
@@ -119,14 +119,7 @@ fn name(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: P
     if entry.has_exemptions() && generation.is_exempt(rule, outbound.client) {
         verdict = Verdict::Exempt;
     }
-    let packet = verdict::Packet {
-        hook: Hook::Tls,
-        client: Some(outbound.client),
-        remote: outbound.remote,
-        port: outbound.transport.destination,
-        transport: outbound.transport,
-    };
-    place.keep_event(verdict::event(&Packet::new(ctx), generation, &packet, rule, verdict));
+    place.keep_event(lan::event(&Packet::new(ctx), generation, Hook::Tls, outbound, rule, verdict));
     let Decision { state, .. } = generation.decision_of(rule);
     match verdict {
         Verdict::Block if state.rejects() => Fate::Reject,
