@@ -1,9 +1,10 @@
 //! From the networks of a policy to the kernel's table of them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use interdict_ebpf_shared::{
     Address,
+    filter::{self, Filter},
     network::{FIRST_STEP_V4, FIRST_STEP_V6, Networks, STEPS, Step},
     policy::NetworkEntry,
 };
@@ -28,6 +29,14 @@ impl Prefix {
 
     fn bits(&self) -> u32 {
         self.network.prefix_len().into()
+    }
+
+    /// Enters it into the filter of its family.
+    pub(crate) fn enter(&self, places4: &mut Filter, places6: &mut Filter) {
+        match self.network.network() {
+            IpAddr::V4(first) => filter::add_v4(places4, first.to_bits(), self.bits()),
+            IpAddr::V6(first) => filter::add_v6(places6, (first.to_bits() >> 96) as u32, self.bits()),
+        }
     }
 
     fn address(&self) -> Address {

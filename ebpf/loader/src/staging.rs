@@ -18,7 +18,7 @@ use interdict_ebpf_shared::{
     spelling::{self, MAX_TRANSLATIONS, Translation, Translations},
 };
 use interdict_policy::{
-    Action, Digest, NetworkVerdicts, PacketAnswer, PlainEgress, Policy, Rule, RuleIndex, Service, Timestamp,
+    Action, Digest, PacketAnswer, PlainEgress, Policy, Rule, RuleIndex, Service, Timestamp,
 };
 use ipnet::{IpNet, Ipv6Net};
 
@@ -124,7 +124,6 @@ pub(crate) fn named(name: &'static str) -> impl Fn(MapError) -> Error {
 
 /// What a policy says, in the words of the kernel, before any of it is in the kernel.
 pub(crate) struct Tables {
-    prefixes: Vec<Prefix>,
     networks: Table,
     services: Vec<(ServiceKey, Decision)>,
     exemptions: Vec<(Key<ExemptionKey>, u64)>,
@@ -154,10 +153,18 @@ impl Tables {
         let (read_names, names) = names::table(policy, |rule| rules.decision(rule));
         settings.names = read_names;
         settings.name_filter = *names.filter;
-        let mut tables = Self {
-            prefixes: vec![],
-            networks: Table::of(|_| std::iter::empty()),
-            services: vec![],
+        let addresses = Addresses::of(policy, &rules);
+        let (v4, v6): (Vec<_>, Vec<_>) = addresses.prefixes.iter().partition(|prefix| prefix.is_v4());
+        let (v4, v6) = (v4.len(), v6.len());
+        for prefix in &addresses.prefixes {
+            prefix.enter(&mut settings.places4, &mut settings.places6);
+        }
+        let (read_networks, networks) = prefixes::table(&addresses.prefixes);
+        settings.networks = read_networks;
+        settings.network_filter = *networks.filter;
+        let tables = Self {
+            networks,
+            services: addresses.services,
             exemptions,
             units: units(policy),
             names,
@@ -166,18 +173,9 @@ impl Tables {
             resolvers: policy.egress_dns().resolvers.iter().map(|at| address(at.value)).collect(),
             states,
         };
-        let mut port_sets = HashMap::new();
-        for (network, verdicts) in policy.networks() {
-            tables.add(network, verdicts, &rules, &mut port_sets);
-        }
-        let (read_networks, networks) = prefixes::table(&tables.prefixes);
-        tables.settings.networks = read_networks;
-        tables.settings.network_filter = *networks.filter;
-        tables.networks = networks;
-        let (v4, v6): (Vec<_>, Vec<_>) = tables.prefixes.iter().partition(|prefix| prefix.is_v4());
         for (what, count, limit) in [
-            ("IPv4 networks", v4.len(), MAX_NETWORKS),
-            ("IPv6 networks", v6.len(), MAX_NETWORKS),
+            ("IPv4 networks", v4, MAX_NETWORKS),
+            ("IPv6 networks", v6, MAX_NETWORKS),
             ("ports of networks", tables.services.len(), MAX_SERVICES),
             ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
             ("networks of units", tables.units.len(), MAX_UNIT_NETWORKS),
@@ -193,51 +191,6 @@ impl Tables {
             }
         }
         Ok(tables)
-    }
-
-    fn add<'p>(
-        &mut self,
-        network: IpNet,
-        verdicts: &'p NetworkVerdicts,
-        rules: &RuleSlots<'_>,
-        port_sets: &mut HashMap<&'p [(Service, RuleIndex)], u32>,
-    ) {
-        let otherwise = verdicts.otherwise.map_or(Decision::NONE, |rule| rules.decision(rule));
-        let port_set = match verdicts.ports.as_ref() {
-            // Where nothing else decides the programs look at those ports themselves, so that not every packet finds a network.
-            ports if ports.iter().all(|(_, rule)| rules.policy.is_everywhere(*rule)) => 0,
-            ports => {
-                // Sets are numbered from 1: 0 says that there is none.
-                let new = port_sets.len() as u32 + 1;
-                let known = *port_sets.entry(ports).or_insert(new);
-                if known == new {
-                    self.add_port_set(new, ports, rules);
-                }
-                known
-            }
-        };
-        let entry = NetworkEntry { otherwise, port_set };
-        if entry.is_none() {
-            return;
-        }
-        let bits = u32::from(network.prefix_len());
-        match network.network() {
-            IpAddr::V4(address) => {
-                filter::add_v4(&mut self.settings.places4, address.to_bits(), bits);
-            }
-            IpAddr::V6(address) => {
-                filter::add_v6(&mut self.settings.places6, (address.to_bits() >> 96) as u32, bits);
-            }
-        }
-        self.prefixes.push(Prefix::new(network, entry));
-    }
-
-    fn add_port_set(&mut self, port_set: u32, ports: &[(Service, RuleIndex)], rules: &RuleSlots<'_>) {
-        for &(service, rule) in ports.iter().filter(|(_, rule)| !rules.policy.is_everywhere(*rule)) {
-            let (port, protocol) = (service.port.to_be_bytes(), service.protocol.number());
-            let key = ServiceKey { port_set, port, protocol, zero: 0 };
-            self.services.push((key, rules.decision(rule)));
-        }
     }
 
     /// Writes the tables into new maps, which no program reads yet.
@@ -293,6 +246,50 @@ impl Tables {
         let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
         let units = write_units().map_err(named(maps::UNITS))?;
         Ok(InnerMaps { networks, services, rules, exemptions, units, names, answers, settings, resolvers })
+    }
+}
+
+/// What a policy says of addresses and ports.
+#[derive(Default)]
+struct Addresses<'p> {
+    prefixes: Vec<Prefix>,
+    services: Vec<(ServiceKey, Decision)>,
+    /// The number of each set of ports.
+    port_sets: HashMap<&'p [(Service, RuleIndex)], u32>,
+}
+
+impl<'p> Addresses<'p> {
+    fn of(policy: &'p Policy, rules: &RuleSlots<'_>) -> Self {
+        let mut addresses = Self::default();
+        for (network, verdicts) in policy.networks() {
+            let otherwise = verdicts.otherwise.map_or(Decision::NONE, |rule| rules.decision(rule));
+            let port_set = addresses.port_set(verdicts.ports.as_ref(), rules);
+            let entry = NetworkEntry { otherwise, port_set };
+            if !entry.is_none() {
+                addresses.prefixes.push(Prefix::new(network, entry));
+            }
+        }
+        addresses
+    }
+
+    /// The number of a set of ports; 0 for one that decides nothing here.
+    fn port_set(&mut self, ports: &'p [(Service, RuleIndex)], rules: &RuleSlots<'_>) -> u32 {
+        // Where nothing else decides the programs look at ports of every address themselves, so that not every packet finds a
+        // network.
+        let is_everywhere = |rule| rules.policy.is_everywhere(rule);
+        if ports.iter().all(|(_, rule)| is_everywhere(*rule)) {
+            return 0;
+        }
+        let new = self.port_sets.len() as u32 + 1;
+        let known = *self.port_sets.entry(ports).or_insert(new);
+        if known == new {
+            for &(service, rule) in ports.iter().filter(|(_, rule)| !is_everywhere(*rule)) {
+                let (port, protocol) = (service.port.to_be_bytes(), service.protocol.number());
+                let key = ServiceKey { port_set: new, port, protocol, zero: 0 };
+                self.services.push((key, rules.decision(rule)));
+            }
+        }
+        known
     }
 }
 

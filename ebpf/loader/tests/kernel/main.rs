@@ -10,8 +10,12 @@
 //! - [`queries`]: DNS questions, answered in the place of the resolver that was asked
 //! - [`register`]: exemptions, and addresses that are open to one client
 //! - [`records`]: counters, events, sampling, and what happens when there is no more room
+//! - [`host`]: this machine's own traffic, and the calls of its processes
+//! - [`tls`]: server names in ClientHellos
+//! - [`rejects`]: what the sender of a blocked packet is told
+//! - [`unjudged`]: what could not be judged, counted or refused
 //! - [`attach`]: real interfaces in namespaces of their own
-//! - [`agreement`]: random policies and packets, decided alike by the kernel and by the policy
+//! - [`agreement`]: random policies and packets, decided alike by the kernel, by the policy, and by nftables
 
 mod agreement;
 mod attach;
