@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
@@ -19,6 +19,7 @@ use crate::{
     Error,
     events::ip,
     registry::{Registry, word_of},
+    seats::Seats,
     staging::named,
 };
 
@@ -54,6 +55,7 @@ pub struct BeyondCount {
 
 /// The accounts: those of contacts that are over, and what contacts at present add to them.
 pub(crate) struct Accounts {
+    seats: Arc<Seats>,
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     over: Mutex<BpfHashMap<MapData, AccountKey, Count>>,
     beyond: BpfHashMap<MapData, BeyondKey, Count>,
@@ -61,11 +63,12 @@ pub(crate) struct Accounts {
 
 impl Accounts {
     pub(crate) const fn new(
+        seats: Arc<Seats>,
         contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
         over: BpfHashMap<MapData, AccountKey, Count>,
         beyond: BpfHashMap<MapData, BeyondKey, Count>,
     ) -> Self {
-        Self { contacts, over: Mutex::new(over), beyond }
+        Self { seats, contacts, over: Mutex::new(over), beyond }
     }
 
     /// The counts of clients for whom there was no room, in no order.
@@ -95,7 +98,8 @@ impl Accounts {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         let mut accounts: BTreeMap<AccountKey, Count> =
             over.iter().collect::<Result<_, _>>().map_err(named(maps::ACCOUNTS))?;
-        for contact in self.contacts.iter() {
+        let seated = self.seats.taken().map(|(_, seat)| Ok((seat.key, seat.counts)));
+        for contact in seated.chain(self.contacts.iter()) {
             let (key, counts) = contact.map_err(named(maps::CONTACTS))?;
             add(accounts.entry(key.account()).or_default(), total(&counts));
         }

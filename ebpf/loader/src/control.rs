@@ -9,9 +9,12 @@ use std::{
     },
 };
 
-use interdict_ebpf_shared::{Address, control};
+use interdict_ebpf_shared::{Address, control, table::Secret};
 
-use crate::system::{SharedMemory, awake_time_ns, boot_time_ns};
+use crate::{
+    clock::Ticks,
+    system::{SharedMemory, awake_time_ns, boot_time_ns},
+};
 
 /// The agent's sign of life, apart from the plane: changing a large policy keeps that busy for longer than the agent may
 /// be silent.
@@ -52,6 +55,17 @@ impl Control {
     /// Says how many entries there are in the table that belongs to a word.
     pub(crate) fn set_count(&self, word: u32, count: u64) {
         self.word(word).store(count, Ordering::Release);
+    }
+
+    /// Says how the kernel's ticks stand to its clock.
+    pub(crate) fn set_ticks(&self, ticks: Ticks) {
+        self.set_count(control::TICK_NS, ticks.length_ns);
+        self.set_count(control::TICK_0_NS, ticks.first_ns);
+    }
+
+    /// Says by what contacts are tagged.
+    pub(crate) fn set_secret(&self, Secret { start, first, second }: Secret) {
+        (control::SECRET..).zip([start, first, second]).for_each(|(word, value)| self.set_count(word, value));
     }
 
     /// Says how long the machine has slept, and returns it. Rather too little than too much: no packet comes in the future.

@@ -24,6 +24,7 @@ use interdict_ebpf_shared::{
     maps,
     policy::Verdict,
     query::QueryEvent,
+    seat::{LEFT, Seat},
 };
 use interdict_policy::{Digest, RuleId};
 
@@ -35,6 +36,7 @@ use crate::{
     control::Control,
     flows::Flows,
     registry::{Registry, word_of},
+    seats::Seats,
     staging::named,
     system,
 };
@@ -110,6 +112,7 @@ pub struct EventReader {
     flows: Flows,
     /// Where control groups are, if they are anywhere.
     groups: Option<PathBuf>,
+    seats: Arc<Seats>,
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     reported: BpfHashMap<MapData, ContactKey, Reported>,
     accounts: Arc<Accounts>,
@@ -156,6 +159,7 @@ pub(crate) struct Rings {
 
 /// The kernel's tables that are read besides.
 pub(crate) struct Tables {
+    pub(crate) seats: Arc<Seats>,
     pub(crate) contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     pub(crate) reported: BpfHashMap<MapData, ContactKey, Reported>,
     pub(crate) flows: BpfHashMap<MapData, FlowKey, Flow>,
@@ -170,7 +174,7 @@ impl EventReader {
         control: Arc<Control>,
         interfaces: HashMap<u32, String>,
     ) -> Self {
-        let Tables { contacts, reported, flows, accounts } = tables;
+        let Tables { seats, contacts, reported, flows, accounts } = tables;
         let (asked, groups, idle) = (HashMap::new(), calls::mounted_root(), IDLE);
         let flows = Flows::new(flows);
         let sleep = Sleep { slept_ns: control.set_slept(), woke_ns: 0 };
@@ -178,6 +182,7 @@ impl EventReader {
             rings,
             flows,
             groups,
+            seats,
             contacts,
             reported,
             accounts,
@@ -201,7 +206,8 @@ impl EventReader {
     ///
     /// The kernel's table could not be read.
     pub fn contacts(&self) -> Result<usize, Error> {
-        self.keys().map(|keys| keys.len())
+        let seated = self.seats.taken().filter(|(_, seat)| seat.tag != LEFT).count();
+        self.keys().map(|keys| seated + keys.len())
     }
 
     /// Hands over every event that waits, and returns how many.
@@ -247,13 +253,37 @@ impl EventReader {
         let clock = Clock::now();
         let live = self.control.live();
         let is_awake = self.sleep.is_over(self.control.set_slept(), clock.boot_ns());
-        let mut packets = 0;
-        for key in self.keys()? {
-            let Some(counts) = self.counts(&key).map_err(named(maps::CONTACTS))? else { continue };
-            packets += self.report(&key, &counts, &clock, &mut each);
+        let longest = self.idle;
+        let is_over = |key: &ContactKey, counts: &ContactCounts| {
             let idle = Duration::from_nanos(clock.boot_ns().saturating_sub(counts.last_ns));
-            let is_over = idle > self.idle || (key.generation != live && idle > RETIRED_IDLE);
-            if is_over && is_awake {
+            is_awake && (idle > longest || (key.generation != live && idle > RETIRED_IDLE))
+        };
+        let mut packets = 0;
+        let seats = Arc::clone(&self.seats);
+        for (place, Seat { tag, key, counts, reported, left_ns, .. }) in seats.taken() {
+            if let Some(told) = self.report(&key, &counts, &reported, &clock, &mut each) {
+                packets += told.packets - reported.packets;
+                seats.set_reported(place, told);
+            }
+            if tag == LEFT {
+                if Seats::is_quiet(left_ns, clock.boot_ns()) {
+                    self.accounts.end(&key, || Some(seats.free(place)));
+                }
+            } else if is_over(&key, &counts) {
+                seats.leave(place, clock.boot_ns());
+                self.asked.remove(&key);
+            }
+        }
+        for key in self.keys()? {
+            let Some((counts, reported)) = self.counts(&key).map_err(named(maps::CONTACTS))? else {
+                continue;
+            };
+            if let Some(told) = self.report(&key, &counts, &reported, &clock, &mut each) {
+                packets += told.packets - reported.packets;
+                // There is room for as many as there are contacts.
+                let _ = self.reported.insert(key, told, 0);
+            }
+            if is_over(&key, &counts) {
                 self.end(&key);
             }
         }
@@ -292,21 +322,18 @@ impl EventReader {
         self.reported.get(key, 0).unwrap_or_default()
     }
 
-    /// Reports what a contact's count has grown by.
+    /// Reports what a contact's count has grown by since what was reported before. Returns what is reported now, if it has.
     fn report(
-        &mut self,
+        &self,
         key: &ContactKey,
         counts: &ContactCounts,
+        reported: &Reported,
         clock: &Clock,
         each: &mut impl FnMut(Contact),
-    ) -> u64 {
-        if counts.unsampled_packets == 0 {
-            return 0;
-        }
-        let reported = self.reported(key);
+    ) -> Option<Reported> {
         let grown = counts.unsampled_packets - reported.packets;
         if grown == 0 {
-            return 0;
+            return None;
         }
         // A run of packets that goes on since the last sweep began before it; what was reported then ended when it did.
         let first_ns = counts.unsampled_first_ns.max(reported.last_ns);
@@ -318,35 +345,34 @@ impl EventReader {
         };
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         let names = Names { registry: &registry, interfaces: &self.interfaces };
-        let Some(mut contact) = names.contact(key, &counts.sample, packets) else { return 0 };
+        let mut contact = names.contact(key, &counts.sample, packets)?;
         contact.question = self.asked.get(key).cloned();
         each(contact);
-        let reported = Reported {
+        Some(Reported {
             packets: counts.unsampled_packets,
             bytes: counts.unsampled_bytes,
             last_ns: counts.unsampled_last_ns,
-        };
-        // There is room for as many as there are contacts.
-        let _ = self.reported.insert(key, reported, 0);
-        grown
+        })
     }
 
-    /// Reads a contact's counts, with a sample that no CPU was writing meanwhile; `None` if the contact is gone.
-    fn counts(&self, key: &ContactKey) -> Result<Option<ContactCounts>, MapError> {
+    /// Reads a contact's counts, with a sample that no CPU was writing meanwhile, and what was reported of them; `None` if the
+    /// contact is gone.
+    fn counts(&self, key: &ContactKey) -> Result<Option<(ContactCounts, Reported)>, MapError> {
         let read = || match self.contacts.get(key, 0) {
             Ok(counts) => Ok(Some(counts)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error),
         };
         let Some(mut counts) = read()? else { return Ok(None) };
-        if counts.unsampled_packets == self.reported(key).packets {
-            return Ok(Some(counts));
+        let reported = if counts.unsampled_packets == 0 { Reported::default() } else { self.reported(key) };
+        if counts.unsampled_packets == reported.packets {
+            return Ok(Some((counts, reported)));
         }
         loop {
             let Some(again) = read()? else { return Ok(None) };
             // A sample is written once a second at most, in a few nanoseconds.
             if again.sample == counts.sample {
-                return Ok(Some(again));
+                return Ok(Some((again, reported)));
             }
             counts = again;
         }

@@ -37,6 +37,7 @@ mod prefixes;
 mod prober;
 mod registry;
 mod resolver;
+mod seats;
 mod selftest;
 mod staging;
 mod system;

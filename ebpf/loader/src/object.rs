@@ -142,10 +142,10 @@ pub(crate) fn second_handle<M: TryFrom<Map, Error = MapError>>(
     M::try_from(Map::HashMap(MapData::from_fd(fd).map_err(failed)?)).map_err(failed)
 }
 
-/// Takes the map of control words, which is used through memory and not through a type.
-pub(crate) fn take_control(object: &mut Ebpf) -> MapData {
-    match object.take_map(maps::CONTROL) {
+/// Takes an array that is used through memory and not through a type.
+pub(crate) fn take_memory(object: &mut Ebpf, name: &'static str) -> MapData {
+    match object.take_map(name) {
         Some(Map::Array(data)) => data,
-        _ => panic!("the object has an array of control words"),
+        _ => panic!("the object has an array of this name, and it is taken once"),
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     attach::{self, Link},
     calls::{self, Calls},
     capability,
+    clock::Ticks,
     control::{Control, Pulse},
     counters::CounterMaps,
     divert::DivertRoute,
@@ -41,8 +42,10 @@ use crate::{
     pins,
     registry::{Lasting, Registry},
     resolver::{self, Resolver},
+    seats::Seats,
     selftest,
     staging::{self, InnerMaps, OuterMaps, Staged, Tables, named, word, words},
+    table,
 };
 
 /// The kernel side of a policy.
@@ -86,6 +89,7 @@ pub struct PacketPlane {
 struct Events {
     rings: Rings,
     flows: BpfHashMap<MapData, FlowKey, Flow>,
+    seats: Arc<Seats>,
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     reported: BpfHashMap<MapData, ContactKey, Reported>,
 }
@@ -128,9 +132,13 @@ impl PacketPlane {
         };
         check_safe(&options.safe)?;
         options.safe.iter().try_for_each(|network| safe.add(network))?;
-        let control = Control::of_map(object::take_control(&mut object).fd().as_fd())
-            .map_err(|source| Error::System { doing: "share memory with the kernel programs", source })?;
-        let control = Arc::new(control);
+        let unshared = |source| Error::System { doing: "share memory with the kernel programs", source };
+        let control = object::take_memory(&mut object, maps::CONTROL);
+        let control = Arc::new(Control::of_map(control.fd().as_fd()).map_err(unshared)?);
+        control.set_ticks(Ticks::of_kernel(&object)?);
+        control.set_secret(table::secret());
+        let seats = object::take_memory(&mut object, maps::CONTACT_SEATS);
+        let seats = Arc::new(Seats::of_map(seats.fd().as_fd()).map_err(unshared)?);
         Pulse(Arc::clone(&control)).beat();
         control.set_safe(safe_bits(options.safe.iter()));
         let lasting = Lasting {
@@ -168,6 +176,7 @@ impl PacketPlane {
                 rules: object::take(&mut object, maps::RULE_COUNTS)?,
             },
             accounts: Arc::new(Accounts::new(
+                Arc::clone(&seats),
                 object::second_handle(&object, maps::CONTACTS)?,
                 object::take(&mut object, maps::ACCOUNTS)?,
                 object::take(&mut object, maps::BEYOND)?,
@@ -179,6 +188,7 @@ impl PacketPlane {
                     processes: object::take(&mut object, maps::PROCESSES)?,
                 },
                 flows: object::take(&mut object, maps::FLOWS)?,
+                seats,
                 contacts: object::take(&mut object, maps::CONTACTS)?,
                 reported: object::take(&mut object, maps::REPORTED)?,
             }),
@@ -472,10 +482,11 @@ impl PacketPlane {
         let interfaces =
             network::interfaces()?.into_iter().map(|interface| (interface.index, interface.name));
         let interfaces: HashMap<_, _> = interfaces.collect();
-        let Events { rings, flows, contacts, reported } = self.events.take().ok_or(Error::EventsTaken)?;
+        let Events { rings, flows, seats, contacts, reported } =
+            self.events.take().ok_or(Error::EventsTaken)?;
         Ok(EventReader::new(
             rings,
-            events::Tables { contacts, reported, flows, accounts: Arc::clone(&self.accounts) },
+            events::Tables { seats, contacts, reported, flows, accounts: Arc::clone(&self.accounts) },
             Arc::clone(&self.registry),
             Arc::clone(&self.control),
             interfaces,

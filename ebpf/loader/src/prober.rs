@@ -20,6 +20,8 @@ pub enum Entry {
     Wan,
     /// Judges by the staged policy as `Lan` would, apart from opened addresses, and neither counts nor records.
     Selftest,
+    /// Tells how the kernel's ticks stand to its clock, whatever the frame.
+    Clock,
     /// The program of [`crate::Role::Host`] for what is sent.
     HostOut,
     /// The program of [`crate::Role::Host`] for what is received.
@@ -32,13 +34,14 @@ pub enum Entry {
 
 impl Entry {
     /// Those on the XDP hook.
-    pub(crate) const XDP: [Self; 3] = [Self::Lan, Self::Wan, Self::Selftest];
+    pub(crate) const XDP: [Self; 4] = [Self::Lan, Self::Wan, Self::Selftest, Self::Clock];
 
     pub(crate) const fn program_name(self) -> &'static str {
         match self {
             Self::Lan => "interdict_lan",
             Self::Wan => "interdict_wan",
             Self::Selftest => "interdict_selftest",
+            Self::Clock => "interdict_clock",
             Self::HostOut => Tcx::HostOut.program_name(),
             Self::HostIn => Tcx::HostIn.program_name(),
             Self::WanOut => Tcx::WanOut.program_name(),
@@ -49,7 +52,7 @@ impl Entry {
     /// The program, if it is one on tcx.
     const fn tcx(self) -> Option<Tcx> {
         match self {
-            Self::Lan | Self::Wan | Self::Selftest => None,
+            Self::Lan | Self::Wan | Self::Selftest | Self::Clock => None,
             Self::HostOut => Some(Tcx::HostOut),
             Self::HostIn => Some(Tcx::HostIn),
             Self::WanOut => Some(Tcx::WanOut),

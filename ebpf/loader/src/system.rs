@@ -71,10 +71,20 @@ pub(crate) fn awake_time_ns() -> u64 {
     time_ns(libc::CLOCK_MONOTONIC)
 }
 
+/// Nanoseconds from one tick of the kernel's timer to the next: what its clock of ticks goes on by.
+pub(crate) fn tick_ns() -> u64 {
+    // SAFETY: as in `time_ns`.
+    in_ns(|time| unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, time) })
+}
+
 fn time_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours. The clocks exist since Linux 2.6.39, so the call cannot fail.
-    unsafe { libc::clock_gettime(clock, &mut time) };
+    in_ns(|time| unsafe { libc::clock_gettime(clock, time) })
+}
+
+fn in_ns(ask: impl FnOnce(&mut libc::timespec) -> libc::c_int) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    ask(&mut time);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -8,6 +8,9 @@ use interdict_ebpf_shared::table::{Bucket, FILTER_WORDS, Filter, Layout, Secret}
 /// Lets an inner array be of another size than the one it replaces (`BPF_F_INNER_MAP`).
 pub(crate) const INNER_ARRAY_FLAGS: u32 = 1 << 12;
 
+/// Has the memory of an array begin at a page, since it could be shared (`BPF_F_MMAPABLE`): a bucket is in one cache line.
+const SHARED_ARRAY_FLAG: u32 = 1 << 10;
+
 /// The buckets of a table, in the kernel.
 pub(crate) type Buckets = Array<MapData, Bucket>;
 
@@ -51,7 +54,7 @@ impl Table {
 
     /// Writes the buckets into a new map.
     pub(crate) fn write(&self) -> Result<Buckets, MapError> {
-        let mut map = Buckets::create(self.buckets.len() as u32, INNER_ARRAY_FLAGS)?;
+        let mut map = Buckets::create(self.buckets.len() as u32, INNER_ARRAY_FLAGS | SHARED_ARRAY_FLAG)?;
         // What is never written is empty.
         let mut written = self.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.is_empty());
         written.try_for_each(|(at, bucket)| map.set(at as u32, bucket, 0))?;
@@ -60,7 +63,7 @@ impl Table {
 }
 
 /// A secret that nobody knows: the standard library keys its hashes with random numbers of the system.
-fn secret() -> Secret {
+pub(crate) fn secret() -> Secret {
     let random = || RandomState::new().build_hasher().finish();
     Secret { start: random(), first: random() | 1, second: random() | 1 }
 }

@@ -2,7 +2,10 @@
 
 use core::ptr;
 
-use interdict_ebpf_shared::control::WORDS;
+use interdict_ebpf_shared::{
+    control::{SECRET, WORDS},
+    table::Secret,
+};
 
 use crate::{maps::CONTROL, scratch::masked};
 
@@ -37,4 +40,15 @@ impl Control {
         // aligned word is one load, which sees the word before or after, and is not repeated.
         unsafe { ptr::read_volatile(self.0.cast::<u64>().add(at)) }
     }
+}
+
+/// By what contacts and clients are tagged.
+#[inline(always)]
+pub(crate) fn secret() -> Option<Secret> {
+    let control = Control::here()?;
+    Some(Secret {
+        start: control.word::<SECRET>(),
+        first: control.word::<{ SECRET + 1 }>(),
+        second: control.word::<{ SECRET + 2 }>(),
+    })
 }

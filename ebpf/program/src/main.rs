@@ -36,11 +36,15 @@ mod packet;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod programs;
 #[cfg(any(target_arch = "bpf", clippy))]
+mod rates;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod record;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod resolver;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod scratch;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod seats;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod skb;
 #[cfg(any(target_arch = "bpf", clippy))]

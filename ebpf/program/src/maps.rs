@@ -16,15 +16,16 @@ use interdict_ebpf_shared::{
     flow::{Flow, FlowKey, Service},
     limits::{
         MAX_ACCOUNTS, MAX_BEYOND, MAX_CLIENT_OPENINGS, MAX_CLIENTS, MAX_CONTACTS, MAX_FLOWS, MAX_GENERATIONS,
-        MAX_INTERFACES, MAX_LEARNED, MAX_LET_OUT, MAX_OPENED, MAX_OURS, MAX_RATES, MAX_RULES, MAX_SAFE,
-        PROCESS_RING_BYTES, QUERY_RING_BYTES, RING_BYTES,
+        MAX_INTERFACES, MAX_LEARNED, MAX_LET_OUT, MAX_OPENED, MAX_OURS, MAX_RULES, MAX_SAFE,
+        PROCESS_RING_BYTES, QUERY_RING_BYTES, RING_BYTES, SEATS,
     },
     policy::{ClientOpening, Decision, ExemptionKey, Opening, ServiceKey, State},
-    query::{Answer, DivertSocket, Interface, QueryEvent, Rate, Settings},
+    query::{Answer, DivertSocket, Interface, QueryEvent, Settings},
+    seat::Seat,
     table::Bucket,
 };
 
-use crate::scratch::Scratch;
+use crate::{rates::Rates, scratch::Scratch};
 
 const SLOTS: usize = 2;
 
@@ -40,7 +41,8 @@ pub(crate) type Services = HashMap<ServiceKey, Plain<Decision>, 1>;
 pub(crate) type Rules = Array<Plain<State>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type Units = LpmTrie<[u32; 4], u64, 1>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
-pub(crate) type Buckets = Array<Plain<Bucket>, 1, { BPF_F_INNER_MAP as usize }>;
+// Memory that can be shared begins at a page: so each bucket is in one cache line.
+pub(crate) type Buckets = Array<Plain<Bucket>, 1, { (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize }>;
 pub(crate) type Answers = Array<Plain<Answer>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type AllSettings = Array<Plain<Settings>, 1>;
 pub(crate) type Resolvers = HashMap<Address, u32, 1>;
@@ -89,6 +91,9 @@ pub(crate) static LOSSES: PerCpuArray<u64, { Loss::ALL.len() }> = PerCpuArray::n
 // An array, though most of its places are empty: a hash would take a quarter of the time of an answered question.
 #[btf_map]
 pub(crate) static RULE_COUNTS: PerCpuArray<RuleCounts, { MAX_RULES as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static CONTACT_SEATS: Array<Seat, { SEATS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 #[btf_map]
 pub(crate) static CONTACTS: HashMap<ContactKey, ContactCounts, { MAX_CONTACTS as usize }> = HashMap::new();
@@ -146,10 +151,10 @@ pub(crate) static OURS: HashMap<Address, u32, { MAX_OURS as usize }> = HashMap::
 pub(crate) static INTERFACES: Array<Interface, { MAX_INTERFACES as usize }> = Array::new();
 
 #[btf_map]
-pub(crate) static RATES: LruHashMap<Address, Rate, { MAX_RATES as usize }> = LruHashMap::new();
+pub(crate) static RATES: Rates = Rates::new();
 
 #[btf_map]
-pub(crate) static REJECTS: LruHashMap<Address, Rate, { MAX_RATES as usize }> = LruHashMap::new();
+pub(crate) static REJECTS: Rates = Rates::new();
 
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }> = HashMap::new();

@@ -10,14 +10,15 @@ use interdict_ebpf_program::{
     reject::{self, Notice},
     transport::{TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_RST},
 };
-use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND, query::Rate};
+use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND};
 
 use crate::{
     clock::now_ns,
     generation::is_ours,
     maps::{INTERFACES, REJECTS},
     packet::{Packet, hidden},
-    resolver::{GROUP_ADDRESS, HOP_LIMIT, add, fold, resize, within_rate},
+    rates,
+    resolver::{GROUP_ADDRESS, HOP_LIMIT, add, fold, resize},
     scratch::{HEAD_BYTES, HEAD_MASK, MESSAGE_MASK, Place, forgotten, length, masked},
     unaligned::{load8, store8},
 };
@@ -69,17 +70,9 @@ pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> 
 /// Whether this client is to be told once more in this second.
 #[inline(always)]
 fn may_tell(outbound: &Outbound) -> bool {
-    let now_ns = now_ns();
-    if let Some(rate) = REJECTS.get_ptr_mut(outbound.client) {
-        return within_rate(rate, now_ns, REJECTS_A_SECOND);
-    }
     // In our own name, or that of a whole network of ours, nobody else has sent this.
-    if is_ours(outbound.client) {
-        return false;
-    }
-    // If another CPU was first, its count of one is lost; the window is still as long.
-    let _ = REJECTS.insert(outbound.client, Rate { window_ns: now_ns, count: 1 }, 0);
-    true
+    let admit = || if is_ours(outbound.client) { Err(()) } else { Ok(()) };
+    rates::count(&REJECTS, outbound.client, now_ns(), REJECTS_A_SECOND, admit) == Ok(true)
 }
 
 /// Writes the segment that resets a connection, with its IP header, and returns its length.

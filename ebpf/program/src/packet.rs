@@ -26,13 +26,13 @@ impl<'c> Packet<'c> {
         Self { ctx }
     }
 
-    /// Writes an answer over the first bytes of the packet: the self-test's way to speak.
+    /// Writes an answer over the first bytes of the packet: the way to speak of what the loader runs.
     #[inline(always)]
-    pub(crate) fn answer(&self, words: [u32; 3]) {
+    pub(crate) fn answer<T: Copy>(&self, answer: T) {
         let start = self.ctx.data();
-        if start + size_of_val(&words) <= self.ctx.data_end() {
+        if start + size_of::<T>() <= self.ctx.data_end() {
             // SAFETY: the bytes from `start` on lie inside the packet, as just checked.
-            unsafe { ptr::write_unaligned(start as *mut [u32; 3], words) }
+            unsafe { ptr::write_unaligned(start as *mut T, answer) }
         }
     }
 

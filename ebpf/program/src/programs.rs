@@ -26,7 +26,7 @@ use interdict_ebpf_shared::{
 };
 
 use crate::{
-    calls,
+    calls, clock,
     divert::{self, Diversion, OPENS, STREAM},
     fate::Fate,
     flows,
@@ -671,6 +671,13 @@ fn interdict_selftest(ctx: XdpContext) -> u32 {
         _ => [Exit::NoPolicy as u32, 0, 0],
     };
     Packet::new(&ctx).answer(answer);
+    XDP_PASS
+}
+
+/// Tells the number of the kernel's last tick, and when it was. The loader runs it likewise.
+#[xdp(frags)]
+fn interdict_clock(ctx: XdpContext) -> u32 {
+    Packet::new(&ctx).answer(clock::last_tick());
     XDP_PASS
 }
 

@@ -19,6 +19,7 @@ use crate::{
     clock::{exact_ns, now_ns},
     maps::{BEYOND, CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS, UNITS, UNJUDGED},
     scratch::Message,
+    seats,
     unaligned::{load8, store8},
 };
 
@@ -131,14 +132,17 @@ fn count_rule<const MAY_BE: bool>(event: &Event) {
     }
 }
 
-/// The counts of the contact that this packet belongs to, made if there are none; `None` where the table is full.
+/// The counts of the contact that this packet belongs to, made if there are none; `None` where there is no room.
 #[inline(always)]
 fn contact_counts(event: &Event) -> Option<SharedCounts> {
     let key = &event.contact;
-    if let Some(counts) = CONTACTS.get_ptr_mut(key) {
+    if let Some(counts) = seats::counts(key) {
         return Some(SharedCounts::new(counts));
     }
     rarely();
+    if let Some(counts) = CONTACTS.get_ptr_mut(key) {
+        return Some(SharedCounts::new(counts));
+    }
     // Another CPU may have been first; then this fails, and the lookup finds what it made.
     let empty = &EMPTY;
     let _ = CONTACTS.insert(key, empty, u64::from(BPF_NOEXIST));
@@ -172,8 +176,6 @@ static NOTHING: Count = Count { packets: 0, bytes: 0 };
 
 /// A contact before its first packet, which finds its window long over and opens one.
 static EMPTY: ContactCounts = ContactCounts {
-    event_packets: 0,
-    event_bytes: 0,
     unsampled_packets: 0,
     unsampled_bytes: 0,
     unsampled_first_ns: 0,
@@ -181,6 +183,8 @@ static EMPTY: ContactCounts = ContactCounts {
     last_ns: 0,
     window_ns: 0,
     window_packets: 0,
+    event_packets: 0,
+    event_bytes: 0,
     sample: Remote { address: Address::NONE, interface: 0, port: [0; 2], protocol: 0, zero: 0 },
 };
 

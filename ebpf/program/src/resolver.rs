@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use interdict_dns_wire::{
-    Bytes, Edns, HEADER_BYTES, LONGEST_ANSWER_BYTES, LONGEST_QUESTION_END, OPT_BYTES, Question,
+    Bytes, HEADER_BYTES, LONGEST_ANSWER_BYTES, LONGEST_QUESTION_END, OPT_BYTES, Question,
 };
 use interdict_ebpf_program::{
     frame::{Frame as _, opaque},
@@ -23,16 +23,15 @@ use interdict_ebpf_shared::{
     count::Exit,
     name::NameEntry,
     policy::Verdict,
-    query::{Interface, Rate},
+    query::Interface,
 };
 
 use crate::{
-    atomic::Word,
     clock::now_ns,
-    generation::{Generation, agent_lives, client_qps},
-    maps::{CLIENTS, INTERFACES, OURS, RATES},
+    generation::{Generation, agent_lives, client_qps, is_ours},
+    maps::{CLIENTS, INTERFACES, RATES},
     packet::{InPacket, Packet},
-    record,
+    rates, record,
     scratch::{HEAD_BYTES, HEAD_MASK, Lengths, Loaded, MESSAGE_MASK, Message, Place, length, masked},
     unaligned::{self, load8, store8},
 };
@@ -246,22 +245,22 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
     let Some(loaded) = load(ctx, place) else {
         return Step::AgentOrDrop;
     };
-    let Asked { question, edns, entry } = *place.asked();
+    let asked: &Asked = place.asked();
     let now_ns = now_ns();
     let interface = INTERFACES.get(ctx.ingress_ifindex() as u32).filter(|interface| interface.answers != 0);
     // From an interface that is not there no answer would get out; the agent's does.
-    let (Some(interface), Some(answer)) = (interface, generation.answer(entry.rule())) else {
+    let (Some(interface), Some(answer)) = (interface, generation.answer(asked.entry.rule())) else {
         return Step::AgentOrDrop;
     };
     if let Err(exit) = may_answer(interface, &loaded, outbound, now_ns) {
         return Step::Dropped(exit);
     }
-    place.keep_event(event(ctx, &loaded, generation, outbound, entry, now_ns));
-    record::record_query(place.event(), &question, loaded.place.message());
+    place.keep_event(event(ctx, &loaded, generation, outbound, asked.entry, now_ns));
+    record::record_query(place.event(), &asked.question, loaded.place.message());
     if answer.0.is_silent() {
         return Step::Dropped(Exit::QuerySilenced);
     }
-    let len = write_message(&loaded, answer, &question, edns, entry);
+    let len = write_message(&loaded, answer, asked);
     match send_back(ctx, &loaded, outbound, len) {
         true => Step::Answered,
         false => Step::Dropped(Exit::QueryNoRoom),
@@ -336,19 +335,16 @@ fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_n
     if to != interface.mac || from[0] & GROUP_ADDRESS != 0 || !can_be_answered(outbound) {
         return Err(Exit::QuerySource);
     }
-    if let Some(rate) = RATES.get_ptr_mut(outbound.client) {
-        return if within_rate(rate, now_ns, client_qps()) { Ok(()) } else { Err(Exit::QueryTooFast) };
+    let admit = || {
+        if CLIENTS.get(&Key::new(128, outbound.client.words())).is_none() {
+            return Err(Exit::QueryStranger);
+        }
+        if is_ours(outbound.client) { Err(Exit::QuerySource) } else { Ok(()) }
+    };
+    match rates::count(&RATES, outbound.client, now_ns, client_qps(), admit)? {
+        true => Ok(()),
+        false => Err(Exit::QueryTooFast),
     }
-    if CLIENTS.get(&Key::new(128, outbound.client.words())).is_none() {
-        return Err(Exit::QueryStranger);
-    }
-    // SAFETY: as above.
-    if unsafe { OURS.get(outbound.client) }.is_some() {
-        return Err(Exit::QuerySource);
-    }
-    // If another CPU was first, its count of one is lost; the window is still as long.
-    let _ = RATES.insert(outbound.client, Rate { window_ns: now_ns, count: 1 }, 0);
-    Ok(())
 }
 
 /// The first bytes of the frame: to whom, and from whom.
@@ -365,21 +361,6 @@ fn addresses(loaded: &Loaded) -> [[u8; 6]; 2] {
 fn can_be_answered(outbound: &Outbound) -> bool {
     let is_one = |address| is_one_machine(outbound.ip.version(), address);
     is_one(outbound.client) && is_one(outbound.remote) && outbound.transport.source != [0, 0]
-}
-
-/// Counts into the client's current second, and says whether it is still within the limit.
-#[inline(always)]
-pub(crate) fn within_rate(rate: *mut Rate, now_ns: u64, limit: u64) -> bool {
-    const SECOND_NS: u64 = 1_000_000_000;
-    // SAFETY: the pointer is to a value of the table of clients. An entry that is evicted meanwhile stays memory of that
-    // table; the count of another client may then be one too high.
-    let (window_ns, count) =
-        unsafe { (Word::new(&raw mut (*rate).window_ns), Word::new(&raw mut (*rate).count)) };
-    let began_ns = window_ns.load();
-    if now_ns.saturating_sub(began_ns) >= SECOND_NS && window_ns.replace(began_ns, now_ns) {
-        count.store(0);
-    }
-    count.fetch_add(1) < limit
 }
 
 /// The record of the question.
@@ -412,20 +393,15 @@ fn event(
 
 /// Writes the answer over the question, and returns its length.
 #[inline(always)]
-fn write_message(
-    loaded: &Loaded,
-    answer: &interdict_ebpf_shared::query::Answer,
-    question: &Question,
-    edns: Option<Edns>,
-    entry: NameEntry,
-) -> usize {
+fn write_message(loaded: &Loaded, answer: &interdict_ebpf_shared::query::Answer, asked: &Asked) -> usize {
+    let Asked { question, edns, entry } = *asked;
     // The SOA's owner is the end of the question's name, root included; without one it is the whole name.
     let owner = match entry.owner_bytes() {
         0 => HEADER_BYTES,
         bytes => HEADER_BYTES + question.name_bytes - 1 - bytes,
     };
     let mut message: Message = loaded.place.message();
-    answer.0.answer(&mut message, question, edns, owner)
+    answer.0.answer(&mut message, &question, edns, owner)
 }
 
 /// Turns the headers round, gives the frame the answer's length, and stores it.

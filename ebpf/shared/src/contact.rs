@@ -201,13 +201,11 @@ pub struct Reported {
 plain_bytes!(Reported { packets: u64, bytes: u64, last_ns: u64 });
 
 /// The counts of one contact, kept by all CPUs together: each of its packets is in `event` or in `unsampled`.
+///
+/// First stands what a packet changes that has no event of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ContactCounts {
-    /// Packets that had an event of their own.
-    pub event_packets: u64,
-    /// Their bytes.
-    pub event_bytes: u64,
     /// Packets that had no event of their own.
     pub unsampled_packets: u64,
     /// Their bytes.
@@ -222,12 +220,14 @@ pub struct ContactCounts {
     pub window_ns: u64,
     /// Packets in the current window.
     pub window_packets: u64,
+    /// Packets that had an event of their own.
+    pub event_packets: u64,
+    /// Their bytes.
+    pub event_bytes: u64,
     /// The outside end of the window's first packet, as a sample for the unsampled ones.
     pub sample: Remote,
 }
 plain_bytes!(ContactCounts {
-    event_packets: u64,
-    event_bytes: u64,
     unsampled_packets: u64,
     unsampled_bytes: u64,
     unsampled_first_ns: u64,
@@ -235,5 +235,7 @@ plain_bytes!(ContactCounts {
     last_ns: u64,
     window_ns: u64,
     window_packets: u64,
+    event_packets: u64,
+    event_bytes: u64,
     sample: Remote,
 });

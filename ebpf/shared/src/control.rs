@@ -42,13 +42,22 @@ pub const HOST4: u32 = OURS + OURS_WORDS;
 /// The first of the two words of the IPv6 address, likewise.
 pub const HOST6: u32 = HOST4 + 1;
 
-/// How long the machine has slept since boot, in nanoseconds, as the agent last saw it: what the clock that stands still
-/// meanwhile lacks.
-pub const SLEPT_NS: u32 = HOST6 + 2;
+/// Nanoseconds from one tick of the kernel's timer to the next.
+pub const TICK_NS: u32 = HOST6 + 2;
+
+/// Where the tick of number 0 stands on the clock that stands still while the machine sleeps, in nanoseconds since boot: far
+/// in the past or the future, in wrapping arithmetic.
+pub const TICK_0_NS: u32 = TICK_NS + 1;
+
+/// How long the machine has slept since boot, in nanoseconds, as the agent last saw it: what that clock lacks.
+pub const SLEPT_NS: u32 = TICK_0_NS + 1;
+
+/// The first of the three words of the secret by which contacts are tagged ([`crate::seat::tag`]).
+pub const SECRET: u32 = SLEPT_NS + 1;
 
 /// The first of the words in which the bits of safe networks are set, as [`safe_bit`] says: of most other addresses they
 /// tell without a look into the tries that they are not safe.
-pub const SAFE: u32 = SLEPT_NS + 1;
+pub const SAFE: u32 = SECRET + 3;
 
 /// How many words of [`SAFE`] there are.
 pub const SAFE_WORDS: u32 = 4;

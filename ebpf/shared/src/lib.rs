@@ -18,6 +18,7 @@ pub mod name;
 pub mod network;
 pub mod policy;
 pub mod query;
+pub mod seat;
 pub mod spelling;
 pub mod table;
 
@@ -27,7 +28,7 @@ pub use address::Address;
 ///
 /// A pinned object is reopened without any check of its types, so a change of any map, key or value changes this
 /// number, and with it the folder in which an agent looks.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 /// Asserts that the fields of a struct fill it, and promises aya what it needs to know about its bytes.
 macro_rules! plain_bytes {

@@ -24,7 +24,10 @@ pub const MAX_LEARNED: u32 = 65_536;
 /// Exemptions of one policy, counted once for each rule and network of clients.
 pub const MAX_EXEMPTIONS: u32 = 65_536;
 
-/// Contacts, as told apart by [`crate::contact::ContactKey`], that are counted at one time.
+/// Contacts that are counted in a [`crate::seat`] at one time.
+pub const SEATS: u32 = 16_384;
+
+/// Contacts, as told apart by [`crate::contact::ContactKey`], that are counted at one time besides those in seats.
 pub const MAX_CONTACTS: u32 = 65_536;
 
 /// Clients whose packets are counted for good, as told apart by [`crate::contact::AccountKey`], besides those that are
@@ -65,7 +68,8 @@ pub const MAX_OURS: u32 = 4_096;
 /// Questions are answered on interfaces whose index is below this.
 pub const MAX_INTERFACES: u32 = 65_536;
 
-/// Clients whose rate is known at one time; the one that was silent longest is forgotten first.
+/// Places for the rates of clients, a power of two: each client may be in two of them, and takes the one that was silent
+/// longer.
 pub const MAX_RATES: u32 = 65_536;
 
 /// How often one client is told in a second that its packets are blocked; of the others it hears nothing.

@@ -31,7 +31,9 @@ pub const UNJUDGED: &str = "UNJUDGED";
 pub const LOSSES: &str = "LOSSES";
 /// Rule slot to [`crate::count::RuleCounts`].
 pub const RULE_COUNTS: &str = "RULE_COUNTS";
-/// [`crate::contact::ContactKey`] to [`crate::contact::ContactCounts`].
+/// Contacts that are counted by themselves: an array of [`crate::seat::Seat`].
+pub const CONTACT_SEATS: &str = "CONTACT_SEATS";
+/// The others: [`crate::contact::ContactKey`] to [`crate::contact::ContactCounts`].
 pub const CONTACTS: &str = "CONTACTS";
 /// [`crate::contact::AccountKey`] to [`crate::count::Count`], of contacts that are over: only the loader writes it.
 pub const ACCOUNTS: &str = "ACCOUNTS";
@@ -48,11 +50,12 @@ pub const DIGESTS: &str = "DIGESTS";
 
 /// What one agent leaves to the next, where programs stay: what was counted and not yet read, what the numbers in it mean,
 /// and what answers opened.
-pub const LASTING: [&str; 18] = [
+pub const LASTING: [&str; 19] = [
     EXITS,
     UNJUDGED,
     LOSSES,
     RULE_COUNTS,
+    CONTACT_SEATS,
     CONTACTS,
     REPORTED,
     ACCOUNTS,

@@ -130,12 +130,16 @@ pub const OTHERS: u32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Rate {
+    /// Of the client, as [`crate::seat::client`] says; 0 of nobody.
+    pub tag: u64,
     /// When the second began, in nanoseconds since boot.
     pub window_ns: u64,
     /// How many there were in it.
     pub count: u64,
+    /// Always 0.
+    pub zero: u64,
 }
-plain_bytes!(Rate { window_ns: u64, count: u64 });
+plain_bytes!(Rate { tag: u64, window_ns: u64, count: u64, zero: u64 });
 
 /// One question that was answered in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::{
 
 use interdict_ebpf_loader::{
     ClientCount, Contact, Entry, Error, EventReader, Hook, PacketPlane, Probe,
-    limits::{EVENTS_A_WINDOW, MAX_CONTACTS, RING_BYTES},
+    limits::{EVENTS_A_WINDOW, MAX_CONTACTS, RING_BYTES, SEATS},
 };
 use interdict_policy::Verdict;
 
@@ -27,6 +27,8 @@ tests![
     above_the_limit_the_rest_is_counted_once,
     counts_of_two_policies_are_not_mixed,
     an_idle_contact_is_forgotten_and_loses_nothing,
+    a_seat_is_free_again_after_its_contact,
+    contacts_that_end_and_come_again_are_counted_exactly,
     a_full_ring_changes_no_verdict,
     a_full_table_of_contacts_changes_no_verdict,
     with_everything_full_the_counters_still_say_all,
@@ -260,6 +262,57 @@ fn an_idle_contact_is_forgotten_and_loses_nothing() {
     }
 }
 
+fn a_seat_is_free_again_after_its_contact() {
+    let mut plane = plane(&policy(RULES));
+    let mut events = plane.events().unwrap();
+    events.forget_after(Duration::ZERO);
+    let clients: u32 = 400;
+    let mut total = 0;
+    let mut expect = 0;
+    // They come back at once, when nobody sits in their seats any more and nobody else may, and when these are free again.
+    for pause in [Duration::ZERO, Duration::from_millis(1100), Duration::from_millis(1100)] {
+        for client in 0..clients {
+            run(&plane, Entry::Lan, &frame("v4 udp", &from_client(client)), 110);
+        }
+        expect += u64::from(clients) * 110;
+        total += packets(&drained(&mut events)) + packets(&swept(&mut events));
+        assert_eq!(total, expect);
+        assert_eq!(events.contacts().unwrap(), 0);
+        let accounts = accounts(&plane);
+        assert_eq!(accounts.len(), clients as usize);
+        assert_eq!(accounts.iter().map(|(_, _, packets, _)| packets).sum::<u64>(), expect);
+        thread::sleep(pause);
+        swept(&mut events);
+    }
+    assert_eq!(plane.counters().unwrap().losses["contacts_full"], 0);
+}
+
+fn contacts_that_end_and_come_again_are_counted_exactly() {
+    let mut plane = plane(&policy(RULES));
+    let mut events = plane.events().unwrap();
+    events.forget_after(Duration::ZERO);
+    let (threads, clients, times) = (4, 60, 40);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for client in (0..times).flat_map(|_| 0..clients) {
+                    run(&plane, Entry::Lan, &frame("v4 udp", &from_client(client)), 5);
+                }
+            });
+        }
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(50));
+            drained(&mut events);
+            swept(&mut events);
+        }
+    });
+    let accounts = accounts(&plane);
+    assert_eq!(accounts.len(), clients as usize);
+    for (client, _, packets, _) in accounts {
+        assert_eq!(packets, threads * times * 5, "{client}");
+    }
+}
+
 /// The size of an event in the ring, with the kernel's header of eight bytes.
 const EVENT_BYTES: u32 = 72 + 8;
 
@@ -283,9 +336,9 @@ fn a_full_ring_changes_no_verdict() {
 fn a_full_table_of_contacts_changes_no_verdict() {
     let mut plane = plane(&policy(RULES));
     let mut events = plane.events().unwrap();
-    let over = 50;
+    let clients = SEATS + MAX_CONTACTS + 50;
     let mut recorded = 0;
-    for client in 0..MAX_CONTACTS + over {
+    for client in 0..clients {
         run(&plane, Entry::Lan, &frame("v4 udp", &from_client(client)), 1);
         if client % 5_000 == 0 {
             recorded += packets(&drained(&mut events));
@@ -296,14 +349,14 @@ fn a_full_table_of_contacts_changes_no_verdict() {
     // The kernel's table may take a few more or less than its size, as CPUs keep free entries at hand.
     assert!(losses["contacts_full"] > 0, "{losses:?}");
     assert_eq!(losses["unrecorded"], 0);
-    assert_eq!(recorded, u64::from(MAX_CONTACTS + over));
+    assert_eq!(recorded, u64::from(clients));
     assert_eq!(counted(&plane), recorded);
 }
 
 fn with_everything_full_the_counters_still_say_all() {
     let mut plane = plane(&policy(RULES));
     let mut events = plane.events().unwrap();
-    for client in 0..MAX_CONTACTS + 50 {
+    for client in 0..SEATS + MAX_CONTACTS + 50 {
         run(&plane, Entry::Lan, &frame("v4 udp", &from_client(client)), 1);
     }
     let losses = plane.counters().unwrap().losses;

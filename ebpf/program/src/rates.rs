@@ -1,0 +1,78 @@
+//! How often clients are answered: in places of an array that are found by a hash, two for each client. There the kernel's
+//! table that forgets takes as long as all the rest of an answer's checks.
+
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, btf_maps::Array};
+use interdict_ebpf_program::frame::rarely;
+use interdict_ebpf_shared::{Address, limits::MAX_RATES, query::Rate, seat};
+
+use crate::{atomic::Word, control::secret};
+
+/// A table of rates. Its memory begins at a page, so that both places of a client are in one cache line.
+pub(crate) type Rates = Array<Rate, { MAX_RATES as usize }, { BPF_F_MMAPABLE as usize }>;
+
+/// Counts into the client's current second, and says whether it is still within the limit. A client that is not known has to
+/// be admitted first, and takes the place that was silent longer of its two: with what is left of that one's second, if
+/// anything, so that nobody is answered more often by changing its address.
+#[inline(always)]
+pub(crate) fn count<E>(
+    rates: &Rates,
+    client: Address,
+    now_ns: u64,
+    limit: u64,
+    admit: impl FnOnce() -> Result<(), E>,
+) -> Result<bool, E> {
+    let Some((tag, first, second)) = places(rates, client) else {
+        return Ok(false);
+    };
+    if first.tag.load() == tag {
+        return Ok(first.count(now_ns, limit));
+    }
+    if second.tag.load() == tag {
+        return Ok(second.count(now_ns, limit));
+    }
+    rarely();
+    admit()?;
+    let place = if first.window_ns.load() <= second.window_ns.load() { first } else { second };
+    // If another CPU gives it to another client meanwhile, that one has it.
+    place.tag.store(tag);
+    Ok(place.count(now_ns, limit))
+}
+
+/// The tag of a client, and its two places.
+#[inline(always)]
+fn places(rates: &Rates, client: Address) -> Option<(u64, Shared, Shared)> {
+    let tag = seat::client(&secret()?, client);
+    let [first, second] = seat::pair(tag, MAX_RATES);
+    Some((tag, Shared::new(rates.get_ptr_mut(first)?), Shared::new(rates.get_ptr_mut(second)?)))
+}
+
+/// A rate that all CPUs change.
+struct Shared {
+    tag: Word,
+    window_ns: Word,
+    count: Word,
+}
+
+impl Shared {
+    #[inline(always)]
+    const fn new(rate: *mut Rate) -> Self {
+        // SAFETY: the pointer is to an array's value, which only this module changes.
+        unsafe {
+            Self {
+                tag: Word::new(&raw mut (*rate).tag),
+                window_ns: Word::new(&raw mut (*rate).window_ns),
+                count: Word::new(&raw mut (*rate).count),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, now_ns: u64, limit: u64) -> bool {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let began_ns = self.window_ns.load();
+        if now_ns.saturating_sub(began_ns) >= SECOND_NS && self.window_ns.replace(began_ns, now_ns) {
+            self.count.store(0);
+        }
+        self.count.fetch_add(1) < limit
+    }
+}
