@@ -220,6 +220,12 @@ fn interface(text: &str) -> Result<Interface, (String, String)> {
             "write one of those that `ip link` shows".to_owned(),
         ));
     }
+    if name == "lo" && role != Role::Host {
+        return Err((
+            "lo has no clients and no outside".to_owned(),
+            "write lo=host, or another interface".to_owned(),
+        ));
+    }
     Ok(Interface { name: name.to_owned(), role })
 }
 
@@ -243,6 +249,12 @@ fn nat64(text: &str) -> Result<Ipv6Net, (String, String)> {
         return Err((
             format!("{prefix} is no prefix of NAT64"),
             "such a prefix has 32, 40, 48, 56, 64 or 96 bits (RFC 6052)".to_owned(),
+        ));
+    }
+    if prefix.network().octets()[8] != 0 {
+        return Err((
+            format!("{prefix} is no prefix of NAT64"),
+            "bits 64 to 71 of such a prefix are zero (RFC 6052, §2.2)".to_owned(),
         ));
     }
     match prefix.trunc() {
@@ -313,6 +325,10 @@ mod tests {
                 "\"sixteen-letters-\" is no name of an interface (write one of those that `ip link` shows)",
             ),
             (
+                "interfaces = [\"lo=lan\"]",
+                "lo has no clients and no outside (write lo=host, or another interface)",
+            ),
+            (
                 "safe = [\"0.0.0.0/0\"]",
                 "0.0.0.0/0 would make every address safe (write the networks that must never be dropped; to filter no packets, list no interfaces)",
             ),
@@ -323,6 +339,10 @@ mod tests {
             (
                 "nat64 = [\"2001:db8:64::1/96\"]",
                 "2001:db8:64::1/96 has bits behind its prefix (write 2001:db8:64::/96)",
+            ),
+            (
+                "nat64 = [\"2001:db8:64:0:6400::/96\"]",
+                "2001:db8:64:0:6400::/96 is no prefix of NAT64 (bits 64 to 71 of such a prefix are zero (RFC 6052, §2.2))",
             ),
             (
                 "nat64 = [\"2001:db8:64::/97\"]",

@@ -187,6 +187,11 @@ pub(crate) fn unload(pin: &Path) -> anyhow::Result<()> {
         [] => println!("nothing was left in place under {}", pin.display()),
         names => println!("detached from {}", names.join(", ")),
     }
+    if interdict_ebpf_loader::has_agent(pin) {
+        println!(
+            "an agent is running, which attaches its programs again within a second: stop it, and unload once more"
+        );
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! `interdict status` and `interdict reload`: what the running agent says.
 
+use std::path::Path;
+
 use anyhow::Context;
 use interdict_policy::printable;
 use serde_json::Value;
@@ -13,6 +15,14 @@ pub(crate) fn status(args: &ControlArgs) -> anyhow::Result<Outcome> {
         Ok(status) => status,
         Err(error) => {
             out::say(format_args!("not in force: {error:#}"))?;
+            let left = interdict_ebpf_loader::in_place(Path::new(interdict_ebpf_loader::DEFAULT_PIN));
+            if !left.is_empty() {
+                out::say(format_args!(
+                    "packets on {} are filtered all the same, by the last policy of the agent that left its programs there \
+                     (interdict unload removes them)",
+                    left.join(", ")
+                ))?;
+            }
             return Ok(Outcome::Finding);
         }
     };

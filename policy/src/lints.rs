@@ -32,6 +32,9 @@ const PRIVATE: [&str; 14] = [
     "ff00::/8",
 ];
 
+/// Prefixes behind which every IPv4 address stands.
+const SPELLINGS: [&str; 2] = ["64:ff9b::/96", "2002::/16"];
+
 /// Networks of content delivery, one a line with whose they are: what is there belongs to thousands of sites.
 const SHARED: &str = include_str!("shared.tsv");
 
@@ -180,13 +183,20 @@ impl Lints<'_> {
             let (wide, length) = (network.value, network.value.prefix_len());
             let overlaps = |text: &str| text.parse().is_ok_and(|other| overlap(&wide, &other));
             let widest = if wide.addr().is_ipv4() { WIDE_V4 } else { WIDE_V6 };
-            let whose = if PRIVATE.iter().any(|private| overlaps(private)) {
-                Some("private or special".to_owned())
-            } else if let Some((_, cdn)) = self.shared.iter().find(|(shared, _)| overlap(&wide, shared)) {
-                Some(format!("shared: {cdn} serves many sites there"))
-            } else {
-                (length < widest).then(|| "too many people's to be one vendor's".to_owned())
-            };
+            let holds =
+                |wide: &IpNet, text: &str| text.parse().is_ok_and(|other: IpNet| wide.contains(&other));
+            let whose =
+                if rule.action != Action::Block && SPELLINGS.iter().any(|spelling| holds(&wide, spelling)) {
+                    let whose =
+                        "every IPv4 address in another spelling: this rule goes before those that block them";
+                    Some(whose.to_owned())
+                } else if PRIVATE.iter().any(|private| overlaps(private)) {
+                    Some("private or special".to_owned())
+                } else if let Some((_, cdn)) = self.shared.iter().find(|(shared, _)| overlap(&wide, shared)) {
+                    Some(format!("shared: {cdn} serves many sites there"))
+                } else {
+                    (length < widest).then(|| "too many people's to be one vendor's".to_owned())
+                };
             if let Some(whose) = whose {
                 let message = format!("{wide} holds address space that is {whose}");
                 self.note(Code::WideNetwork, network.place, message, "name the vendor's own networks");

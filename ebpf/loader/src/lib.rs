@@ -65,7 +65,7 @@ pub use network::{
 };
 pub use options::{Answering, AtExit, DEFAULT_PIN, InKernel, Interface, MAX_NAT64, Mode, Options, Role};
 pub use pass::{PassLink, PassProgram};
-pub use pins::{Pins, unload};
+pub use pins::{Pins, has_agent, in_place, unload};
 pub use plane::{Flipped, PacketPlane};
 pub use prober::{Answer, Entry, Probe, Prober, Reply, Run};
 pub use resolver::{Answers as AnswersOn, DivertSockets};

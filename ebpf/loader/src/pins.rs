@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::MapData;
+use interdict_ebpf_shared::maps;
+
 use crate::{Error, calls::Call, divert::DivertRoute, system, tcx::Tcx};
 
 /// What is pinned, as it stands in the name of a pin, in front of what it is attached to.
@@ -108,6 +111,50 @@ pub(crate) fn claim(pin: &Path) -> Result<Claim, Error> {
             Err(Error::OtherAgent { pin: pin.to_owned() })
         }
         Err(error) => Err(failed("claim", pin)(error)),
+    }
+}
+
+/// The interfaces on which programs are in place that an agent left, or has in place; none where there is no bpffs.
+pub fn in_place(pin: &Path) -> Vec<String> {
+    let folders = earlier(pin).into_iter().chain([pin.to_owned()]);
+    let pinned = folders.flat_map(|folder| pinned(&folder).unwrap_or_default());
+    let mut names: Vec<_> = pinned
+        .filter(|(what, _)| matches!(what, Pinned::Xdp | Pinned::Tcx(_)))
+        .map(|(_, name)| name)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Whether an agent has the pins of a folder, in this network namespace.
+pub fn has_agent(pin: &Path) -> bool {
+    matches!(claim(pin), Err(Error::OtherAgent { .. }))
+}
+
+/// The maps that an agent leaves to the next, held to be pinned again should their pins go.
+#[derive(Default)]
+pub(crate) struct LastingMaps(Vec<(PathBuf, MapData)>);
+
+impl LastingMaps {
+    /// Opens those that are pinned in a folder.
+    pub(crate) fn of(pin: &Path) -> Result<Self, Error> {
+        let open = |name| {
+            let path = path(pin, Pinned::Map, name);
+            MapData::from_pin(&path).map(|map| (path, map)).map_err(|source| Error::Map { name, source })
+        };
+        maps::LASTING.into_iter().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Pins again what is pinned no more.
+    pub(crate) fn pin_again(&self) -> Result<(), Error> {
+        for (path, map) in self.0.iter().filter(|(path, _)| !path.exists()) {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
+            }
+            map.pin(path).map_err(|error| failed("pin", path)(io::Error::other(error)))?;
+        }
+        Ok(())
     }
 }
 

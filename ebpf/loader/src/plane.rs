@@ -39,7 +39,7 @@ use crate::{
     events::{self, Rings},
     network, object,
     options::Role,
-    pins,
+    pins::{self, LastingMaps},
     registry::{Lasting, Registry},
     resolver::{self, Resolver},
     seats::Seats,
@@ -57,6 +57,7 @@ pub struct PacketPlane {
     /// Held so that no other agent takes the pins.
     _claim: Option<pins::Claim>,
     pins: Pins,
+    lasting: LastingMaps,
     /// Nothing is to stay: nothing was there before, and the programs are not attached yet.
     leaves_nothing: bool,
     object: Arc<RwLock<Ebpf>>,
@@ -126,6 +127,10 @@ impl PacketPlane {
         let is_first = matches!(pins, Pins::Kept(_)) && pins::is_unused(&options.pin)?;
 
         let mut object = object::load(&pins, options.mode)?;
+        let lasting_maps = match &pins {
+            Pins::Kept(folder) => LastingMaps::of(folder)?,
+            Pins::Unused | Pins::Unavailable(_) => LastingMaps::default(),
+        };
         let mut safe = SafeMaps {
             safe4: object::take(&mut object, maps::SAFE4)?,
             safe6: object::take(&mut object, maps::SAFE6)?,
@@ -157,6 +162,7 @@ impl PacketPlane {
             options: options.clone(),
             _claim: claim,
             pins,
+            lasting: lasting_maps,
             leaves_nothing: is_first,
             policies: OuterMaps {
                 networks: object::take(&mut object, maps::NETWORKS)?,
@@ -384,6 +390,15 @@ impl PacketPlane {
             outcomes.push((name, again));
         }
         outcomes
+    }
+
+    /// Pins again what the next agent goes on with, should its pins have been removed. Call it every second.
+    ///
+    /// # Errors
+    ///
+    /// A pin could not be made.
+    pub fn keep(&self) -> Result<(), Error> {
+        self.lasting.pin_again()
     }
 
     /// Changes the networks that are never dropped, at once and for every policy.

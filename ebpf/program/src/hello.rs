@@ -65,7 +65,8 @@ pub(crate) fn judge(ctx: &XdpContext, generation: &Generation, outbound: &Outbou
         record::count_unjudged(Unjudged::TlsEncrypted);
     }
     match hello.kind {
-        Kind::Other | Kind::Unnamed => Fate::Pass(Exit::NoMatch),
+        Kind::Other => Fate::Pass(Exit::NoMatch),
+        Kind::Unnamed => Fate::Unjudged(Unjudged::TlsUnnamed),
         Kind::Split => Fate::Unjudged(Unjudged::TlsSplit),
         Kind::Named if write(ctx, outbound, place) => name(ctx, generation, outbound, place),
         Kind::Named => Fate::Unjudged(Unjudged::TlsName),

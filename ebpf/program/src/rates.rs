@@ -21,58 +21,56 @@ pub(crate) fn count<E>(
     limit: u64,
     admit: impl FnOnce() -> Result<(), E>,
 ) -> Result<bool, E> {
-    let Some((tag, first, second)) = places(rates, client) else {
+    let Some((tag, [first, second])) = places(rates, client) else {
         return Ok(false);
     };
-    if first.tag.load() == tag {
-        return Ok(first.count(now_ns, limit));
+    let mut place = if first.tag().load() == tag { first } else { second };
+    if place.tag().load() != tag {
+        rarely();
+        admit()?;
+        if first.window_ns().load() <= second.window_ns().load() {
+            place = first;
+        }
+        // If another CPU gives it to another client meanwhile, that one has it.
+        place.tag().store(tag);
     }
-    if second.tag.load() == tag {
-        return Ok(second.count(now_ns, limit));
-    }
-    rarely();
-    admit()?;
-    let place = if first.window_ns.load() <= second.window_ns.load() { first } else { second };
-    // If another CPU gives it to another client meanwhile, that one has it.
-    place.tag.store(tag);
     Ok(place.count(now_ns, limit))
 }
 
 /// The tag of a client, and its two places.
 #[inline(always)]
-fn places(rates: &Rates, client: Address) -> Option<(u64, Shared, Shared)> {
+fn places(rates: &Rates, client: Address) -> Option<(u64, [Shared; 2])> {
     let tag = seat::client(&secret()?, client);
     let [first, second] = seat::pair(tag, MAX_RATES);
-    Some((tag, Shared::new(rates.get_ptr_mut(first)?), Shared::new(rates.get_ptr_mut(second)?)))
+    Some((tag, [Shared(rates.get_ptr_mut(first)?), Shared(rates.get_ptr_mut(second)?)]))
 }
 
-/// A rate that all CPUs change.
-struct Shared {
-    tag: Word,
-    window_ns: Word,
-    count: Word,
-}
+/// A rate that all CPUs change: an array's value, which only this module writes to.
+#[derive(Clone, Copy)]
+struct Shared(*mut Rate);
 
 impl Shared {
     #[inline(always)]
-    const fn new(rate: *mut Rate) -> Self {
-        // SAFETY: the pointer is to an array's value, which only this module changes.
-        unsafe {
-            Self {
-                tag: Word::new(&raw mut (*rate).tag),
-                window_ns: Word::new(&raw mut (*rate).window_ns),
-                count: Word::new(&raw mut (*rate).count),
-            }
-        }
+    const fn tag(self) -> Word {
+        // SAFETY: as said above.
+        unsafe { Word::new(&raw mut (*self.0).tag) }
     }
 
     #[inline(always)]
-    fn count(&self, now_ns: u64, limit: u64) -> bool {
+    const fn window_ns(self) -> Word {
+        // SAFETY: as said above.
+        unsafe { Word::new(&raw mut (*self.0).window_ns) }
+    }
+
+    #[inline(always)]
+    fn count(self, now_ns: u64, limit: u64) -> bool {
         const SECOND_NS: u64 = 1_000_000_000;
-        let began_ns = self.window_ns.load();
-        if now_ns.saturating_sub(began_ns) >= SECOND_NS && self.window_ns.replace(began_ns, now_ns) {
-            self.count.store(0);
+        // SAFETY: as said above.
+        let count = unsafe { Word::new(&raw mut (*self.0).count) };
+        let began_ns = self.window_ns().load();
+        if now_ns.saturating_sub(began_ns) >= SECOND_NS && self.window_ns().replace(began_ns, now_ns) {
+            count.store(0);
         }
-        self.count.fetch_add(1) < limit
+        count.fetch_add(1) < limit
     }
 }

@@ -82,6 +82,11 @@ pub fn read<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> Transport {
                     _ => Fragment::Later,
                 };
             }
+            // Where it goes in the end stands in there (RFC 8200, §4.4).
+            if protocol == ROUTING && field_low != 0 {
+                unread = Some(Exit::HeaderChainUnjudged);
+                break;
+            }
             protocol = next;
             // What follows in a later fragment is the middle of the packet, not another header.
             if fragment == Fragment::Later {
@@ -92,7 +97,7 @@ pub fn read<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> Transport {
 
     let (mut source, mut destination) = ([0; 2], [0; 2]);
     if unread.is_some() {
-        // The chain ended too early; nothing behind it can be read.
+        // Nothing behind the chain can be read, or is not for the address in front of it.
     } else if fragment == Fragment::Later {
         unread = Some(Exit::FragmentUnjudged);
     } else if chain && is_extension(protocol) {

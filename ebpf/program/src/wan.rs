@@ -45,14 +45,16 @@ pub fn judge<F: Frame + ?Sized, P: Policy>(
     verdict::decide(policy, found, &packet)
 }
 
-/// Whether a packet is an error about one that was let out: a banned router, too, may tell who is exempt what became of it.
+/// Whether a packet is an error about one that might leave: a banned router, too, may tell who is exempt what became of it,
+/// and everybody of packets that no rule concerns (path MTU discovery, RFC 1191 and 8201, hangs on that).
 #[inline(always)]
 pub fn is_about_what_was_let_out<F: Frame + ?Sized, P: Policy>(
     frame: &F,
     policy: &P,
     read: &Outbound,
 ) -> bool {
-    icmp::quoted(frame, read).is_some_and(|service| policy.was_let_out(service))
+    let Some(service) = icmp::quoted(frame, read) else { return false };
+    policy.was_let_out(service) || verdict::look_up(policy, read.ip.version(), None, service.remote).is_err()
 }
 
 /// The record of a packet that was judged, with the time still to be filled in.

@@ -64,8 +64,9 @@ counted! {
         RejectTooFast = "reject_too_fast",
         /// Ports decide and the packet is a fragment without them; passed.
         FragmentUnjudged = "fragment_unjudged",
-        /// What it carries lies behind more IPv6 headers than the program reads (RFC 8504, §5.3, lets a host drop that);
-        /// dropped from the lan unless the address is safe. From the wan, where ports decide; passed.
+        /// What it carries lies behind more IPv6 headers than the program reads (RFC 8504, §5.3, lets a host drop that), or
+        /// a routing header sends it on from where it goes first; dropped from the lan unless the address is safe. From the
+        /// wan, where ports decide; passed.
         HeaderChainUnjudged = "header_chain_unjudged",
         /// Ports decide and the packet ends before them; passed.
         TruncatedUnjudged = "truncated_unjudged",
@@ -139,7 +140,7 @@ counted! {
     pub enum Unjudged {
         /// Ports decide about the address, and the packet is a later fragment, without them.
         Fragment = "fragment",
-        /// It hides behind more IPv6 headers than the program reads.
+        /// It hides behind more IPv6 headers than the program reads, or a routing header sends it on to somewhere else.
         HeaderChain = "header_chain",
         /// It hides behind more VLAN tags than the program reads.
         VlanDepth = "vlan_depth",
@@ -149,6 +150,8 @@ counted! {
         Tunnel = "tunnel",
         /// A TLS ClientHello that names no server in its first segment, or record.
         TlsSplit = "tls_split",
+        /// A TLS ClientHello that names no server.
+        TlsUnnamed = "tls_unnamed",
         /// A TLS ClientHello with another encrypted in it.
         TlsEncrypted = "tls_encrypted",
         /// A TLS ClientHello with a server's name about which only globs or patterns decide, or whose rule was to see more.

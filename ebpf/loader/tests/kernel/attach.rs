@@ -1,6 +1,7 @@
 //! Real interfaces in namespaces of their own, and real packets.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -12,13 +13,13 @@ use std::{
 };
 
 use interdict_ebpf_loader::{
-    Answering, AnswersOn, AtExit, Contact, Error, InKernel, InterfaceInfo, Mode, Options, PacketPlane, Pins,
-    Role, Where, default_gateways, interface_networks, interfaces, unload,
+    Answering, AnswersOn, AtExit, Contact, Entry, Error, InKernel, InterfaceInfo, Mode, Options, PacketPlane,
+    Pins, Probe, Role, Where, default_gateways, has_agent, in_place, interface_networks, interfaces, unload,
 };
 
 use crate::{
     namespace::{Namespace, Pair, private_bpffs},
-    support::{apply, id, on, options, policy, tests},
+    support::{apply, frame, id, on, options, policy, tests, to},
 };
 
 tests![
@@ -47,6 +48,7 @@ tests![
     an_interface_no_longer_listed_is_let_go,
     unload_works_without_an_agent,
     unload_detaches_under_a_running_agent,
+    what_was_unloaded_under_a_running_agent_is_pinned_again,
     an_interface_made_anew_is_attached_again,
     a_thousand_interfaces_come_and_go,
     what_is_detached_or_taken_is_told_and_restored,
@@ -517,6 +519,40 @@ fn unload_works_without_an_agent() {
         assert_eq!(unload(&pin).unwrap(), ["in"]);
         assert_eq!(hook("in"), None, "it is free at once");
         assert!(unload(&pin).unwrap().is_empty());
+    });
+}
+
+fn what_was_unloaded_under_a_running_agent_is_pinned_again() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let options = Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) };
+        let mut plane = ready(&options);
+        let pinned = || {
+            let names = fs::read_dir(&pin).unwrap().map(|entry| entry.unwrap().file_name());
+            names.collect::<BTreeSet<_>>()
+        };
+        let before = pinned();
+        let banned = frame("v4 udp", &to("198.51.100.1", 443));
+        assert!(plane.prober().run(Probe::new(Entry::Lan, &banned)).unwrap().dropped);
+        assert!(has_agent(&pin));
+        assert_eq!(unload(&pin).unwrap(), ["in"]);
+        assert!(!pin.exists());
+        assert_eq!(restored(&mut plane), "in Again");
+        plane.keep().unwrap();
+        assert_eq!(pinned(), before);
+        assert_eq!(in_place(&pin), ["in"]);
+        drop(plane);
+        assert!(!has_agent(&pin));
+        let mut next = ready(&options);
+        assert_eq!(
+            next.counters().unwrap().exits["blocked"],
+            1,
+            "the next agent goes on with what was counted"
+        );
+        assert_eq!(restored(&mut next), "in InPlace");
+        drop(next);
+        unload(&pin).unwrap();
     });
 }
 
