@@ -142,3 +142,17 @@ fn the_packs_give_no_reason_but_their_listed_hosts() {
     }
     assert_eq!(seen, 8);
 }
+
+#[test]
+fn a_rule_on_every_ipv4_address_in_another_spelling_goes_before_those_that_block_them() {
+    const NETWORKS: &str = "networks = [\"64:ff9b::/96\"]\n";
+    for (action, expect) in
+        [("log", "this rule goes before those that block them"), ("block", "private or special")]
+    {
+        let text =
+            format!("format = 1\n[[rule]]\nid = \"a\"\nrole = \"other\"\naction = \"{action}\"\n{NETWORKS}");
+        let lints = lints(&compile(&[Source { name: "a.toml".to_owned(), text }]).unwrap());
+        let said: Vec<_> = lints.iter().map(ToString::to_string).collect();
+        assert!(said.iter().any(|line| line.contains(expect)), "{action}: {said:?}");
+    }
+}

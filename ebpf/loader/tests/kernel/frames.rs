@@ -54,7 +54,7 @@ const TAGS: [&str; 7] = [
 const STACK_TAGS: [&str; 3] = ["", "vlan", "qinq qinq qinq qinq vlan"];
 
 /// IP headers, and the reason for which they hide the ports behind them.
-const HEADERS: [(&str, Option<&str>); 20] = [
+const HEADERS: [(&str, Option<&str>); 22] = [
     ("v4", None),
     ("v4opt", None),
     ("v4 first", None),
@@ -64,6 +64,8 @@ const HEADERS: [(&str, Option<&str>); 20] = [
     ("v6", None),
     ("v6 hop", None),
     ("v6 route", None),
+    ("v6 onward", Some("header_chain_unjudged")),
+    ("v6 hop onward dest", Some("header_chain_unjudged")),
     ("v6 dest", None),
     ("v6 ah", None),
     ("v6 mobility", None),
@@ -177,6 +179,8 @@ fn an_answer_to_what_was_let_out_is_not_judged() {
                 "of a later fragment"
             );
             assert_eq!(about(other, 53), "logged", "of another address");
+            let nobody = if headers == "v4" { "192.0.1.7" } else { "2001:db8:ffff::7" };
+            assert_eq!(about(nobody, 99), "wan_answer", "of what no rule concerns");
             assert_eq!(exit("tcp:syn", them, 53), "logged", "a connection starts there all the same");
         }
     }

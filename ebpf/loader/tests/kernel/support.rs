@@ -238,7 +238,8 @@ pub(crate) fn to(destination: &str, port: u16) -> Ends {
 fn chain(words: &[&str], ends: &Ends) -> (u8, Vec<u8>) {
     let (number, mut header): (u8, Vec<u8>) = match words.first().copied() {
         Some("hop") => (0, vec![0, 0, 1, 4, 0, 0, 0, 0]),
-        Some("route") => (43, [&[0, 2, 0, 1, 0, 0, 0, 0][..], &[0x20; 16]].concat()),
+        Some("route") => (43, [&[0, 2, 0, 0, 0, 0, 0, 0][..], &[0x20; 16]].concat()),
+        Some("onward") => (43, [&[0, 2, 4, 1, 0, 0, 0, 0][..], &[0x20; 16]].concat()),
         Some("dest") => (60, [&[0, 1, 1, 12][..], &[0; 12]].concat()),
         Some("ah") => (51, [&[0, 4, 0, 0][..], &[7; 20]].concat()),
         Some("mobility") => (135, vec![0, 0, 5, 0, 0, 0, 0, 0]),

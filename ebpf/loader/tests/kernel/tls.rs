@@ -182,7 +182,7 @@ fn what_names_no_server_is_counted() {
     for (what, data, expect) in [
         ("nothing", vec![], vec![]),
         ("a name that is not listed", hello("other.example", 0, &[]), vec![]),
-        ("no name", hello("", 5, &[0x2b]), vec![]),
+        ("no name", hello("", 5, &[0x2b]), vec!["tls_unnamed"]),
         ("the first byte", whole[..1].to_vec(), vec!["tls_split"]),
         ("the record's header", whole[..5].to_vec(), vec!["tls_split"]),
         ("up to the name", whole[..whole.len() - 1].to_vec(), vec!["tls_split"]),
