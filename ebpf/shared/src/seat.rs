@@ -73,7 +73,7 @@ pub const fn client(secret: &Secret, client: Address) -> u64 {
 /// The two places of a client among so many, a power of two: one behind the other.
 #[inline(always)]
 pub const fn pair(tag: u64, places: u32) -> [u32; 2] {
-    let first = tag as u32 % places & !1;
+    let first = (tag as u32 % places) & !1;
     [first, first + 1]
 }
 
