@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(crate) struct Guard {
     log: Log,
     /// The interfaces that are not filtered, and why.
     unfiltered: Mutex<BTreeMap<String, String>>,
+    /// Packets without a record that the record tells of, or that were there before.
+    unrecorded: AtomicU64,
     /// Why what was counted would not outlive the agent.
     unkept: Mutex<Option<String>>,
 }
@@ -25,16 +28,21 @@ pub(crate) struct Guard {
 impl Guard {
     /// Of a plane that is attached everywhere.
     pub(crate) fn new(plane: Arc<Mutex<PacketPlane>>, log: Log) -> Self {
-        Self { plane, log, unfiltered: Mutex::default(), unkept: Mutex::default() }
+        let before = plane.lock().unwrap_or_else(PoisonError::into_inner).unrecorded().unwrap_or_default();
+        let (unfiltered, unkept) = (Mutex::default(), Mutex::default());
+        Self { plane, log, unfiltered, unrecorded: before.into(), unkept }
     }
 
     /// Attaches what is missing, and records what is filtered no more and what is again. It waits for changes of the
     /// policy.
     pub(crate) fn look(&self) {
-        let (restored, kept, digest) = {
+        let (restored, kept, unrecorded, digest) = {
             let mut plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
-            (plane.restore(), plane.keep(), plane.digest())
+            (plane.restore(), plane.keep(), plane.unrecorded(), plane.digest())
         };
+        if let Ok(unrecorded) = unrecorded {
+            self.log.lose(unrecorded.saturating_sub(self.unrecorded.swap(unrecorded, Relaxed)));
+        }
         let why = kept.err().map(|error| format!("{:#}", anyhow::Error::from(error)));
         let before =
             mem::replace(&mut *self.unkept.lock().unwrap_or_else(PoisonError::into_inner), why.clone());
@@ -47,6 +55,11 @@ impl Guard {
                 Ok(Restored::InPlace) => {}
                 Ok(Restored::Again) => {
                     tracing::warn!(%interface, "packets are filtered again");
+                    if !unfiltered.contains_key(&interface) {
+                        let reason = "its programs were gone, for a second at most before they were put back";
+                        let detail = json!({ "interface": interface, "reason": reason });
+                        self.log.record(Entry::admin("interface.unfiltered", detail, digest));
+                    }
                     let detail = json!({ "interface": interface });
                     self.log.record(Entry::admin("interface.filtered", detail, digest));
                     unfiltered.remove(&interface);

@@ -129,6 +129,11 @@ impl Log {
         }
     }
 
+    /// Says that so many events are lost that never came here: that is told in the record too.
+    pub fn lose(&self, events: u64) {
+        self.counts.lost.fetch_add(events, Relaxed);
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         let Counts { queued, written, lost } = &*self.counts;
@@ -460,14 +465,15 @@ mod tests {
         let (log, entries) = Log::queue();
         let handed_in = QUEUE_LIMIT as u64 + 3;
         (0..handed_in).for_each(|_| log.record(Entry::admin("flood", Value::Null, None)));
-        assert_eq!(log.counters(), Counters { written: 0, lost: 3, queued: handed_in - 3 });
+        log.lose(2);
+        assert_eq!(log.counters(), Counters { written: 0, lost: 5, queued: handed_in - 3 });
         let files = DayFiles::open(data.path().join("log"), "n").unwrap();
         log.start(files, entries).unwrap().close();
         // The one more is the event that tells of the loss.
-        assert_eq!(log.counters(), Counters { written: handed_in - 3 + 1, lost: 3, queued: 0 });
+        assert_eq!(log.counters(), Counters { written: handed_in - 3 + 1, lost: 5, queued: 0 });
         let text = std::fs::read_to_string(newest(&data.path().join("log")).unwrap().unwrap()).unwrap();
         let told = text.lines().find(|line| line.contains("events.lost")).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(told).unwrap()["detail"], json!({ "count": 3 }));
+        assert_eq!(serde_json::from_str::<Value>(told).unwrap()["detail"], json!({ "count": 5 }));
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl CounterMaps {
         Ok(counters)
     }
 
+    /// Packets of which nothing is recorded but counters, so far.
+    pub(crate) fn unrecorded(&self) -> Result<u64, Error> {
+        sum(&self.losses, Loss::Unrecorded as u32).map_err(named(maps::LOSSES))
+    }
+
     fn read_rule(&self, slot: u32) -> Result<Vec<(Verdict, Count)>, Error> {
         let cpus = self.rules.get(&slot, 0).map_err(named(maps::RULE_COUNTS))?;
         let counts = Verdict::ALL.into_iter().enumerate().map(|(index, verdict)| {

@@ -75,7 +75,10 @@ pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
     }
     let mut interfaces = Vec::new();
     for folder in earlier(pin).into_iter().chain([pin.to_owned()]) {
-        for (what, name) in pinned(&folder)? {
+        // First what notes where clients are let out to: without the other programs it would take banned addresses for such.
+        let mut all = pinned(&folder)?;
+        all.sort_by_key(|(what, _)| !matches!(what, Pinned::Tcx(_)));
+        for (what, name) in all {
             if what != Pinned::Map {
                 let path = path(&folder, what, &name);
                 system::detach_pinned_link(&path).map_err(failed("detach", &path))?;

@@ -392,6 +392,16 @@ impl PacketPlane {
         outcomes
     }
 
+    /// How many packets there were of which nothing is recorded but counters, since both the table of contacts and the ring of
+    /// events were full: those of an earlier agent included.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's counter could not be read.
+    pub fn unrecorded(&self) -> Result<u64, Error> {
+        self.counters.unrecorded()
+    }
+
     /// Pins again what the next agent goes on with, should its pins have been removed. Call it every second.
     ///
     /// # Errors

@@ -155,7 +155,10 @@ fn judge_query(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, p
 #[inline(always)]
 fn what_is_unjudged(outbound: &Outbound, exit: Exit) -> Option<Unjudged> {
     match exit {
-        Exit::NoMatch if transport::is_tunnel(&outbound.transport) && !is_ours(outbound.remote) => {
+        // Of a tunnel to a port that no rule is about, neither.
+        Exit::NoMatch | Exit::NoMatchingPort
+            if transport::is_tunnel(&outbound.transport) && !is_ours(outbound.remote) =>
+        {
             Some(Unjudged::Tunnel)
         }
         exit => what_is_hidden(exit),

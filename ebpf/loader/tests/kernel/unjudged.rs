@@ -26,6 +26,8 @@ fn cases() -> Vec<(&'static str, Ends, Option<&'static str>)> {
         ("v6 esp", other6, Some("tunnel")),
         ("v4 udp", at(4789), Some("tunnel")),
         ("v4 udp", at(51_820), Some("tunnel")),
+        ("v4 esp", banned4, Some("tunnel")),
+        ("v6 udp", to("2001:db8:1::7", 4789), Some("tunnel")),
         ("v4 udp", at(853), Some("encrypted_dns")),
         ("v4 tcp", at(853), Some("encrypted_dns")),
         ("v4 tcp", at(4789), None),
