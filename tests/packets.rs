@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(the_demo_shows_the_ban, Root),
         case!(a_logged_host_in_a_blocked_network_resolves_connects_and_is_recorded, Root, both_families),
         case!(an_exempt_client_is_let_through_until_the_exemption_ends, Root, both_families),
+        case!(an_exempt_client_connects_behind_masquerade, Nft, both_families),
         case!(the_hints_of_a_logged_name_are_opened, Root, both_families),
         case!(what_a_name_resolved_to_is_learned, Root, both_families),
         case!(only_the_named_ports_are_closed, Root, both_families),
@@ -329,6 +330,38 @@ fn only_the_named_ports_are_closed() {
     let _gateway = Gateway::start(&lab, &policy, &format!("{LAN}=lan"));
     assert!(!lab.connects(at(VENDOR, 443)).unwrap());
     assert!(lab.connects(at(VENDOR, 80)).unwrap());
+}
+
+/// On `wan` an answer to an exempt client is for the gateway's own address, and still passes.
+fn an_exempt_client_connects_behind_masquerade() {
+    let lab = lab();
+    let rule = format!("oifname \"{WAN}\" counter masquerade");
+    let table = format!(
+        "table inet lab {{\n chain post {{\n  type nat hook postrouting priority srcnat;\n  {rule}\n }}\n}}\n"
+    );
+    let nft = |words: &[&str]| {
+        let output = lab.command(Side::Gateway, "nft").args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    nft(&[&table]);
+    let banned = "format = 1\n[[rule]]\nid = \"nets\"\nrole = \"update\"\naction = \"block\"\nnetworks = [\"77.74.176.0/21\"]\n";
+    let exempt = |client: IpNet| {
+        let end = interdict_policy::Timestamp::now() + std::time::Duration::from_secs(3600);
+        format!(
+            "{banned}[[exempt]]\nid = \"analysis\"\nclients = [\"{client}\"]\nrules = [\"nets\"]\nreason = \"x\"\n\
+             approved_by = \"CISO\"\nexpires = {end}\n"
+        )
+    };
+    let interfaces = [&*format!("{LAN}=lan"), &*format!("{WAN}=wan")];
+    let words = ["--interface", interfaces[0], "--interface", interfaces[1]];
+    for (client, connects) in [(CLIENT, true), (ORDINARY, false)] {
+        let _gateway = Gateway::start_with(&lab, &exempt(here(client).into()), &words);
+        assert_eq!(lab.connects(at(VENDOR, 443)).unwrap(), connects);
+        assert!(lab.connects(at(ORDINARY, 443)).unwrap(), "others are no concern of ours");
+    }
+    let rules = nft(&["list", "chain", "inet", "lab", "post"]);
+    assert!(rules.contains("counter packets") && !rules.contains("counter packets 0 "), "{rules}");
 }
 
 fn wan_drops_what_the_vendor_starts_and_nothing_else() {
