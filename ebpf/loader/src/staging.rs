@@ -180,7 +180,7 @@ impl Tables {
             ("exemptions, counted by rule and network of clients", tables.exemptions.len(), MAX_EXEMPTIONS),
             ("networks of units", tables.units.len(), MAX_UNIT_NETWORKS),
             (
-                "names ([packet] max_names; a name takes up to 128 bytes while it is staged)",
+                "names ([packet] max_names; a name takes up to 256 bytes while it is staged)",
                 tables.names.len,
                 options.max_names,
             ),

@@ -52,7 +52,7 @@ pub const EVENTS_A_WINDOW: u64 = 100;
 /// The span over which [`EVENTS_A_WINDOW`] is counted.
 pub const WINDOW_NS: u64 = 1_000_000_000;
 
-/// Names of one policy in the kernel, unless the operator says otherwise. Each takes 32 to 64 bytes, and twice that while
+/// Names of one policy in the kernel, unless the operator says otherwise. Each takes 32 to 128 bytes, and twice that while
 /// a policy is staged.
 pub const MAX_NAMES: u32 = 200_000;
 

@@ -121,7 +121,7 @@ impl Layout {
 
     /// The layout of a table with so many entries, if each bucket had as many: the least that may do.
     pub const fn for_entries(secret: Secret, entries: usize) -> Self {
-        let buckets = entries.div_ceil(BUCKET_SLOTS - 1).next_power_of_two() as u64;
+        let buckets = entries.div_ceil(BUCKET_SLOTS / 2).next_power_of_two() as u64;
         let bits = (entries as u64 * FILTER_BITS_AN_ENTRY).next_power_of_two();
         let bits = if bits > FILTER_BITS { FILTER_BITS } else { bits };
         Self { secret, bucket_mask: buckets - 1, filter_mask: bits - 1 }
