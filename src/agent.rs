@@ -1,5 +1,7 @@
 //! The daemon, put together: everything that can fail first, then the listeners.
 
+mod show;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +13,14 @@ use interdict_dns_filter::{
     Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
     default_clients, serve_diverted,
 };
-use interdict_ebpf_loader::{OWN_MARK, PacketPlane, Pins, Role, local_addresses};
-use interdict_policy::{Action, Ask, DomainName, Exemption, Policy, Timestamp};
+use interdict_ebpf_loader::{OWN_MARK, PacketPlane, local_addresses};
+use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArgs;
 use crate::config::{PacketSettings, Settings};
+use crate::console::Console;
 use crate::control::{self, Answer};
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
@@ -68,6 +71,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let listeners = named.bind(&listen)?;
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
+    let console = settings.console.map(Console::bind).transpose()?;
     let record = Record::open(&data, &node())?;
 
     let policy = Arc::new(first.policy);
@@ -136,6 +140,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let agent = Agent {
         guard: plane.as_ref().map(|plane| Arc::new(Guard::new(plane.clone(), log.clone()))),
         listening: Addresses::default(),
+        console: console.as_ref().and_then(Console::address),
         packets: settings.packet,
         upstreams,
         clients: Clients::new(clients),
@@ -152,7 +157,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(agent.serve(named, listeners, control, diverted));
+    let served = runtime.block_on(agent.serve(named, listeners, control, diverted, console));
     runtime.shutdown_background();
     if let Some(heart) = heart {
         heart.stop();
@@ -186,6 +191,8 @@ struct Agent {
     /// `None` where no packets are filtered.
     guard: Option<Arc<Guard>>,
     listening: Addresses,
+    /// Where metrics are served, if they are.
+    console: Option<SocketAddr>,
     packets: PacketSettings,
     upstreams: Vec<Upstream>,
     clients: Clients,
@@ -211,6 +218,7 @@ impl Agent {
         listeners: Vec<Bound>,
         control: std::os::unix::net::UnixListener,
         diverted: Option<DivertedSockets>,
+        console: Option<Console>,
     ) -> anyhow::Result<()> {
         let forwarder = Forwarder::new(&self.upstreams, self.filter.clone(), self.counters.clone())
             .map_err(anyhow::Error::msg)?;
@@ -232,6 +240,10 @@ impl Agent {
         let agent = Arc::new(self);
         let _control = tokio::spawn(control::serve(control, agent.clone()));
         agent.say_hello();
+        if let Some(address) = agent.console {
+            tracing::info!("metrics on http://{address}/metrics");
+        }
+        let _console = console.map(|console| tokio::spawn(console.serve(agent.clone())));
         let _exemptions = tokio::spawn(watch_exemptions(agent.reloader.clone(), agent.filter.clone()));
         let _addresses = tokio::spawn(follow_addresses(agent.clone(), dns));
         let _guard = agent.guard.clone().map(|guard| tokio::spawn(look_after_interfaces(guard)));
@@ -290,53 +302,6 @@ impl Agent {
         if let Err(fault) = tokio::task::spawn_blocking(move || reloader.reload(cause)).await {
             tracing::error!(%fault, "the reload broke off; the policy before it is in force");
         }
-    }
-
-    fn status(&self) -> Value {
-        let policy = self.filter.policy();
-        let unfiltered = self.guard.as_ref().and_then(|guard| guard.warning());
-        let warnings: Vec<String> = self.reloader.warning().into_iter().chain(unfiltered).collect();
-        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-        let dns: serde_json::Map<String, Value> =
-            self.counters.snapshot().iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        let audit = self.log.counters();
-        let texts = |items: Vec<String>| Value::from(items);
-        let policies: Vec<Value> = match self.reloader.paths() {
-            [] => vec![json!({ "path": "embedded:kaspersky.toml" })],
-            paths => paths.iter().map(|path| json!({ "path": path })).collect(),
-        };
-        let now = Timestamp::now();
-        let exemption = |exemption: &Exemption| {
-            let (id, ended) = (exemption.id.as_str(), !exemption.stands(now));
-            json!({ "id": id, "expires": exemption.expires.to_string(), "ended": ended })
-        };
-        let exemptions: Vec<Value> = policy.exemptions().iter().map(exemption).collect();
-        json!({
-            "in_force": warning.is_none(),
-            "warning": warning,
-            "version": env!("CARGO_PKG_VERSION"),
-            "digest": policy.digest().to_string(),
-            "policies": policies,
-            "rules": policy.rules().len(),
-            "profile": policy.profile(),
-            "exemptions": exemptions,
-            "data": self.data,
-            "planes": {
-                "dns": {
-                    "digest": policy.digest().to_string(),
-                    "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
-                    "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
-                },
-                "packet": self.plane.as_ref().map(|plane| self.packet_status(&plane.lock().unwrap_or_else(PoisonError::into_inner))),
-            },
-            "addresses": self.addresses(),
-            "resolve_banned": self.rounds.as_ref().map(|rounds| rounds.status()),
-            "counters": {
-                "dns": dns,
-                "packet": self.packet_counters(),
-                "audit": { "written": audit.written, "lost": audit.lost, "queued": audit.queued },
-            },
-        })
     }
 }
 
@@ -438,45 +403,6 @@ impl Agent {
         }
     }
 
-    fn packet_status(&self, plane: &PacketPlane) -> Value {
-        let interfaces: Vec<Value> = plane
-            .interfaces()
-            .into_iter()
-            .map(|attached| {
-                let (role, mode) = (attached.role.as_str(), attached.place.as_str());
-                let mut about = json!({ "name": attached.name, "role": role, "mode": mode });
-                if attached.role == Role::Lan
-                    && let Some((by, why)) = self.parts.of(&attached.name)
-                {
-                    about["questions"] = json!({ "answered_by": by, "because": why });
-                }
-                about
-            })
-            .collect();
-        let mut about = json!({
-            "digest": plane.digest().map(|digest| digest.to_string()),
-            "interfaces": interfaces,
-            "cgroup": plane.cgroup(),
-            "pins": match plane.pins() {
-                Pins::Unused => json!(null),
-                Pins::Kept(folder) => json!({ "folder": folder }),
-                Pins::Unavailable(why) => json!({ "unavailable": why }),
-            },
-        });
-        match plane.clients() {
-            Ok(clients) => {
-                let (shown, omitted) = packets::clients(clients);
-                (about["clients"], about["clients_omitted"]) = (shown, omitted.into());
-            }
-            Err(error) => tracing::warn!(%error, "the accounts of clients could not be read"),
-        }
-        match plane.beyond_clients() {
-            Ok(beyond) => about["clients_beyond"] = packets::beyond_clients(beyond),
-            Err(error) => tracing::warn!(%error, "the counts of units could not be read"),
-        }
-        about
-    }
-
     /// As the policy says, but for addresses that the packet plane decides on before or after it asks the policy.
     fn explain(&self, ask: &Ask, client: Option<IpAddr>) -> Explanation {
         let (policy, asker) = (self.filter.policy(), Asker { client, at: Timestamp::now() });
@@ -515,20 +441,6 @@ impl Agent {
             }
             _ => explanation,
         }
-    }
-
-    /// What answers told of addresses; `None` where no packets are filtered.
-    fn addresses(&self) -> Option<Value> {
-        let answers = self.plane.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).answers();
-        Some(packets::addresses(&answers, self.learning.as_ref()?))
-    }
-
-    fn packet_counters(&self) -> Option<Value> {
-        let plane = self.plane.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(match plane.counters() {
-            Ok(counters) => packets::counters(&counters),
-            Err(error) => json!({ "error": error.to_string() }),
-        })
     }
 }
 

@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Control socket
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
+    /// Address to serve metrics on, as http://ADDR:PORT/metrics. Default: none
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub console: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

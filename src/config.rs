@@ -33,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) data: Option<PathBuf>,
     /// `[control] socket`
     pub(crate) control: Option<PathBuf>,
+    /// `[console] listen`: where metrics are served.
+    pub(crate) console: Option<SocketAddr>,
 }
 
 /// `[packet]`: which interfaces are filtered, and how.
@@ -119,6 +121,7 @@ impl Settings {
         settings.profile = args.profile.clone().or(settings.profile);
         settings.data = args.data.clone().or(settings.data);
         settings.control = args.control.clone().or(settings.control);
+        settings.console = args.console.or(settings.console);
         Ok(settings)
     }
 
@@ -171,8 +174,24 @@ impl Settings {
             settings.control = control.text(r, "socket").map(|text| PathBuf::from(text.value));
             control.finish(r);
         }
+        if let Some(mut console) = root.table(r, "console") {
+            settings.console = read_address(r, &mut console, "listen");
+            console.finish(r);
+        }
         root.finish(r);
         settings
+    }
+}
+
+/// An address and a port.
+fn read_address(r: &mut Reader<'_>, table: &mut Table<'_, '_>, key: &'static str) -> Option<SocketAddr> {
+    let text = table.text(r, key)?.value;
+    match parse(text, "an address and a port, such as 127.0.0.1:9153") {
+        Ok(address) => Some(address),
+        Err((wrong, help)) => {
+            table.wrong(r, key, wrong, &help);
+            None
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use interdict_policy::printable;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{ControlArgs, Outcome};
 use crate::control::{self, Request};
@@ -14,8 +14,13 @@ pub(crate) fn status(args: &ControlArgs) -> anyhow::Result<Outcome> {
     let status = match control::ask(&args.socket(), &Request::Status) {
         Ok(status) => status,
         Err(error) => {
-            out::say(format_args!("not in force: {error:#}"))?;
             let left = interdict_ebpf_loader::in_place(Path::new(interdict_ebpf_loader::DEFAULT_PIN));
+            if args.json {
+                let warning = format!("{error:#}");
+                out::line(json!({ "in_force": false, "warning": warning, "left_filtered": left }))?;
+                return Ok(Outcome::Finding);
+            }
+            out::say(format_args!("not in force: {error:#}"))?;
             if !left.is_empty() {
                 out::say(format_args!(
                     "packets on {} are filtered all the same, by the last policy of the agent that left its programs there \
@@ -73,6 +78,9 @@ fn for_people(status: &Value) -> String {
         lines.push(format!("WARNING  nothing stays when the agent ends: {why}"));
     }
     lines.push(format!("record   {}", text(&status["data"])));
+    if !status["console"].is_null() {
+        lines.push(format!("metrics  http://{}/metrics", text(&status["console"])));
+    }
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
         lines.push(format!("{value:>12} {name}"));
     }

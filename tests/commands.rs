@@ -10,6 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(check_prints_every_problem_and_exits_1),
         case!(check_accepts_the_examples_and_the_embedded_pack),
         case!(bad_paths_are_named),
+        case!(status_without_an_agent_is_a_finding),
         case!(what_others_could_have_written_is_noted_and_refused_by_the_agent),
         case!(folders_inside_a_policy_folder_are_told_and_not_read),
         case!(why_explains_names_and_addresses),
@@ -182,6 +183,19 @@ fn why_explains_names_and_addresses() {
     assert_eq!(answers[2]["verdict"], "block");
     assert_eq!((&answers[3]["verdict"], &answers[3]["rule"]), (&"none".into(), &Value::Null));
     assert_eq!(interdict(&["why", "a b"]).status.code(), Some(2));
+    let mistyped = interdict(&["why", "300.1.1.1"]);
+    assert_eq!(mistyped.status.code(), Some(2));
+    assert!(text(&mistyped.stderr).contains("each part of one is at most 255"), "{}", text(&mistyped.stderr));
+}
+
+fn status_without_an_agent_is_a_finding() {
+    let output = interdict(&["status", "--json", "--control", "/nonexistent/sock"]);
+    assert_eq!(output.status.code(), Some(1));
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["in_force"], false);
+    assert!(status["warning"].as_str().unwrap().contains("/nonexistent/sock"), "{status}");
+    let output = interdict(&["status", "--control", "/nonexistent/sock"]);
+    assert!(output.status.code() == Some(1) && text(&output.stderr).starts_with("not in force: "));
 }
 
 fn why_of_a_resolver_tells_that_names_are_judged_there() {

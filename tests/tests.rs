@@ -10,6 +10,7 @@ mod dns;
 mod embed;
 mod export;
 mod learned;
+mod metrics;
 mod packets;
 mod reload;
 mod resolvers;
@@ -27,6 +28,7 @@ fn main() {
         embed::cases(),
         export::cases(),
         learned::cases(),
+        metrics::cases(),
         packets::cases(),
         reload::cases(),
         resolvers::cases(),

@@ -71,7 +71,7 @@ enum Message {
 }
 
 /// What the log counted since it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Events in the record.
     pub written: u64,

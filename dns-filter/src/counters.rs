@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use interdict_policy::Verdict;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($(#[doc = $doc:literal] $name:ident,)*) => {
         /// Counters of the DNS plane, all from its start.
         #[derive(Debug, Default)]
         pub struct Counters { $(pub(crate) $name: AtomicU64,)* }
 
         /// The counters at one moment.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Snapshot { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Snapshot { $(#[doc = $doc] pub $name: u64,)* }
 
         impl Counters {
             /// Reads all counters.
@@ -24,7 +24,12 @@ macro_rules! counters {
         impl Snapshot {
             /// The counters with their names.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name),)*].into_iter()
+                self.described().map(|(name, _, value)| (name, value))
+            }
+
+            /// The same with what each counts, in a sentence.
+            pub fn described(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), $doc, self.$name),)*].into_iter()
             }
         }
     };

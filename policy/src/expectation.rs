@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::name::DomainName;
+use crate::name::{DomainName, Name};
 use crate::rule::{Protocol, Service};
 
 /// The subject of a question, as written in `[[test]]` entries and on the command line.
@@ -31,11 +31,19 @@ impl FromStr for Ask {
             let protocol: Protocol = protocol.parse().map_err(|_| wrong())?;
             return Ok(Ask::Address(endpoint.ip(), Some(Service { protocol, port: endpoint.port() })));
         }
-        match text.parse() {
+        match text.parse::<DomainName>() {
+            Ok(name) if is_almost_an_address(name.as_name()) => {
+                Err(format!("\"{}\" is no address: each part of one is at most 255", text.escape_debug()))
+            }
             Ok(name) => Ok(Ask::Name(name)),
             Err(e) => Err(format!("\"{}\" is neither a name nor an address: {e}", text.escape_debug())),
         }
     }
+}
+
+/// Whether a name is four numbers. No such name exists, and whoever asks about one means an address.
+fn is_almost_an_address(name: Name<'_>) -> bool {
+    name.labels().count() == 4 && name.labels().all(|label| label.iter().all(u8::is_ascii_digit))
 }
 
 impl fmt::Display for Ask {
@@ -67,6 +75,8 @@ mod tests {
             ("2a03:2480::1", Some("2a03:2480::1")),
             ("10.0.0.1:443/tcp", Some("10.0.0.1:443/tcp")),
             ("[::1]:443/udp", Some("[::1]:443/udp")),
+            ("300.1.1.1", None),
+            ("1.1.1", Some("1.1.1")),
             ("10.0.0.1:443", None),
             ("10.0.0.1:443/icmp", None),
             ("10.0.0.0/8", None),

@@ -39,6 +39,7 @@ impl Agent {
             .args(["run", "--listen", &SocketAddr::new(loopback(), 0).to_string()])
             .args(["--policy", &path("policy"), "--data", &path("data")])
             .args(["--control", &path("control/sock"), "--upstream", &upstream.address().to_string()])
+            .args(["--console", &SocketAddr::new(loopback(), 0).to_string()])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program runs");

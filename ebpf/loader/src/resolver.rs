@@ -109,13 +109,18 @@ impl Resolver {
         let mut wanted = HashMap::new();
         for interface in lan {
             let answers = self.answers(interface, mode)?;
-            if answers == Answers::InKernel {
-                wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, answers: 1 });
+            let answering = match answers {
+                Answers::InKernel => InterfaceEntry::ANSWERS,
+                Answers::HandedUp(TAGS_HIDDEN) => InterfaceEntry::HIDES_TAGS,
+                Answers::HandedUp(_) => 0,
+            };
+            if answering != 0 {
+                wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, answers: answering });
             }
             told.push((interface.name.clone(), answers));
         }
         // The self-test and benchmarks run the programs on the loopback interface, whose address is all zero.
-        wanted.entry(LOOPBACK).or_insert(InterfaceEntry { mac: [0; 6], answers: 1 });
+        wanted.entry(LOOPBACK).or_insert(InterfaceEntry { mac: [0; 6], answers: InterfaceEntry::ANSWERS });
         for (&index, entry) in
             wanted.iter().filter(|(index, entry)| self.interfaces.get(index) != Some(entry))
         {
@@ -138,10 +143,7 @@ impl Resolver {
             InKernel::Auto
                 if network::has_vlans(interface.index)? && network::hides_tags(&interface.name)? =>
             {
-                Answers::HandedUp(
-                    "it carries VLANs and its card takes the tags away, so that an answer would leave without; \
-                     `ethtool -K NAME rxvlan off` mends that",
-                )
+                Answers::HandedUp(TAGS_HIDDEN)
             }
             InKernel::Auto if mode == Mode::Native && !network::can_send_back(interface)? => {
                 Answers::HandedUp(
@@ -205,6 +207,10 @@ impl Resolver {
         Ok(())
     }
 }
+
+/// Why questions are not answered where the card takes VLAN tags off.
+const TAGS_HIDDEN: &str = "it carries VLANs and its card takes the tags away, so that an answer would leave without; \
+                           `ethtool -K NAME rxvlan off` mends that";
 
 /// The bits of addresses, as the programs look at them.
 fn bits_of<'a>(addresses: impl Iterator<Item = &'a Address>) -> [u64; control::OURS_WORDS as usize] {

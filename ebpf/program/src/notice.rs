@@ -10,7 +10,7 @@ use interdict_ebpf_program::{
     reject::{self, Notice},
     transport::{TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_RST},
 };
-use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND};
+use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND, query::Interface};
 
 use crate::{
     clock::now_ns,
@@ -39,7 +39,8 @@ const ETHERNET_MIN_BYTES: usize = 60;
 pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> Exit {
     let packet = Packet::new(ctx);
     let notice = reject::notice(&packet, outbound);
-    let answers = INTERFACES.get(ctx.ingress_ifindex() as u32).filter(|interface| interface.answers != 0);
+    let interface = INTERFACES.get(ctx.ingress_ifindex() as u32);
+    let answers = interface.filter(|interface| interface.answers == Interface::ANSWERS);
     let (Some(interface), true) = (answers, notice != Notice::Nothing) else {
         return Exit::Blocked;
     };

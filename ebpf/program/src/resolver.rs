@@ -20,7 +20,7 @@ use interdict_ebpf_program::{
 use interdict_ebpf_shared::{
     Address,
     contact::{ContactKey, Event, Hook, Remote},
-    count::Exit,
+    count::{Exit, Unjudged},
     name::NameEntry,
     policy::Verdict,
     query::Interface,
@@ -247,11 +247,18 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
     };
     let asked: &Asked = place.asked();
     let now_ns = now_ns();
-    let interface = INTERFACES.get(ctx.ingress_ifindex() as u32).filter(|interface| interface.answers != 0);
     // From an interface that is not there no answer would get out; the agent's does.
-    let (Some(interface), Some(answer)) = (interface, generation.answer(asked.entry.rule())) else {
+    let (Some(interface), Some(answer)) =
+        (INTERFACES.get(ctx.ingress_ifindex() as u32), generation.answer(asked.entry.rule()))
+    else {
         return Step::AgentOrDrop;
     };
+    if interface.answers != Interface::ANSWERS {
+        if interface.answers == Interface::HIDES_TAGS {
+            record::count_unjudged(Unjudged::VlanOffload);
+        }
+        return Step::AgentOrDrop;
+    }
     if let Err(exit) = may_answer(interface, &loaded, outbound, now_ns) {
         return Step::Dropped(exit);
     }

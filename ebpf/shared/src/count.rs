@@ -158,6 +158,9 @@ counted! {
         TlsName = "tls_name",
         /// DNS over TLS or QUIC, to a resolver that is not ours.
         EncryptedDns = "encrypted_dns",
+        /// A question for a blocked name on an interface whose card takes VLAN tags off, so that the kernel cannot answer
+        /// it; the agent is to.
+        VlanOffload = "vlan_offload",
     }
 }
 

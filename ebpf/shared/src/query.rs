@@ -112,10 +112,18 @@ impl Egress {
 pub struct Interface {
     /// Its address: frames for another are not for us.
     pub mac: [u8; 6],
-    /// 1 where questions are answered; 0 for an index that no interface of ours has.
+    /// Whether questions are answered: [`Self::ANSWERS`], [`Self::HIDES_TAGS`], or 0 where they are not, and for an
+    /// index that no interface of ours has.
     pub answers: u16,
 }
 plain_bytes!(Interface { mac: [u8; 6], answers: u16 });
+
+impl Interface {
+    /// Questions are answered.
+    pub const ANSWERS: u16 = 1;
+    /// They are not, since the card takes VLAN tags off, and answers would leave without.
+    pub const HIDES_TAGS: u16 = 2;
+}
 
 /// Why an address is ours: this machine, or one of its listeners, has it.
 pub const OURS: u32 = 1;

@@ -2,5 +2,6 @@
 //! holds for any bytes. Each is also called with the corpus, and with what is near it, by a test of its crate.
 #![forbid(unsafe_code)]
 
+pub mod frame;
 pub mod policy;
 pub mod wire;

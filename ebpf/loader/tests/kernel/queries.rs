@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use aya::maps::{Array, Map, MapData, loaded_maps};
 use hickory_proto::op::{Message, ResponseCode};
 use interdict_ebpf_loader::{
     Answering, AnswersOn, Entry, InKernel, Mode, Options, PacketPlane, PassProgram, Reply, Role,
 };
+use interdict_ebpf_shared::query::Interface as InterfaceEntry;
 use interdict_policy::{Policy, Source, compile};
 
 use crate::{
@@ -29,6 +31,7 @@ tests![
     too_many_names_are_refused_by_name,
     on_a_veth_pair_the_other_end_decides_who_answers,
     on_a_veth_pair_packets_are_diverted_in_both_modes,
+    on_a_veth_pair_whose_tags_are_hidden_the_ledger_counts_what_the_kernel_cannot_answer,
 ];
 
 const RULES: &str = r#"
@@ -648,6 +651,46 @@ fn on_a_veth_pair_the_other_end_decides_who_answers() {
         });
         assert!(handed_up, "the other end has no program any more");
     });
+}
+
+/// Whether a card takes tags off, the loader asks the system; what it then tells the programs is written here in its place.
+fn on_a_veth_pair_whose_tags_are_hidden_the_ledger_counts_what_the_kernel_cannot_answer() {
+    const LOOPBACK: u32 = 1;
+    let pair = Pair::new();
+    let [.., a, b] = std::process::id().to_be_bytes();
+    let mac = [0x02, 0x1d, 0x1c, 0x7a, a, b];
+    pair.inside.ip(&format!("link set in address 02:1d:1c:7a:{a:02x}:{b:02x}"));
+    pair.inside.run(|| {
+        let answering = Answering {
+            clients: vec!["10.0.0.0/8".parse().unwrap()],
+            client_qps: 1000,
+            listen: Vec::new(),
+            in_kernel: InKernel::Always,
+        };
+        let options = Options { answering: Some(answering), ..on("in", Role::Lan) };
+        let mut plane = plane_with(&options, &policy(RULES));
+        plane.judge_queries(None).unwrap();
+        let mut interfaces = interfaces_with(mac);
+        let asked = Asked::new("upd.vendor.example", 1).from("10.0.0.9", "8.8.8.8");
+        let ledger = || plane.counters().unwrap().unjudged["vlan_offload"];
+        assert_eq!((exit(&plane, &asked.frame()), ledger()), ("query_answered", 0));
+        let hidden = InterfaceEntry { mac: [0; 6], answers: InterfaceEntry::HIDES_TAGS };
+        interfaces.set(LOOPBACK, hidden, 0).unwrap();
+        assert_eq!((exit(&plane, &asked.frame()), ledger()), ("query_diverted", 1));
+        let other = Asked::new("www.example.org", 1).from("10.0.0.9", "8.8.8.8");
+        assert_eq!((exit(&plane, &other.frame()), ledger()), ("no_match", 1));
+    });
+}
+
+/// The one map of interfaces, of all that the kernel has now, in which this address is.
+fn interfaces_with(mac: [u8; 6]) -> Array<MapData, InterfaceEntry> {
+    let maps = loaded_maps().filter_map(Result::ok).filter(|info| info.name_as_str() == Some("INTERFACES"));
+    // Those of tests beside this one may go while it looks.
+    let maps = maps.filter_map(|info| MapData::from_id(info.id()).ok());
+    let mut arrays = maps.map(|map| Array::<_, InterfaceEntry>::try_from(Map::Array(map)).unwrap());
+    arrays
+        .find(|map| map.iter().any(|entry| entry.is_ok_and(|entry| entry.mac == mac)))
+        .expect("the plane has told the programs of the interface")
 }
 
 /// What XDP notes in front of a packet, the program behind it reads. There is no agent here to take it, so a connection,
