@@ -68,6 +68,8 @@ counters! {
     unjudged,
     /// Of those, such as could not be answered or passed on.
     divert_failures,
+    /// Answers over UDP that the system did not take.
+    unsent,
     /// TCP connections closed at once: too many were open, in all or of that client.
     tcp_refused,
     /// Times a listener died and was started again.
@@ -87,4 +89,10 @@ pub(crate) fn count_verdict(counters: &Counters, verdict: Verdict) {
 
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
+}
+
+pub(crate) fn count_many(counter: &AtomicU64, more: usize) {
+    if more > 0 {
+        counter.fetch_add(more as u64, Relaxed);
+    }
 }

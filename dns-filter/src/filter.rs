@@ -130,6 +130,11 @@ impl Filter {
         self.policy.load_full()
     }
 
+    /// The same, for as long as it takes to look at it: cheaper than a share in it.
+    pub(crate) fn in_force(&self) -> arc_swap::Guard<Arc<Policy>> {
+        self.policy.load()
+    }
+
     /// Judges a name for a client, by the policy in force now.
     pub fn judge(&self, name: Name<'_>, client: IpAddr) -> Judgement {
         let policy = self.policy.load_full();
@@ -144,9 +149,18 @@ impl Filter {
 }
 
 /// The rule for a name and where it matched, and what it means for the client.
-fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(NameMatch, Verdict)> {
+pub(crate) fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(NameMatch, Verdict)> {
     let found = policy.decide_name(name)?;
     Some((found, policy.judge(found.rule, Some(client), Timestamp::now()).verdict))
+}
+
+/// How many labels of a name stand left of the one that owns the SOA of a blocked answer: the domain that matched, or the
+/// name itself where something else did.
+pub(crate) fn soa_labels_left(found: NameMatch) -> usize {
+    match found {
+        NameMatch { form: NameForm::Domain, labels_left, .. } => labels_left.into(),
+        _ => 0,
+    }
 }
 
 /// The rule for where an answer leads, and what it means for the client. A rule with ports leaves addresses to the
@@ -203,13 +217,9 @@ impl Judgement {
         self.policy.decide_name(name) == self.decided.map(|(found, _)| found)
     }
 
-    /// How many labels of the name stand left of the one that owns the SOA of a blocked answer: the domain that
-    /// matched, or the name itself where something else did.
+    /// See [`soa_labels_left`].
     pub(crate) fn soa_labels_left(&self) -> usize {
-        match self.decided {
-            Some((NameMatch { form: NameForm::Domain, labels_left, .. }, _)) => labels_left.into(),
-            _ => 0,
-        }
+        self.decided.map_or(0, |(found, _)| soa_labels_left(found))
     }
 
     /// The strictest decision that the targets of an unlisted name's answer fall under: `block`, then `log`, then

@@ -5,9 +5,10 @@
 //! is a [`Forwarder`] in interdict, or any handler of another server (see [`FilterHandler::in_front_of`]).
 //! [`Listeners`] serve a handler over UDP and TCP; [`serve_diverted`] does for questions that were on their way to other
 //! resolvers.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod answer;
+mod batch;
 mod clients;
 mod counters;
 mod diverted;

@@ -14,8 +14,9 @@ use hickory_server::zone_handler::MessageResponse;
 use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, write_answer};
 use interdict_policy::{Name, Verdict};
 
+use crate::batch::ANSWER_LIMIT_BYTES;
 use crate::counters::{count, count_verdict};
-use crate::filter::Seen;
+use crate::filter::{Seen, decide, soa_labels_left};
 use crate::handler::{CLASS_ANY, CLASS_IN, FilterHandler, Next};
 
 /// A message that somebody sent.
@@ -28,10 +29,16 @@ pub(crate) struct Received<'m> {
     pub(crate) asked: Option<IpAddr>,
 }
 
+impl<'m> Received<'m> {
+    pub(crate) fn over_udp(message: &'m [u8], client: SocketAddr) -> Self {
+        Self { message, client, tcp: false, asked: None }
+    }
+}
+
 /// What there is to say at once.
 pub(crate) enum AtOnce {
-    /// This answer.
-    Answer(Vec<u8>),
+    /// An answer of so many bytes.
+    Answer(usize),
     /// Nothing: the rule answers with silence.
     Silence,
     /// It has to be looked at in full.
@@ -47,8 +54,9 @@ impl<N: Next> FilterHandler<N> {
 
     /// The same for a message that may have been on its way to another resolver.
     pub(crate) async fn respond(&self, received: &Received<'_>) -> Option<Vec<u8>> {
-        match self.answer_at_once(received) {
-            AtOnce::Answer(answer) => Some(answer),
+        let mut answer = [0; ANSWER_LIMIT_BYTES];
+        match self.answer_at_once(received, &mut answer) {
+            AtOnce::Answer(bytes) => Some(answer[..bytes].to_vec()),
             AtOnce::Silence => None,
             AtOnce::Later => self.answer_in_full(received).await,
         }
@@ -56,7 +64,11 @@ impl<N: Next> FilterHandler<N> {
 
     /// The answer to a plain question that a rule blocks: the bytes that the kernel plane sends too, which hickory's
     /// encoder would not give.
-    pub(crate) fn answer_at_once(&self, received: &Received<'_>) -> AtOnce {
+    pub(crate) fn answer_at_once(
+        &self,
+        received: &Received<'_>,
+        answer: &mut [u8; ANSWER_LIMIT_BYTES],
+    ) -> AtOnce {
         let client = received.client.ip().to_canonical();
         let Ok(query) = Query::read(received.message) else { return AtOnce::Later };
         let is_plain = query.edns.is_none_or(|edns| edns.version == 0);
@@ -64,8 +76,11 @@ impl<N: Next> FilterHandler<N> {
             return AtOnce::Later;
         }
         let Some(name) = Name::from_wire(query.name()) else { return AtOnce::Later };
-        let judged = self.filter().judge(name, client);
-        let Some((rule, verdict @ Verdict::Block)) = judged.decided() else { return AtOnce::Later };
+        let policy = self.filter().in_force();
+        let Some((found, verdict @ Verdict::Block)) = decide(&policy, name, client) else {
+            return AtOnce::Later;
+        };
+        let rule = policy.rule(found.rule);
         count(&self.counters().queries);
         count_verdict(self.counters(), verdict);
         self.filter().observer().seen(&Seen {
@@ -77,11 +92,11 @@ impl<N: Next> FilterHandler<N> {
             via: None,
             rule,
             verdict,
-            policy: judged.policy(),
+            policy: &policy,
         });
-        let mut buffer = [0; ANSWER_BUFFER_BYTES];
-        match write_answer(&query, &Template::of(rule), judged.soa_labels_left(), &mut buffer) {
-            Some(answer) => AtOnce::Answer(answer.to_vec()),
+        let Some(room) = answer.first_chunk_mut::<ANSWER_BUFFER_BYTES>() else { return AtOnce::Later };
+        match write_answer(&query, &Template::of(rule), soa_labels_left(found), room) {
+            Some(answer) => AtOnce::Answer(answer.len()),
             None => AtOnce::Silence,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use crate::counters::Counters;
 use crate::handler::{FilterHandler, Next};
@@ -40,7 +41,7 @@ impl ListenError {
 
 /// Sockets that are bound and wait to be served.
 pub struct Listeners {
-    sockets: Vec<(SocketAddr, UdpSocket, TcpListener)>,
+    sockets: Vec<(SocketAddr, Vec<UdpSocket>, TcpListener)>,
 }
 
 impl Listeners {
@@ -51,11 +52,10 @@ impl Listeners {
     pub fn bind(addresses: &[SocketAddr]) -> Result<Self, ListenError> {
         let mut sockets = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let udp = UdpSocket::bind(address).map_err(|e| ListenError::new(address, "udp", &e))?;
+            let udp = udp::bind(address, cores()).map_err(|e| ListenError::new(address, "udp", &e))?;
             // Port 0 asks the system for a free one; both protocols then use the same.
-            let address = udp.local_addr().unwrap_or(address);
+            let address = udp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
             let tcp = TcpListener::bind(address).map_err(|e| ListenError::new(address, "tcp", &e))?;
-            udp.set_nonblocking(true).map_err(|e| ListenError::new(address, "udp", &e))?;
             tcp.set_nonblocking(true).map_err(|e| ListenError::new(address, "tcp", &e))?;
             sockets.push((address, udp, tcp));
         }
@@ -76,13 +76,15 @@ impl Listeners {
     ) -> tokio::task::JoinSet<()> {
         let mut tasks = tokio::task::JoinSet::new();
         for (address, udp, tcp) in self.sockets {
-            let shared = handler.clone();
-            tasks.spawn(async move {
-                match tokio::net::UdpSocket::from_std(udp) {
-                    Ok(socket) => udp::serve(socket, shared).await,
-                    Err(error) => tracing::error!(%address, %error, "UDP is not served"),
-                }
-            });
+            for socket in udp {
+                let shared = handler.clone();
+                tasks.spawn(async move {
+                    match tokio::net::UdpSocket::from_std(socket) {
+                        Ok(socket) => udp::serve(socket, shared).await,
+                        Err(error) => tracing::error!(%address, %error, "UDP is not served"),
+                    }
+                });
+            }
             let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
             tasks.spawn(async move {
                 match tokio::net::TcpListener::from_std(tcp) {
@@ -93,4 +95,9 @@ impl Listeners {
         }
         tasks
     }
+}
+
+/// Sockets for UDP on one address: one for each core.
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }

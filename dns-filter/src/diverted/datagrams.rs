@@ -12,6 +12,7 @@ use tokio::net::UdpSocket;
 use super::PORT;
 use super::judge::{Diverted, Fate, answer, answer_at_once, judge, tell_answer};
 use super::sockets::{Datagram, Voice, of_our_own, receive};
+use crate::batch::ANSWER_LIMIT_BYTES;
 use crate::counters::count;
 use crate::forward::Forwarder;
 use crate::handler::FilterHandler;
@@ -38,6 +39,7 @@ pub(super) async fn serve(
 ) {
     let in_flight = Shares::new(IN_FLIGHT_LIMIT, IN_FLIGHT_OF_A_CLIENT_LIMIT);
     let mut buffer = vec![0; MESSAGE_LIMIT_BYTES];
+    let mut at_once = [0; ANSWER_LIMIT_BYTES];
     loop {
         let received = socket.async_io(Interest::READABLE, || receive(&socket, &mut buffer)).await;
         let Datagram { bytes, client, asked } = match received {
@@ -53,10 +55,10 @@ pub(super) async fn serve(
         // What a rule blocks is answered whatever else is in flight.
         let fate = match judge(&handler, &diverted) {
             Fate::Drop => continue,
-            Fate::Answer => match answer_at_once(&handler, &diverted) {
+            Fate::Answer => match answer_at_once(&handler, &diverted, &mut at_once) {
                 AtOnce::Silence => continue,
-                AtOnce::Answer(answer) => {
-                    say(&handler, &voice, &diverted, &answer);
+                AtOnce::Answer(bytes) => {
+                    say(&handler, &voice, &diverted, &at_once[..bytes]);
                     continue;
                 }
                 AtOnce::Later => Fate::Answer,

@@ -6,6 +6,7 @@ use hickory_proto::op::Message;
 use interdict_dns_wire::{HEADER_BYTES, Malformed, OPCODES_THAT_PASS, Query};
 use interdict_policy::{Name, PlainEgress, Policy, Rule, RuleIndex, Unjudged, Verdict};
 
+use crate::batch::ANSWER_LIMIT_BYTES;
 use crate::counters::{count, count_verdict};
 use crate::filter::{Egress, Judgement, Seen};
 use crate::forward::{Forwarder, tell_addresses, wire_name};
@@ -185,8 +186,12 @@ pub(super) async fn answer(handler: &FilterHandler<Forwarder>, diverted: &Divert
 }
 
 /// The same, as far as nobody has to be asked for it.
-pub(super) fn answer_at_once(handler: &FilterHandler<Forwarder>, diverted: &Diverted<'_>) -> AtOnce {
-    handler.answer_at_once(&received(diverted))
+pub(super) fn answer_at_once(
+    handler: &FilterHandler<Forwarder>,
+    diverted: &Diverted<'_>,
+    answer: &mut [u8; ANSWER_LIMIT_BYTES],
+) -> AtOnce {
+    handler.answer_at_once(&received(diverted), answer)
 }
 
 fn received<'m>(diverted: &Diverted<'m>) -> Received<'m> {
