@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
-    Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
+    CACHE_BYTES, Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
     default_clients, serve_diverted,
 };
 use interdict_ebpf_loader::{OWN_MARK, PacketPlane, local_addresses};
@@ -220,8 +220,9 @@ impl Agent {
         diverted: Option<DivertedSockets>,
         console: Option<Console>,
     ) -> anyhow::Result<()> {
-        let forwarder = Forwarder::new(&self.upstreams, self.filter.clone(), self.counters.clone())
-            .map_err(anyhow::Error::msg)?;
+        let forwarder =
+            Forwarder::new(&self.upstreams, CACHE_BYTES, self.filter.clone(), self.counters.clone())
+                .map_err(anyhow::Error::msg)?;
         let handler =
             FilterHandler::new(self.filter.clone(), self.clients.clone(), self.counters.clone(), forwarder);
         let mut watch = Watch::new(self.reloader.paths())?;

@@ -54,6 +54,12 @@ counters! {
     malformed,
     /// Answered from the cache.
     cached,
+    /// Answered with what had ended, since no upstream had anything else.
+    stale,
+    /// Asked again before the answer had ended, since it is wanted.
+    prefetched,
+    /// Asked while the same was being asked already.
+    joined,
     /// Asked of an upstream.
     forwarded,
     /// No upstream answered.

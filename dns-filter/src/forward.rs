@@ -1,157 +1,196 @@
-//! Questions that no rule blocks, asked of the upstreams: one cache, one bound on the work in flight.
+//! Questions that no rule blocks: answered from the cache, or by the upstreams, with a bound on the work in flight.
 
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
-use hickory_proto::op::{DnsRequestOptions, Message, Query as Question, ResponseCode};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use hickory_proto::op::{Message, Query as Question, ResponseCode};
 use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::rdata::{HTTPS, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, DnsHandle, NetError};
-use hickory_resolver::{NameServerPool, PoolContext, ResponseCache, TlsConfig, TtlConfig};
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
-use interdict_dns_wire::{Query, UDP_PAYLOAD_BYTES};
-use interdict_policy::{DomainName, Name, Rule, Verdict};
+use interdict_dns_wire::Query;
+use interdict_policy::{DomainName, Name, Policy, Rule, Verdict};
 use tokio::sync::Semaphore;
 
 use crate::answer::{edns, metadata, send, send_blocked, send_code};
+use crate::cache::{Age, Cache, Entry, Given, Key, Kind, mark, question};
 use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target};
 use crate::handler::{Next, silence};
+use crate::upstreams::{Upstream, UpstreamHealth, Upstreams};
 
 /// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
 const IN_FLIGHT_LIMIT: usize = 1024;
-/// Responses kept in the cache.
-const CACHE_LIMIT: u64 = 65_536;
-/// How long one upstream may take to answer.
-const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
-/// A resolver that is asked, over UDP and, where the answer is cut off, TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upstream(pub SocketAddr);
+/// Bytes of answers that are kept, unless said otherwise.
+pub const CACHE_BYTES: u64 = 32 << 20;
+/// When a client that waits for an upstream is given an answer that has ended, if there is one (RFC 8767, §5).
+const PATIENCE_OF_CLIENTS: Duration = Duration::from_millis(1800);
+/// For how long that answer is then given without asking again.
+const STALE_AGAIN_SECS: u32 = 30;
 
-impl FromStr for Upstream {
-    type Err = String;
+/// Asks upstreams and remembers what they said. Clones share everything.
+#[derive(Clone)]
+pub struct Forwarder(Arc<Inner>);
 
-    /// `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1` or `[2001:db8::1]:53`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
-            .map(Upstream)
-            .map_err(|_| format!("\"{}\" is not ADDRESS or ADDRESS:PORT", text.escape_debug()))
-    }
-}
-
-/// The resolvers that this machine is set up to ask.
-///
-/// # Errors
-/// When the system's configuration cannot be read or names none.
-pub fn system_upstreams() -> Result<Vec<Upstream>, String> {
-    let (config, _) =
-        hickory_resolver::system_conf::read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
-    let (_, _, servers) = config.into_parts();
-    Ok(servers.into_iter().map(|server| Upstream(SocketAddr::new(server.ip, 53))).collect())
-}
-
-/// Asks upstreams and remembers what they said.
-pub struct Forwarder {
+struct Inner {
     filter: Arc<Filter>,
     counters: Arc<Counters>,
-    pool: NameServerPool<TokioRuntimeProvider>,
-    cache: ResponseCache,
-    in_flight: Semaphore,
+    upstreams: Upstreams,
+    cache: Cache,
+    in_flight: Arc<Semaphore>,
+    /// What is being asked, for whoever asks the same meanwhile; no more than there are places in flight.
+    asking: Mutex<HashMap<Key, Asking>>,
 }
+
+/// QTYPE.
+const SOA: u16 = 6;
+
+/// An answer that is being waited for.
+type Asking = Shared<BoxFuture<'static, Result<Arc<Entry>, Failure>>>;
 
 impl Forwarder {
     /// A forwarder to these upstreams, the fastest first.
     ///
     /// # Errors
     /// When the resolver library cannot be set up.
-    pub fn new(upstreams: &[Upstream], filter: Arc<Filter>, counters: Arc<Counters>) -> Result<Self, String> {
-        let mut options = ResolverOpts::default();
-        options.timeout = UPSTREAM_TIMEOUT;
-        options.attempts = 2;
-        options.edns_payload_len = UDP_PAYLOAD_BYTES;
-        options.max_active_requests = IN_FLIGHT_LIMIT;
-        let cache = ResponseCache::new(CACHE_LIMIT, TtlConfig::from_opts(&options));
-        let tls = TlsConfig::new().map_err(|e| e.to_string())?;
-        let servers = upstreams.iter().map(|Upstream(to)| {
-            let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            connections.iter_mut().for_each(|connection| connection.port = to.port());
-            NameServerConfig::new(to.ip(), true, connections)
-        });
-        let context = Arc::new(PoolContext::new(options, tls));
-        let pool = NameServerPool::from_config(servers, context, TokioRuntimeProvider::default());
-        Ok(Self { filter, counters, pool, cache, in_flight: Semaphore::new(IN_FLIGHT_LIMIT) })
+    pub fn new(
+        upstreams: &[Upstream],
+        cache_bytes: u64,
+        filter: Arc<Filter>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, String> {
+        Ok(Self(Arc::new(Inner {
+            filter,
+            counters,
+            upstreams: Upstreams::new(upstreams)?,
+            cache: Cache::new(cache_bytes),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_LIMIT)),
+            asking: Mutex::default(),
+        })))
+    }
+
+    /// How the upstreams have been.
+    pub fn upstreams(&self) -> Vec<UpstreamHealth> {
+        self.0.upstreams.health()
+    }
+
+    /// How many answers are kept, and the bytes that they take.
+    pub fn cache_size(&self) -> (usize, u64) {
+        self.0.cache.size()
     }
 
     /// The addresses of a name, asked of the upstreams whatever rules say of it: no client asked, and none is told.
     pub async fn look_up(&self, name: Name<'_>) -> LookedUp {
         let mut looked_up = LookedUp { addresses: Vec::new(), ttl: Duration::MAX, failures: 0 };
-        let Ok(name) = hickory_proto::rr::Name::from_labels(name.labels()) else { return looked_up };
         for rtype in [RecordType::A, RecordType::AAAA] {
-            match self.resolve(Question::query(name.clone(), rtype)).await {
-                Ok(answer) => {
+            let key = Key { kind: Kind::plain(rtype), name: name.as_wire().into() };
+            match self.resolve(&key).await.ok().and_then(|entry| self.look_at(&key, &entry)) {
+                Some(answer) if answer.metadata.response_code != ResponseCode::ServFail => {
                     let held = Held::by(&answer);
                     looked_up.addresses.extend(held.addresses);
                     looked_up.ttl = looked_up.ttl.min(held.ttl);
                 }
-                Err(_) => looked_up.failures += 1,
+                _ => looked_up.failures += 1,
             }
         }
         looked_up
     }
 
-    /// What the upstreams say, from the cache where it still holds.
-    async fn resolve(&self, question: Question) -> Result<Message, Failure> {
-        let now = Instant::now();
-        let result = match self.cache.get(&question, now) {
-            Some(result) => {
-                count(&self.counters.cached);
-                result
+    /// What there is to say to a question: from the cache where it holds, else from the upstreams, else from the cache all
+    /// the same (RFC 8767).
+    async fn resolve(&self, key: &Key) -> Result<Arc<Entry>, Failure> {
+        let Inner { cache, counters, .. } = &*self.0;
+        let now = cache.second(Instant::now());
+        let known = cache.get(key);
+        let stale = match known.as_ref().map(|entry| (entry, entry.age(now))) {
+            Some((entry, Age::Fresh)) => {
+                count(&counters.cached);
+                return Ok(entry.clone());
             }
-            None => {
-                let Ok(_permit) = self.in_flight.try_acquire() else { return Err(Failure::Overload) };
-                count(&self.counters.forwarded);
-                let mut options = DnsRequestOptions::default();
-                options.edns_payload_len = UDP_PAYLOAD_BYTES;
-                let answer = self.pool.lookup(question.clone(), options).next().await;
-                let result = match answer {
-                    Some(Ok(response)) => {
-                        DnsError::from_response(response).map(|ok| ok.into_message()).map_err(NetError::from)
-                    }
-                    Some(Err(e)) => Err(e),
-                    None => Err(NetError::Timeout),
-                };
-                self.cache.insert(question, result.clone(), now);
-                result
-            }
+            Some((entry, Age::Stale)) => entry.clone(),
+            _ => return self.ask(key)?.await,
         };
-        match result {
-            Ok(message) => Ok(message),
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                let mut message = Message::query();
-                message.metadata.response_code = none.response_code;
-                message.authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
-                if message.authorities.is_empty() {
-                    message.authorities.extend(none.soa.map(|soa| soa.into_record_of_rdata()));
-                }
-                Ok(message)
-            }
-            Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(Failure::Code(code)),
-            Err(error) => {
-                count(&self.counters.upstream_failures);
-                tracing::debug!(%error, "no upstream answered");
-                Err(Failure::Code(ResponseCode::ServFail))
+        if stale.may_try_again(now) {
+            let patience = tokio::time::timeout(PATIENCE_OF_CLIENTS, self.ask(key)?);
+            match patience.await {
+                Ok(Ok(entry)) if !entry.is_failure() => return Ok(entry),
+                _ => stale.try_again_at(now + STALE_AGAIN_SECS),
             }
         }
+        count(&counters.stale);
+        Ok(stale)
+    }
+
+    /// Asks the upstreams, unless the same is being asked already. Whoever asks may stop waiting.
+    fn ask(&self, key: &Key) -> Result<Asking, Failure> {
+        let mut asking = self.0.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(asked) = asking.get(key) {
+            count(&self.0.counters.joined);
+            return Ok(asked.clone());
+        }
+        let place = self.0.in_flight.clone().try_acquire_owned().map_err(|_| Failure::Overload)?;
+        count(&self.0.counters.forwarded);
+        let (forwarder, asked) = (self.clone(), key.clone());
+        let task = tokio::spawn(async move {
+            let entry = forwarder.ask_upstreams(&asked).await;
+            forwarder.0.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&asked);
+            drop(place);
+            entry
+        });
+        let answer = async { task.await.unwrap_or(Err(Failure::Broken)) }.boxed().shared();
+        asking.insert(key.clone(), answer.clone());
+        Ok(answer)
+    }
+
+    /// Asks the upstreams, and keeps what they say; where nothing else is known, also that they say nothing.
+    async fn ask_upstreams(&self, key: &Key) -> Result<Arc<Entry>, Failure> {
+        let Inner { cache, counters, upstreams, .. } = &*self.0;
+        let question = question(key).ok_or(Failure::Broken)?;
+        let mut answer = upstreams.ask(&question, key.kind).await;
+        // The resolver library takes the CNAME record of a name for no answer to a question for SOA, and leaves it out.
+        if let (SOA, Ok(answer)) = (key.kind.qtype, &mut answer)
+            && answer.answers.is_empty()
+        {
+            answer.answers = self.alias(&question, key.kind).await;
+        }
+        let now = cache.second(Instant::now());
+        let entry = match answer {
+            Ok(answer) => Entry::new(&question, key.name.len(), answer, now).map(Arc::new),
+            Err(code) => {
+                count(&counters.upstream_failures);
+                let failure = Arc::new(Entry::failure(code, now));
+                let known = cache.get(key).filter(|known| known.age(now) != Age::Over);
+                match known {
+                    Some(known) => known.is_not_refreshed(),
+                    None => cache.insert(key.clone(), failure.clone()),
+                }
+                return Ok(failure);
+            }
+        };
+        let entry = entry.ok_or(Failure::Broken)?;
+        cache.insert(key.clone(), entry.clone());
+        Ok(entry)
+    }
+
+    /// The CNAME record of a name, if it has one.
+    async fn alias(&self, question: &Question, kind: Kind) -> Vec<Record> {
+        let question = Question::query(question.name().clone(), RecordType::CNAME);
+        let answer = self.0.upstreams.ask(&question, kind).await;
+        let mut records = answer.map(|answer| answer.answers).unwrap_or_default();
+        records.retain(|record| record.record_type() == RecordType::CNAME);
+        records
+    }
+
+    /// The records of an answer.
+    fn look_at(&self, key: &Key, entry: &Entry) -> Option<Message> {
+        entry.message(key, self.0.cache.second(Instant::now()))
     }
 }
 
@@ -166,14 +205,35 @@ pub struct LookedUp {
     pub failures: u32,
 }
 
+#[derive(Clone, Copy, Debug)]
 enum Failure {
     /// Too much work in flight: dropped, and the client asks again.
     Overload,
-    Code(ResponseCode),
+    /// What came cannot be given to anyone.
+    Broken,
 }
 
 #[async_trait]
 impl Next for Forwarder {
+    fn answer_at_once(
+        &self,
+        query: &Query<'_>,
+        policy: &Policy,
+        at: Instant,
+        limit: usize,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let Given { bytes, refresh } = self.0.cache.answer(query, mark(policy), at, limit, out)?;
+        count(&self.0.counters.cached);
+        if let Some(key) = refresh {
+            match self.ask(&key) {
+                Ok(_) => count(&self.0.counters.prefetched),
+                Err(_) => self.0.cache.get(&key).iter().for_each(|entry| entry.is_not_refreshed()),
+            }
+        }
+        Some(bytes)
+    }
+
     async fn answer<R: ResponseHandler, T: Time>(
         &self,
         request: &Request,
@@ -182,31 +242,30 @@ impl Next for Forwarder {
         mut to: R,
     ) -> ResponseInfo {
         let silence = || silence(request);
-        let (Ok(info), Some(name)) = (request.request_info(), Name::from_wire(query.name())) else {
-            return silence();
-        };
+        let Some(name) = Name::from_wire(query.name()) else { return silence() };
         // Zone transfers are between servers of one zone, and this is none.
-        if matches!(info.query.query_type(), RecordType::AXFR | RecordType::IXFR) {
+        if matches!(RecordType::from(query.qtype), RecordType::AXFR | RecordType::IXFR) {
             return send_code(ResponseCode::Refused, edns(query), request, &mut to)
                 .await
                 .unwrap_or_else(silence);
         }
 
-        let question = Question::query(info.query.name().into(), info.query.query_type());
-        let mut answer = match self.resolve(question).await {
-            Ok(answer) => answer,
+        let key = Key { kind: Kind::of(query), name: query.name().into() };
+        let entry = match self.resolve(&key).await {
+            Ok(entry) => entry,
             Err(Failure::Overload) => {
-                count(&self.counters.overload);
+                count(&self.0.counters.overload);
                 return silence();
             }
-            Err(Failure::Code(code)) => {
-                return send_code(code, edns(query), request, &mut to).await.unwrap_or_else(silence);
+            Err(Failure::Broken) => {
+                return send_code(ResponseCode::ServFail, edns(query), request, &mut to)
+                    .await
+                    .unwrap_or_else(silence);
             }
         };
-
-        if query.qtype == u16::from(RecordType::SOA) && answer.answers.is_empty() {
-            answer.answers = self.alias(info.query.name().into()).await;
-        }
+        let now = self.0.cache.second(Instant::now());
+        let given = entry.answer(query, now, usize::MAX).and_then(|bytes| Message::from_vec(&bytes).ok());
+        let Some(mut answer) = given else { return silence() };
 
         // The name's own rule covers all that its answer leads to; only for an unlisted name does that decide.
         let decided = match judged.decided() {
@@ -215,53 +274,32 @@ impl Next for Forwarder {
                 .strictest_of(targets(&answer))
                 .map(|(rule, verdict, target)| (rule, verdict, Some(target))),
         };
+        let observer = self.0.filter.observer();
         if let Some((rule, verdict, Some(via))) = &decided {
             let (rule, verdict) = (*rule, *verdict);
             let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
             let tcp = request.protocol() != Protocol::Udp;
             let (via, asked) = (Some(via), judged.asked());
-            self.filter.observer().seen(&Seen {
-                client,
-                tcp,
-                asked,
-                name,
-                qtype,
-                via,
-                rule,
-                verdict,
-                policy,
-            });
-            count_verdict(&self.counters, verdict);
+            observer.seen(&Seen { client, tcp, asked, name, qtype, via, rule, verdict, policy });
+            count_verdict(&self.0.counters, verdict);
             if verdict == Verdict::Block {
                 return send_blocked(rule, 0, query, request, to).await.unwrap_or_else(silence);
             }
         }
-        let observer = self.filter.observer();
         match &decided {
-            // Where an address decided, no name was let through that could open others.
-            None | Some((_, _, Some(Target::Address(_)))) => {
+            None => {
                 observer.unlisted(name, &mut addresses(&answer));
+                entry.is_clean_under(mark(judged.policy()), now);
             }
+            // Where an address decided, no name was let through that could open others.
+            Some((_, _, Some(Target::Address(_)))) => observer.unlisted(name, &mut addresses(&answer)),
             Some((rule, verdict, Some(Target::Name(via)))) => {
                 tell_addresses(observer, judged, via.as_name(), (rule, *verdict), &answer);
             }
             Some((rule, verdict, None)) => tell_addresses(observer, judged, name, (rule, *verdict), &answer),
         }
-
         answer.metadata = metadata(request, answer.metadata.response_code);
-        answer.edns = edns(query);
         send(&answer, request, &mut to).await.unwrap_or_else(silence)
-    }
-}
-
-impl Forwarder {
-    /// The CNAME record of a name, if it has one. The resolver library takes it for no answer to a question for SOA,
-    /// and leaves it out.
-    async fn alias(&self, name: hickory_proto::rr::Name) -> Vec<Record> {
-        let answer = self.resolve(Question::query(name, RecordType::CNAME)).await;
-        let mut records = answer.map(|answer| answer.answers).unwrap_or_default();
-        records.retain(|record| record.record_type() == RecordType::CNAME);
-        records
     }
 }
 

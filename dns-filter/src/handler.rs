@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use hickory_proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
@@ -9,7 +10,7 @@ use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use interdict_dns_wire::{Malformed, Query};
-use interdict_policy::{Name, Verdict};
+use interdict_policy::{Name, Policy, Verdict};
 
 use crate::answer::{edns, send_blocked, send_code};
 use crate::clients::Clients;
@@ -24,6 +25,19 @@ pub(crate) const CLASS_ANY: u16 = 255;
 /// What answers the questions that no rule blocks.
 #[async_trait]
 pub trait Next: Send + Sync + Unpin + 'static {
+    /// Answers a question of class IN for a name on no list of `policy`, which came at this moment, if that takes nothing but
+    /// memory: writes an answer of at most `limit` bytes into `out`, and returns its length.
+    fn answer_at_once(
+        &self,
+        _query: &Query<'_>,
+        _policy: &Policy,
+        _at: Instant,
+        _limit: usize,
+        _out: &mut [u8],
+    ) -> Option<usize> {
+        None
+    }
+
     /// Answers a question; `judged` is what the filter decided, with the policy that the question keeps.
     async fn answer<R: ResponseHandler, T: Time>(
         &self,

@@ -9,6 +9,7 @@
 
 mod answer;
 mod batch;
+mod cache;
 mod clients;
 mod counters;
 mod diverted;
@@ -20,14 +21,16 @@ mod serve;
 mod shares;
 mod tcp;
 mod udp;
+mod upstreams;
 
 pub use clients::{Clients, default_clients};
 pub use counters::{Counters, Snapshot};
 pub use diverted::{DivertedSockets, serve_diverted};
 pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Target};
-pub use forward::{Forwarder, LookedUp, Upstream, system_upstreams};
+pub use forward::{CACHE_BYTES, Forwarder, LookedUp};
 pub use handler::{Behind, FilterHandler, Next};
 pub use serve::{ListenError, Listeners};
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
+pub use upstreams::{Upstream, UpstreamHealth, system_upstreams};
 
 pub use hickory_server;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use hickory_proto::rr::Record;
@@ -11,8 +12,8 @@ use hickory_server::net::runtime::TokioTime;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponse;
-use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, write_answer};
-use interdict_policy::{Name, Verdict};
+use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Kept, Query, Template, Ttl, write_answer};
+use interdict_policy::{Name, Policy, Verdict};
 
 use crate::batch::ANSWER_LIMIT_BYTES;
 use crate::counters::{count, count_verdict};
@@ -24,14 +25,16 @@ use crate::handler::{CLASS_ANY, CLASS_IN, FilterHandler, Next};
 pub(crate) struct Received<'m> {
     pub(crate) message: &'m [u8],
     pub(crate) client: SocketAddr,
+    /// When it came.
+    pub(crate) at: Instant,
     pub(crate) tcp: bool,
     /// The other resolver that it was on its way to, if it was.
     pub(crate) asked: Option<IpAddr>,
 }
 
 impl<'m> Received<'m> {
-    pub(crate) fn over_udp(message: &'m [u8], client: SocketAddr) -> Self {
-        Self { message, client, tcp: false, asked: None }
+    pub(crate) fn over_udp(message: &'m [u8], client: SocketAddr, at: Instant) -> Self {
+        Self { message, client, at, tcp: false, asked: None }
     }
 }
 
@@ -49,7 +52,7 @@ impl<N: Next> FilterHandler<N> {
     /// Answers a message that a client sent over UDP or TCP: for front ends that are not hickory's. `None` where it gets
     /// no answer.
     pub async fn answer(&self, message: &[u8], client: SocketAddr, tcp: bool) -> Option<Vec<u8>> {
-        self.respond(&Received { message, client, tcp, asked: None }).await
+        self.respond(&Received { message, client, at: Instant::now(), tcp, asked: None }).await
     }
 
     /// The same for a message that may have been on its way to another resolver.
@@ -77,8 +80,10 @@ impl<N: Next> FilterHandler<N> {
         }
         let Some(name) = Name::from_wire(query.name()) else { return AtOnce::Later };
         let policy = self.filter().in_force();
-        let Some((found, verdict @ Verdict::Block)) = decide(&policy, name, client) else {
-            return AtOnce::Later;
+        let (found, verdict) = match decide(&policy, name, client) {
+            Some((found, verdict @ Verdict::Block)) => (found, verdict),
+            Some(_) => return AtOnce::Later,
+            None => return self.from_memory(&query, &policy, received, answer),
         };
         let rule = policy.rule(found.rule);
         count(&self.counters().queries);
@@ -101,6 +106,28 @@ impl<N: Next> FilterHandler<N> {
         }
     }
 
+    /// The answer to a question for a name on no list.
+    fn from_memory(
+        &self,
+        query: &Query<'_>,
+        policy: &Policy,
+        received: &Received<'_>,
+        out: &mut [u8],
+    ) -> AtOnce {
+        if query.qclass != CLASS_IN {
+            return AtOnce::Later;
+        }
+        let limit = if received.tcp { out.len() } else { query.payload_bytes().into() };
+        match self.next().answer_at_once(query, policy, received.at, limit, out) {
+            Some(bytes) => {
+                count(&self.counters().queries);
+                count(&self.counters().unlisted);
+                AtOnce::Answer(bytes)
+            }
+            None => AtOnce::Later,
+        }
+    }
+
     /// Whatever else there is to answer, through hickory's messages.
     async fn answer_in_full(&self, received: &Received<'_>) -> Option<Vec<u8>> {
         let protocol = if received.tcp { Protocol::Tcp } else { Protocol::Udp };
@@ -110,10 +137,26 @@ impl<N: Next> FilterHandler<N> {
             let served = self.serves(received.client.ip().to_canonical());
             return format_error(received.message).filter(|_| served).map(Vec::from);
         };
-        let caught = Caught { bytes: Arc::default(), protocol };
+        let caught = Caught { bytes: Arc::default() };
         self.handle::<_, TokioTime>(&request, received.asked, caught.clone()).await;
-        caught.bytes.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let answer = caught.bytes.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        if received.tcp { Some(answer) } else { cut(received.message, answer) }
     }
+}
+
+/// An answer as it may be sent over UDP: one that is longer than the client takes is cut off to nothing but the question.
+fn cut(question: &[u8], answer: Vec<u8>) -> Option<Vec<u8>> {
+    let Ok(query) = Query::read(question) else { return Some(answer) };
+    let limit = usize::from(query.payload_bytes());
+    if answer.len() <= limit {
+        return Some(answer);
+    }
+    let rcode = answer.get(3)? & 0x0f;
+    let mut truncated = vec![0; limit];
+    let bytes =
+        Kept { rcode, counts: [0; 3], records: &[] }.write(&query, Ttl::Less(0), 0, &mut truncated)?;
+    truncated.truncate(bytes);
+    Some(truncated)
 }
 
 /// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header,
@@ -132,7 +175,6 @@ fn format_error(message: &[u8]) -> Option<[u8; 12]> {
 #[derive(Clone)]
 struct Caught {
     bytes: Arc<Mutex<Option<Vec<u8>>>>,
-    protocol: Protocol,
 }
 
 #[async_trait]
@@ -148,14 +190,9 @@ impl ResponseHandler for Caught {
             impl Iterator<Item = &'a Record> + Send + 'a,
         >,
     ) -> Result<ResponseInfo, NetError> {
-        // As hickory's own handle does it: what the client takes over UDP, or 512 bytes (RFC 1035 §4.2.1).
-        let limit = match self.protocol {
-            Protocol::Udp => response.edns().map_or(512, |edns| edns.max_payload()),
-            _ => u16::MAX,
-        };
         let mut bytes = Vec::with_capacity(512);
         let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(limit);
+        encoder.set_max_size(u16::MAX);
         let info = response.destructive_emit(&mut encoder)?;
         *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
         Ok(info)

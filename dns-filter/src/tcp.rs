@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -92,7 +92,7 @@ async fn converse<N: Next>(
             io::Result::Ok(message)
         });
         let message = message.await??;
-        let received = Received { message: &message, client, tcp: true, asked: None };
+        let received = Received { message: &message, client, at: Instant::now(), tcp: true, asked: None };
         if let Some(answer) = handler.respond(&received).await {
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
             let framed = [&length.to_be_bytes()[..], &answer].concat();

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -56,9 +56,10 @@ pub(crate) async fn serve<N: Next>(socket: UdpSocket, handler: Arc<FilterHandler
             tokio::time::sleep(AGAIN_AFTER).await;
             continue;
         }
+        let at = Instant::now();
         for datagram in batch.datagrams() {
             let (message, client) = (datagram.question, datagram.client);
-            match handler.answer_at_once(&Received::over_udp(message, client), datagram.answer) {
+            match handler.answer_at_once(&Received::over_udp(message, client, at), datagram.answer) {
                 AtOnce::Answer(bytes) => *datagram.answer_bytes = bytes,
                 AtOnce::Silence => {}
                 AtOnce::Later => match in_work.clone().try_acquire_owned() {
@@ -66,7 +67,8 @@ pub(crate) async fn serve<N: Next>(socket: UdpSocket, handler: Arc<FilterHandler
                         let (handler, socket, message) = (handler.clone(), socket.clone(), message.to_vec());
                         tokio::spawn(async move {
                             let _place = place;
-                            if let Some(answer) = handler.respond(&Received::over_udp(&message, client)).await
+                            if let Some(answer) =
+                                handler.respond(&Received::over_udp(&message, client, at)).await
                             {
                                 send(&socket, &answer, client).await;
                             }

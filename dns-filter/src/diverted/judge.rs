@@ -1,6 +1,7 @@
 //! What becomes of one diverted message, whatever brought it.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use hickory_proto::op::Message;
 use interdict_dns_wire::{HEADER_BYTES, Malformed, OPCODES_THAT_PASS, Query};
@@ -196,7 +197,7 @@ pub(super) fn answer_at_once(
 
 fn received<'m>(diverted: &Diverted<'m>) -> Received<'m> {
     let Diverted { message, client, asked, tcp } = *diverted;
-    Received { message, client, tcp, asked: Some(asked.ip()) }
+    Received { message, client, at: Instant::now(), tcp, asked: Some(asked.ip()) }
 }
 
 /// Tells of the addresses in an answer to a question that a rule lets through. What a resolver says to another question,

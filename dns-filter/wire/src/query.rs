@@ -52,6 +52,11 @@ impl<'m> Query<'m> {
         u16::from_be_bytes([self.message[0], self.message[1]])
     }
 
+    /// CD: whoever asks checks signatures (RFC 4035, §3.2.2).
+    pub fn checking_disabled(&self) -> bool {
+        self.message[3] & 0x10 != 0
+    }
+
     /// The question as the client wrote it, byte for byte.
     pub fn question(&self) -> &'m [u8] {
         &self.message[HEADER_BYTES..self.question.end()]
@@ -97,7 +102,7 @@ fn find_edns(message: &[u8], question: &Question) -> Result<Option<Edns>, Malfor
 }
 
 /// The offset behind a name that may end in a compression pointer.
-fn skip_name(message: &[u8], mut at: usize) -> Result<usize, Malformed> {
+pub(crate) fn skip_name(message: &[u8], mut at: usize) -> Result<usize, Malformed> {
     for _ in 0..=NAME_LIMIT_BYTES / 2 {
         match *message.get(at).ok_or(Malformed::Records)? {
             0 => return Ok(at + 1),

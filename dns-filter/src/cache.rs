@@ -1,0 +1,332 @@
+//! Answers that are kept, in the bytes in which they are given again.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use hickory_proto::op::{Message, MessageType, OpCode, Query as Question, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record, RecordType};
+use interdict_dns_wire::{Kept, Query, Ttl, records_begin};
+use interdict_policy::{Name, Policy};
+use quick_cache::sync::Cache as Store;
+use quick_cache::{Equivalent, Weighter};
+
+/// What an answer may take that is kept, in bytes; a longer one is asked for each time.
+const RECORDS_LIMIT_BYTES: usize = 16_384;
+/// What an entry takes beside its name and its records: itself, its key, and its place in the store.
+const ENTRY_BYTES: usize = 224;
+/// What an entry takes on average, for the store to be made as large as it will be.
+const USUAL_ENTRY_BYTES: usize = 320;
+
+/// The longest time for which an answer is kept: a day, and of a negative one an hour (RFC 2308, §5, advises up to three).
+const TTL_LIMIT_SECS: u32 = 86_400;
+const NEGATIVE_TTL_LIMIT_SECS: u32 = 3600;
+/// For how long it is remembered that no upstream had an answer (RFC 9520, §3.2).
+const FAILURE_TTL_SECS: u32 = 5;
+/// For how long after its end an answer may still be given when no upstream has another (RFC 8767, §5, advises one to three
+/// days), and with what TTL.
+const STALE_FOR_SECS: u32 = 86_400;
+const STALE_TTL_SECS: u32 = 30;
+/// In what part of its time, at its end, an answer that is asked for is asked for again before it has ended.
+const PREFETCH_PART: u32 = 10;
+/// After what time whoever watches addresses is told of them again: they forget after an hour.
+const TELL_AGAIN_SECS: u32 = 1800;
+
+/// What an answer depends on, beside the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Kind {
+    /// QTYPE.
+    pub(crate) qtype: u16,
+    /// DO: with signatures.
+    pub(crate) dnssec_ok: bool,
+    /// CD: whoever asks checks them.
+    pub(crate) checking_disabled: bool,
+}
+
+impl Kind {
+    /// The kind of answer that a question asks for.
+    pub(crate) fn of(query: &Query<'_>) -> Self {
+        Self {
+            qtype: query.qtype,
+            dnssec_ok: query.edns.is_some_and(|edns| edns.dnssec_ok),
+            checking_disabled: query.checking_disabled(),
+        }
+    }
+
+    /// Of a type, without signatures.
+    pub(crate) fn plain(rtype: RecordType) -> Self {
+        Self { qtype: rtype.into(), dnssec_ok: false, checking_disabled: false }
+    }
+}
+
+/// What is asked, by a name in wire form and lower-cased.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) name: Box<[u8]>,
+}
+
+/// The same, borrowed: hashed as [`Key`] is.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Asked<'n> {
+    kind: Kind,
+    name: &'n [u8],
+}
+
+impl Equivalent<Key> for Asked<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.kind == key.kind && *self.name == *key.name
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    records: Box<[u8]>,
+    counts: [u16; 3],
+    rcode: u8,
+    /// In seconds of the cache's clock.
+    came_at: u32,
+    ttl_secs: u32,
+    /// The policy of which no rule concerns anything in the answer, by [`mark`]; 0 for none.
+    clean_under: AtomicU64,
+    /// When those were told who want to know which addresses are answered.
+    told_at: AtomicU32,
+    /// Before when nobody is asked again for an answer that has ended.
+    retry_at: AtomicU32,
+    /// Whether it is being asked for again already.
+    refreshing: AtomicBool,
+}
+
+/// How an entry stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// It holds, for another while.
+    Fresh,
+    /// It has ended, but is better than nothing.
+    Stale,
+    /// It is over.
+    Over,
+}
+
+/// The answers.
+pub(crate) struct Cache {
+    store: Store<Key, Arc<Entry>, Bytes>,
+    start: Instant,
+}
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Key, Arc<Entry>> for Bytes {
+    fn weight(&self, key: &Key, entry: &Arc<Entry>) -> u64 {
+        (ENTRY_BYTES + key.name.len() + entry.records.len()) as u64
+    }
+}
+
+/// What tells policies apart.
+pub(crate) fn mark(policy: &Policy) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = policy.digest().0;
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h]).max(1)
+}
+
+/// An answer from the cache.
+pub(crate) struct Given {
+    /// Its length.
+    pub(crate) bytes: usize,
+    /// What is to be asked again soon, since it is wanted and near its end.
+    pub(crate) refresh: Option<Key>,
+}
+
+impl Cache {
+    /// A cache that keeps so many bytes at most.
+    pub(crate) fn new(limit_bytes: u64) -> Self {
+        let entries = (limit_bytes as usize / USUAL_ENTRY_BYTES).max(64);
+        Self { store: Store::with_weighter(entries, limit_bytes, Bytes), start: Instant::now() }
+    }
+
+    /// The second of a moment.
+    pub(crate) fn second(&self, at: Instant) -> u32 {
+        // The first is 1, so that 0 is before all.
+        1 + at.saturating_duration_since(self.start).as_secs() as u32
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.store.get(key)
+    }
+
+    pub(crate) fn insert(&self, key: Key, entry: Arc<Entry>) {
+        if entry.records.len() <= RECORDS_LIMIT_BYTES && entry.ttl_secs > 0 {
+            self.store.insert(key, entry);
+        }
+    }
+
+    /// How many answers there are, and their bytes.
+    pub(crate) fn size(&self) -> (usize, u64) {
+        (self.store.len(), self.store.weight())
+    }
+
+    /// Answers a question of class IN with what is known, if that holds and no rule of the policy concerns any of it. `None`
+    /// says that more must be done.
+    pub(crate) fn answer(
+        &self,
+        query: &Query<'_>,
+        policy: u64,
+        at: Instant,
+        limit: usize,
+        out: &mut [u8],
+    ) -> Option<Given> {
+        let asked = Asked { kind: Kind::of(query), name: query.name() };
+        let entry = self.store.get(&asked)?;
+        let now = self.second(at);
+        let is_clean = entry.clean_under.load(Relaxed) == policy;
+        let is_told = now.saturating_sub(entry.told_at.load(Relaxed)) < TELL_AGAIN_SECS;
+        if !is_clean || !is_told || entry.age(now) != Age::Fresh {
+            return None;
+        }
+        let bytes = entry.kept().write(query, entry.ttl(now), limit, out)?;
+        let is_wanted = entry.is_near_its_end(now) && !entry.refreshing.swap(true, Relaxed);
+        let refresh = is_wanted.then(|| Key { kind: asked.kind, name: asked.name.into() });
+        Some(Given { bytes, refresh })
+    }
+}
+
+impl Entry {
+    /// What an upstream said `now` to a question, whose name is lower-cased and takes so many bytes on the wire. `None` if
+    /// that cannot be written.
+    pub(crate) fn new(question: &Question, name_bytes: usize, mut answer: Message, now: u32) -> Option<Self> {
+        let asked = question.name();
+        // Other letters, as in an answer that repeats ours, would keep names from being compressed.
+        let sections = [&mut answer.answers, &mut answer.authorities, &mut answer.additionals];
+        for record in sections.into_iter().flatten().filter(|record| record.name.eq_ignore_root(asked)) {
+            record.name = asked.clone();
+        }
+        let ttl_secs = ttl_secs(&answer);
+        let rcode = u8::try_from(u16::from(answer.metadata.response_code)).ok()?;
+        let mut message = Message::new(0, MessageType::Response, OpCode::Query);
+        message.add_query(question.clone());
+        message.answers = answer.answers;
+        message.authorities = answer.authorities;
+        message.additionals = answer.additionals;
+        let bytes = message.to_vec().ok()?;
+        let count = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+        let counts = [count(6)?, count(8)?, count(10)?];
+        let begin = records_begin(name_bytes);
+        Some(Self::with(rcode, counts, bytes.get(begin..)?.into(), ttl_secs, now))
+    }
+
+    /// No upstream had an answer.
+    pub(crate) fn failure(code: ResponseCode, now: u32) -> Self {
+        let rcode = u8::try_from(u16::from(code)).unwrap_or(SERVFAIL);
+        Self::with(rcode, [0; 3], Box::default(), FAILURE_TTL_SECS, now)
+    }
+
+    fn with(rcode: u8, counts: [u16; 3], records: Box<[u8]>, ttl_secs: u32, now: u32) -> Self {
+        Self {
+            records,
+            counts,
+            rcode,
+            came_at: now,
+            ttl_secs,
+            clean_under: AtomicU64::new(0),
+            told_at: AtomicU32::new(0),
+            retry_at: AtomicU32::new(0),
+            refreshing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it says that no upstream had an answer.
+    pub(crate) fn is_failure(&self) -> bool {
+        self.rcode == SERVFAIL
+    }
+
+    pub(crate) fn age(&self, now: u32) -> Age {
+        match now.saturating_sub(self.came_at) {
+            age if age < self.ttl_secs => Age::Fresh,
+            age if !self.is_failure() && age < self.ttl_secs.saturating_add(STALE_FOR_SECS) => Age::Stale,
+            _ => Age::Over,
+        }
+    }
+
+    /// The TTLs that are given out.
+    fn ttl(&self, now: u32) -> Ttl {
+        match self.age(now) {
+            Age::Fresh => Ttl::Less(now.saturating_sub(self.came_at)),
+            Age::Stale | Age::Over => Ttl::Stale(STALE_TTL_SECS),
+        }
+    }
+
+    fn is_near_its_end(&self, now: u32) -> bool {
+        let left = self.ttl_secs.saturating_sub(now.saturating_sub(self.came_at));
+        left < self.ttl_secs / PREFETCH_PART && !self.is_failure()
+    }
+
+    /// Nothing in it concerns this policy, and those were told who want to know of addresses.
+    pub(crate) fn is_clean_under(&self, policy: u64, now: u32) {
+        self.told_at.store(now, Relaxed);
+        self.clean_under.store(policy, Relaxed);
+    }
+
+    /// An answer that has ended is given again for a while before somebody is asked.
+    pub(crate) fn try_again_at(&self, second: u32) {
+        self.retry_at.store(second, Relaxed);
+    }
+
+    pub(crate) fn may_try_again(&self, now: u32) -> bool {
+        now >= self.retry_at.load(Relaxed)
+    }
+
+    /// Whoever was to ask again has come to nothing.
+    pub(crate) fn is_not_refreshed(&self) {
+        self.refreshing.store(false, Relaxed);
+    }
+
+    fn kept(&self) -> Kept<'_> {
+        Kept { rcode: self.rcode, counts: self.counts, records: &self.records }
+    }
+
+    /// The whole answer to a question, of at most `limit` bytes.
+    pub(crate) fn answer(&self, query: &Query<'_>, now: u32, limit: usize) -> Option<Vec<u8>> {
+        // The question, the records, and an OPT record with an extended error.
+        let mut out = vec![0; query.question().len() + self.records.len() + 64];
+        let bytes = self.kept().write(query, self.ttl(now), limit, &mut out)?;
+        out.truncate(bytes);
+        Some(out)
+    }
+
+    /// The records, to be looked at.
+    pub(crate) fn message(&self, key: &Key, now: u32) -> Option<Message> {
+        let head =
+            [&[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &key.name, &key.kind.qtype.to_be_bytes(), &[0, 1]];
+        let asked = head.concat();
+        let query = Query::read(&asked).ok()?;
+        Message::from_vec(&self.answer(&query, now, usize::MAX)?).ok()
+    }
+}
+
+const SERVFAIL: u8 = 2;
+
+/// How long an answer holds: as long as its shortest record, and a negative one as its SOA says (RFC 2308, §5).
+fn ttl_secs(answer: &Message) -> u32 {
+    let soa = answer.authorities.iter().find_map(|record| match &record.data {
+        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+        _ => None,
+    });
+    let all = answer.answers.iter().chain(&answer.authorities).chain(&answer.additionals);
+    let shortest = all.map(|record: &Record| record.ttl).min();
+    match (answer.answers.is_empty(), soa, shortest) {
+        (false, None, Some(shortest)) => shortest.min(TTL_LIMIT_SECS),
+        (_, Some(soa), Some(shortest)) => soa.min(shortest).min(NEGATIVE_TTL_LIMIT_SECS),
+        // Nothing says how long.
+        _ => 0,
+    }
+}
+
+/// A question of class IN, with its name lower-cased.
+pub(crate) fn question(key: &Key) -> Option<Question> {
+    let name = Name::from_wire(&key.name)?;
+    let mut question = Question::query(HickoryName::from_labels(name.labels()).ok()?, key.kind.qtype.into());
+    question.set_query_class(DNSClass::IN);
+    Some(question)
+}

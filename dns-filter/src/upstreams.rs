@@ -1,0 +1,272 @@
+//! The resolvers that are asked: the fastest first, the next where one is slow, fails, or will not.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, Message, Query as Question, ResponseCode};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, DnsHandle, NetError};
+use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
+use interdict_dns_wire::UDP_PAYLOAD_BYTES;
+
+use crate::cache::Kind;
+
+/// How long one upstream may take to answer, and all of them together.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+const ALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// When the next upstream is asked too: after twice the time that the first one usually takes, within these bounds.
+const HEDGE_AT_LEAST: Duration = Duration::from_millis(100);
+const HEDGE_AT_MOST: Duration = Duration::from_millis(800);
+/// Failures in a row after which an upstream is asked last, and for how long.
+const FAILURES_TO_BE_DOWN: u32 = 3;
+const DOWN_FOR: Duration = Duration::from_secs(10);
+/// Questions that one connection to an upstream has open at one time.
+const OPEN_QUESTIONS_LIMIT: usize = 1024;
+
+/// A resolver that is asked, over UDP and, where the answer is cut off, TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream(pub SocketAddr);
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    /// `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1` or `[2001:db8::1]:53`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
+            .map(Upstream)
+            .map_err(|_| format!("\"{}\" is not ADDRESS or ADDRESS:PORT", text.escape_debug()))
+    }
+}
+
+/// The resolvers that this machine is set up to ask.
+///
+/// # Errors
+/// When the system's configuration cannot be read or names none.
+pub fn system_upstreams() -> Result<Vec<Upstream>, String> {
+    let (config, _) =
+        hickory_resolver::system_conf::read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
+    let (_, _, servers) = config.into_parts();
+    Ok(servers.into_iter().map(|server| Upstream(SocketAddr::new(server.ip, 53))).collect())
+}
+
+/// Several of them.
+pub(crate) struct Upstreams {
+    servers: Vec<Arc<Server>>,
+    start: Instant,
+}
+
+struct Server {
+    name: String,
+    pool: NameServerPool<TokioRuntimeProvider>,
+    /// How long it takes to answer, smoothed, in microseconds; 0 if it was never asked.
+    usual_us: AtomicU32,
+    failures_in_a_row: AtomicU32,
+    /// In milliseconds of [`Upstreams::start`].
+    down_until: AtomicU64,
+    asked: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// How an upstream has been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamHealth {
+    /// The upstream, as it was named.
+    pub name: String,
+    /// Whether it is asked before those that failed lately.
+    pub is_up: bool,
+    /// How long it takes to answer, smoothed.
+    pub usual: Duration,
+    /// How often it was asked.
+    pub asked: u64,
+    /// How often it did not answer, or said that it cannot.
+    pub failed: u64,
+}
+
+impl Upstreams {
+    /// # Errors
+    /// When the resolver library cannot be set up.
+    pub(crate) fn new(upstreams: &[Upstream]) -> Result<Self, String> {
+        let servers = upstreams.iter().map(Server::new).map(|server| server.map(Arc::new));
+        Ok(Self { servers: servers.collect::<Result<_, _>>()?, start: Instant::now() })
+    }
+
+    /// How they have been, in the order in which they were named.
+    pub(crate) fn health(&self) -> Vec<UpstreamHealth> {
+        let now = self.millisecond();
+        self.servers.iter().map(|server| server.health(now)).collect()
+    }
+
+    /// Asks until one has an answer.
+    ///
+    /// # Errors
+    /// The code that one gave for want of an answer; SERVFAIL where none said anything.
+    pub(crate) async fn ask(&self, question: &Question, kind: Kind) -> Result<Message, ResponseCode> {
+        match tokio::time::timeout(ALL_TIMEOUT, self.ask_one_after_another(question, kind)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ResponseCode::ServFail),
+        }
+    }
+
+    async fn ask_one_after_another(&self, question: &Question, kind: Kind) -> Result<Message, ResponseCode> {
+        let mut waiting = self.best_first();
+        waiting.reverse();
+        let mut asked = FuturesUnordered::new();
+        let mut refusal = ResponseCode::ServFail;
+        while !waiting.is_empty() || !asked.is_empty() {
+            let patience = match waiting.pop() {
+                Some(server) => {
+                    let patience = server.patience();
+                    let (question, millisecond) = (question.clone(), self.start);
+                    asked.push(async move { server.ask(question, kind, millisecond).await });
+                    patience
+                }
+                // There is nobody else to ask.
+                None => ALL_TIMEOUT,
+            };
+            let more = !waiting.is_empty();
+            tokio::select! {
+                answered = asked.next() => match answered {
+                    Some(Ok(answer)) => return Ok(answer),
+                    Some(Err(Some(code))) => refusal = code,
+                    Some(Err(None)) | None => {}
+                },
+                () = tokio::time::sleep(patience), if more => {}
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Those that answer, the fastest first; then those that failed lately.
+    fn best_first(&self) -> Vec<Arc<Server>> {
+        let now = self.millisecond();
+        let mut servers = self.servers.clone();
+        servers.sort_by_cached_key(|server| (server.is_down(now), server.usual_us.load(Relaxed)));
+        servers
+    }
+
+    fn millisecond(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}
+
+impl Server {
+    fn new(Upstream(to): &Upstream) -> Result<Self, String> {
+        let mut options = ResolverOpts::default();
+        options.timeout = UPSTREAM_TIMEOUT;
+        options.attempts = 1;
+        options.edns_payload_len = UDP_PAYLOAD_BYTES;
+        options.max_active_requests = OPEN_QUESTIONS_LIMIT;
+        let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        connections.iter_mut().for_each(|connection| connection.port = to.port());
+        let config = NameServerConfig::new(to.ip(), true, connections);
+        let tls = TlsConfig::new().map_err(|e| e.to_string())?;
+        let context = Arc::new(PoolContext::new(options, tls));
+        Ok(Self {
+            name: to.to_string(),
+            pool: NameServerPool::from_config([config], context, TokioRuntimeProvider::default()),
+            usual_us: AtomicU32::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            down_until: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// # Errors
+    /// The code with which it said that it has no answer; `None` where it said nothing.
+    async fn ask(
+        &self,
+        question: Question,
+        kind: Kind,
+        start: Instant,
+    ) -> Result<Message, Option<ResponseCode>> {
+        self.asked.fetch_add(1, Relaxed);
+        let since = Instant::now();
+        let mut options = DnsRequestOptions::default();
+        options.edns_payload_len = UDP_PAYLOAD_BYTES;
+        options.edns_set_dnssec_ok = kind.dnssec_ok;
+        let mut request = DnsRequest::from_query(question, options);
+        request.metadata.checking_disabled = kind.checking_disabled;
+        let error = match self.pool.send(request).next().await {
+            Some(Ok(response)) => match DnsError::from_response(response) {
+                Ok(response) => {
+                    self.has_answered(since.elapsed());
+                    return Ok(response.into_message());
+                }
+                Err(error) => NetError::from(error),
+            },
+            Some(Err(error)) => error,
+            None => NetError::Timeout,
+        };
+        match error {
+            NetError::Dns(DnsError::NoRecordsFound(none)) => {
+                self.has_answered(since.elapsed());
+                let mut message = Message::query();
+                message.metadata.response_code = none.response_code;
+                message.authorities = none.authorities.map(|records| records.to_vec()).unwrap_or_default();
+                if message.authorities.is_empty() {
+                    message.authorities.extend(none.soa.map(|soa| soa.into_record_of_rdata()));
+                }
+                Ok(message)
+            }
+            NetError::Dns(DnsError::ResponseCode(code)) => {
+                self.failed.fetch_add(1, Relaxed);
+                tracing::debug!(upstream = self.name, %code, "an upstream has no answer");
+                Err(Some(code))
+            }
+            error => {
+                self.has_failed(start.elapsed());
+                tracing::debug!(upstream = self.name, %error, "an upstream does not answer");
+                Err(None)
+            }
+        }
+    }
+
+    fn has_answered(&self, after: Duration) {
+        self.failures_in_a_row.store(0, Relaxed);
+        self.down_until.store(0, Relaxed);
+        let after = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
+        // As TCP smooths its round trips (RFC 6298, §2).
+        let usual = match self.usual_us.load(Relaxed) {
+            0 => after,
+            usual => usual - usual / 8 + after / 8,
+        };
+        self.usual_us.store(usual, Relaxed);
+    }
+
+    fn has_failed(&self, now: Duration) {
+        self.failed.fetch_add(1, Relaxed);
+        if self.failures_in_a_row.fetch_add(1, Relaxed) + 1 >= FAILURES_TO_BE_DOWN {
+            self.down_until.store((now + DOWN_FOR).as_millis() as u64, Relaxed);
+        }
+    }
+
+    fn is_down(&self, now: u64) -> bool {
+        now < self.down_until.load(Relaxed)
+    }
+
+    /// When somebody else is asked too.
+    fn patience(&self) -> Duration {
+        match self.usual_us.load(Relaxed) {
+            0 => HEDGE_AT_MOST,
+            usual => Duration::from_micros(2 * u64::from(usual)).clamp(HEDGE_AT_LEAST, HEDGE_AT_MOST),
+        }
+    }
+
+    fn health(&self, now: u64) -> UpstreamHealth {
+        UpstreamHealth {
+            name: self.name.clone(),
+            is_up: !self.is_down(now),
+            usual: Duration::from_micros(self.usual_us.load(Relaxed).into()),
+            asked: self.asked.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+        }
+    }
+}
