@@ -21,14 +21,17 @@ use crate::metrics::{self, Figures};
 const CONNECTIONS_LIMIT: usize = 32;
 /// How long a connection may last, and its first request take to arrive.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
-const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// After what time connections are accepted again when the system has no room for one.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// What there is to show.
 pub(crate) trait Shown: Send + Sync + 'static {
     /// Reads everything that is counted; may take a while.
-    fn figures(&self) -> Figures;
+    ///
+    /// # Errors
+    /// When the kernel's counters cannot be read: to leave them out would look as if no packets were filtered.
+    fn figures(&self) -> anyhow::Result<Figures>;
 }
 
 /// A socket that waits to be served.
@@ -89,9 +92,10 @@ async fn converse(stream: TcpStream, pages: Router) {
 }
 
 async fn show_metrics<S: Shown>(State(shown): State<Arc<S>>) -> impl IntoResponse {
-    let page = tokio::task::spawn_blocking(move || metrics::encode(shown.figures())).await;
-    match page {
-        Ok(Ok(page)) => Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)),
-        _ => Err(StatusCode::INTERNAL_SERVER_ERROR),
-    }
+    let encode = move || shown.figures().and_then(|figures| Ok(metrics::encode(figures)?));
+    let page = tokio::task::spawn_blocking(encode).await.map_err(anyhow::Error::from).and_then(|page| page);
+    page.map(|page| ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)).map_err(|error| {
+        tracing::warn!("the metrics could not be read: {error:#}");
+        StatusCode::INTERNAL_SERVER_ERROR
+    })
 }

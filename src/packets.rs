@@ -182,12 +182,13 @@ pub(crate) fn client_networks(settings: &PacketSettings) -> anyhow::Result<Vec<I
 
 /// Removes what an agent left in place.
 pub(crate) fn unload(pin: &Path) -> anyhow::Result<()> {
+    let has_agent = interdict_ebpf_loader::has_agent(pin);
     let removed = interdict_ebpf_loader::unload(pin)?;
     match removed.as_slice() {
         [] => println!("nothing was left in place under {}", pin.display()),
         names => println!("detached from {}", names.join(", ")),
     }
-    if interdict_ebpf_loader::has_agent(pin) {
+    if has_agent {
         println!(
             "an agent is running, which attaches its programs again within a second: stop it, and unload once more"
         );

@@ -120,19 +120,15 @@ impl Agent {
         })
     }
 
-    /// `None` where no packets are filtered.
-    fn packet_figures(&self) -> Option<Packets> {
-        let plane = self.plane()?;
-        let counters =
-            plane.counters().inspect_err(|error| tracing::warn!(%error, "the counters could not be read"));
+    fn packet_figures(plane: &PacketPlane) -> anyhow::Result<Packets> {
         let attached = plane.interfaces();
         let count = |role| attached.iter().filter(|attached| attached.role == role).count();
         let interfaces = [Role::Lan, Role::Wan, Role::Host].map(|role| (role.as_str(), count(role)));
         let fills = plane.answers().fills();
         let addresses =
             [("opened", fills.opened), ("opened_to_client", fills.opened_to), ("learned", fills.learned)];
-        Some(Packets {
-            counters: counters.ok()?,
+        Ok(Packets {
+            counters: plane.counters()?,
             interfaces: interfaces.to_vec(),
             addresses: addresses.map(|(kind, fill)| (kind, fill.held as u64)).to_vec(),
         })
@@ -144,15 +140,15 @@ impl Agent {
 }
 
 impl Shown for Agent {
-    fn figures(&self) -> Figures {
+    fn figures(&self) -> anyhow::Result<Figures> {
         let policy = self.filter.policy();
-        Figures {
+        Ok(Figures {
             digest: policy.digest().to_string(),
             rules: policy.rules().len(),
             in_force: self.warning().is_none(),
             dns: self.counters.snapshot(),
             record: self.log.counters(),
-            packets: self.packet_figures(),
-        }
+            packets: self.plane().map(|plane| Self::packet_figures(&plane)).transpose()?,
+        })
     }
 }

@@ -1,18 +1,14 @@
 //! Links that outlive the agent, as files on a bpffs.
 
 use std::{
-    fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    fs::{self, File, Permissions},
     io,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener},
-    },
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
 use aya::maps::MapData;
-use interdict_ebpf_shared::maps;
+use interdict_ebpf_shared::{SCHEMA, maps};
 
 use crate::{Error, calls::Call, divert::DivertRoute, system, tcx::Tcx};
 
@@ -86,6 +82,7 @@ pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
             remove(&folder, what, &name)?;
             interfaces.extend(matches!(what, Pinned::Xdp | Pinned::Tcx(_)).then_some(name));
         }
+        let _ = fs::remove_file(folder.join(VERSION));
         // Others may keep something in the folder; then it stays.
         let _ = fs::remove_dir(folder);
     }
@@ -95,26 +92,61 @@ pub fn unload(pin: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// A claim to the pins of a folder, which ends with the process: two agents would take the programs from each other.
-pub(crate) struct Claim(#[expect(dead_code, reason = "held for its name")] UnixListener);
+///
+/// It is a lock on the folder, which one bpffs shows to all network namespaces, and which nobody else may open.
+pub(crate) struct Claim {
+    folder: File,
+    pin: PathBuf,
+}
 
-/// Claims the pins of a folder, in this network namespace.
+/// Claims the pins of a folder that is there.
 ///
 /// # Errors
 ///
 /// Another agent has them.
 pub(crate) fn claim(pin: &Path) -> Result<Claim, Error> {
-    // An abstract name is free as soon as its process is gone, and at most 107 bytes long (unix(7)).
-    let mut hasher = DefaultHasher::new();
-    pin.hash(&mut hasher);
-    let name = format!("interdict-pins-{:016x}", hasher.finish());
-    let bound = SocketAddr::from_abstract_name(name).and_then(|name| UnixListener::bind_addr(&name));
-    match bound {
-        Ok(listener) => Ok(Claim(listener)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+    let folder = File::open(pin).map_err(failed("claim", pin))?;
+    match system::lock(&folder) {
+        Ok(()) => Ok(Claim { folder, pin: pin.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(Error::OtherAgent { pin: pin.to_owned() })
         }
         Err(error) => Err(failed("claim", pin)(error)),
     }
+}
+
+impl Claim {
+    /// Claims the folder again if it was removed and made anew meanwhile.
+    pub(crate) fn renew(&mut self) -> Result<(), Error> {
+        let number = |folder: io::Result<fs::Metadata>| folder.map(|about| about.ino()).ok();
+        let there = number(fs::metadata(&self.pin));
+        if there.is_some() && there != number(self.folder.metadata()) {
+            *self = claim(&self.pin)?;
+        }
+        Ok(())
+    }
+}
+
+/// The file that says which version of maps and programs is pinned in a folder: a link to its number.
+const VERSION: &str = "schema";
+
+/// Removes the maps that an agent of another version pinned in this very folder, and says whether there were any: what they
+/// hold cannot be read any more. The programs stay until ours are in their places.
+pub(crate) fn forget_other_version(pin: &Path) -> Result<bool, Error> {
+    let version = SCHEMA.to_string();
+    let link = pin.join(VERSION);
+    let is_ours = fs::read_link(&link).is_ok_and(|said| said.as_os_str() == version.as_str());
+    if is_ours {
+        return Ok(false);
+    }
+    let mut removed = false;
+    for (what, name) in pinned(pin)?.into_iter().filter(|(what, _)| *what == Pinned::Map) {
+        remove(pin, what, &name)?;
+        removed = true;
+    }
+    let _ = fs::remove_file(&link);
+    symlink(&version, &link).map_err(failed("write the version of", pin))?;
+    Ok(removed)
 }
 
 /// The interfaces on which programs are in place that an agent left, or has in place; none where there is no bpffs.
@@ -130,7 +162,7 @@ pub fn in_place(pin: &Path) -> Vec<String> {
     names
 }
 
-/// Whether an agent has the pins of a folder, in this network namespace.
+/// Whether an agent has the pins of a folder.
 pub fn has_agent(pin: &Path) -> bool {
     matches!(claim(pin), Err(Error::OtherAgent { .. }))
 }
@@ -153,7 +185,8 @@ impl LastingMaps {
     pub(crate) fn pin_again(&self) -> Result<(), Error> {
         for (path, map) in self.0.iter().filter(|(path, _)| !path.exists()) {
             if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(failed("make the folder", folder))?;
+                prepare(folder)?;
+                forget_other_version(folder)?;
             }
             map.pin(path).map_err(|error| failed("pin", path)(io::Error::other(error)))?;
         }
@@ -167,6 +200,8 @@ pub(crate) fn prepare(pin: &Path) -> Result<Pins, Error> {
         return Ok(Pins::Unavailable(reason));
     }
     fs::create_dir_all(pin).map_err(failed("make the folder", pin))?;
+    // Whoever can open it could hold the lock that makes it ours.
+    fs::set_permissions(pin, Permissions::from_mode(0o700)).map_err(failed("close the folder", pin))?;
     Ok(Pins::Kept(pin.to_owned()))
 }
 
@@ -199,6 +234,7 @@ pub(crate) fn remove_earlier(pin: &Path) -> Result<(), Error> {
         for (what, name) in pinned(&folder)? {
             remove(&folder, what, &name)?;
         }
+        let _ = fs::remove_file(folder.join(VERSION));
         let _ = fs::remove_dir(folder);
     }
     Ok(())

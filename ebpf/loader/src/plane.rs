@@ -39,7 +39,7 @@ use crate::{
     events::{self, Rings},
     network, object,
     options::Role,
-    pins::{self, LastingMaps},
+    pins::{self, Claim, LastingMaps},
     registry::{Lasting, Registry},
     resolver::{self, Resolver},
     seats::Seats,
@@ -55,7 +55,7 @@ use crate::{
 pub struct PacketPlane {
     options: Options,
     /// Held so that no other agent takes the pins.
-    _claim: Option<pins::Claim>,
+    claim: Option<Claim>,
     pins: Pins,
     lasting: LastingMaps,
     /// Nothing is to stay: nothing was there before, and the programs are not attached yet.
@@ -113,17 +113,24 @@ impl PacketPlane {
     pub fn load(options: &Options) -> Result<Self, Error> {
         capability::check()?;
         check_interfaces(options)?;
-        // What an earlier agent left belongs to whoever claims it, to keep it or to remove it.
-        let concerned = !options.interfaces.is_empty();
-        let claim = match options.at_exit {
-            AtExit::Keep if concerned => Some(pins::claim(&options.pin)?),
-            AtExit::Remove if concerned && options.pin.exists() => Some(pins::claim(&options.pin)?),
-            AtExit::Keep | AtExit::Remove => None,
-        };
         let pins = match options.at_exit {
             AtExit::Remove => Pins::Unused,
             AtExit::Keep => pins::prepare(&options.pin)?,
         };
+        // What an earlier agent left belongs to whoever claims it, to keep it or to remove it.
+        let is_there = !matches!(pins, Pins::Unavailable(_)) && options.pin.exists();
+        let claim = match is_there && !options.interfaces.is_empty() {
+            true => Some(pins::claim(&options.pin)?),
+            false => None,
+        };
+        if let Pins::Kept(folder) = &pins
+            && pins::forget_other_version(folder)?
+        {
+            tracing::warn!(
+                pin = %folder.display(),
+                "what another version of this program counted cannot be gone on with: counters begin anew"
+            );
+        }
         let is_first = matches!(pins, Pins::Kept(_)) && pins::is_unused(&options.pin)?;
 
         let mut object = object::load(&pins, options.mode)?;
@@ -160,7 +167,7 @@ impl PacketPlane {
         };
         Ok(Self {
             options: options.clone(),
-            _claim: claim,
+            claim,
             pins,
             lasting: lasting_maps,
             leaves_nothing: is_first,
@@ -407,8 +414,9 @@ impl PacketPlane {
     /// # Errors
     ///
     /// A pin could not be made.
-    pub fn keep(&self) -> Result<(), Error> {
-        self.lasting.pin_again()
+    pub fn keep(&mut self) -> Result<(), Error> {
+        self.lasting.pin_again()?;
+        self.claim.as_mut().map_or(Ok(()), Claim::renew)
     }
 
     /// Changes the networks that are never dropped, at once and for every policy.

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::CString,
+    fs::File,
     io,
     mem::MaybeUninit,
     os::{
@@ -114,6 +115,15 @@ pub(crate) fn ethtool_flags(interface: &str) -> io::Result<u32> {
     // SAFETY: the request and the value that it points to are ours and outlive the call.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) } {
         0 => Ok(value.data),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Locks an open file for this process, as far as others ask; `WouldBlock` where another has it.
+pub(crate) fn lock(file: &File) -> io::Result<()> {
+    // SAFETY: the call takes nothing but numbers.
+    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -9,7 +9,7 @@ use interdict_ebpf_program::{
     wan,
 };
 use interdict_ebpf_shared::{
-    contact::Event,
+    contact::{Event, Hook},
     count::Loss,
     flow::{Depth, Flow, FlowKey, Service},
     limits::LET_OUT_NS,
@@ -59,9 +59,9 @@ pub(crate) fn went_out(event: &Event) {
     words.last_ns.store(event.time_ns);
 }
 
-/// Counts a packet to a client, if it belongs to a contact that is followed.
+/// Counts a packet to a client, if it belongs to a contact that is followed from this hook.
 #[inline(always)]
-pub(crate) fn came_back<F: Frame + ?Sized>(frame: &F, read: &Outbound) {
+pub(crate) fn came_back<F: Frame + ?Sized>(frame: &F, read: &Outbound, hook: Hook) {
     let transport = &read.transport;
     let key = FlowKey {
         client: read.remote,
@@ -71,6 +71,11 @@ pub(crate) fn came_back<F: Frame + ?Sized>(frame: &F, read: &Outbound) {
         zero: 0,
     };
     let Some(flow) = FLOWS.get_ptr_mut(key) else { return };
+    // An answer for somebody behind us comes by the programs of two interfaces.
+    // SAFETY: as for the words; the hook of a flow never changes.
+    if unsafe { (*flow).hook } != hook as u8 {
+        return;
+    }
     let words = Words::of(flow);
     words.packets_in.add(1);
     words.bytes_in.add(frame.length().into());
@@ -153,13 +158,21 @@ impl Words {
 #[inline(always)]
 pub(crate) fn let_out(outbound: &Outbound) {
     let now_ns = exact_ns();
-    for service in [wan::goes_to(outbound), wan::anything(outbound.remote)] {
-        match LET_OUT.get_ptr_mut(service) {
-            // SAFETY: the pointer is to a value of the table; whichever CPU is last says what holds.
-            Some(time) => unsafe { Word::new(time) }.store(now_ns),
-            None => {
-                let _ = LET_OUT.insert(service, now_ns, 0);
-            }
+    note(wan::goes_to(outbound), now_ns);
+    // Of TCP nothing but segments comes back, or else the reset that tells a stranger that there is no such port would
+    // open the door to him.
+    if outbound.transport.protocol != TCP {
+        note(wan::anything(outbound.remote), now_ns);
+    }
+}
+
+#[inline(always)]
+fn note(service: Service, now_ns: u64) {
+    match LET_OUT.get_ptr_mut(service) {
+        // SAFETY: the pointer is to a value of the table; whichever CPU is last says what holds.
+        Some(time) => unsafe { Word::new(time) }.store(now_ns),
+        None => {
+            let _ = LET_OUT.insert(service, now_ns, 0);
         }
     }
 }

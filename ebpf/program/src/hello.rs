@@ -5,6 +5,7 @@ use interdict_dns_wire::{Bytes, Round};
 use interdict_ebpf_program::{
     lan::{self, Outbound},
     tls::{self, Hello, Kind},
+    transport::TCP_URG,
     verdict::Policy as _,
 };
 use interdict_ebpf_shared::{
@@ -58,6 +59,10 @@ impl Bytes for Data<'_> {
 /// scratch memory then. [`Exit::NoMatch`] where the name says nothing.
 #[inline(never)]
 pub(crate) fn judge(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Fate {
+    // The rest is in other parts, which nobody puts together here.
+    if outbound.transport.fragment {
+        return Fate::Unjudged(Unjudged::TlsSplit);
+    }
     let hello = place.hello();
     read(ctx, outbound, hello);
     // Browsers say so in every ClientHello, whether it is true or not (RFC 9849, "GREASE"): it is counted, and no more.
@@ -75,11 +80,17 @@ pub(crate) fn judge(ctx: &XdpContext, generation: &Generation, outbound: &Outbou
 
 #[inline(never)]
 fn read(ctx: &XdpContext, outbound: &Outbound, hello: &mut Hello) {
-    let Some((_, at, bytes)) = resolver::data(ctx, outbound) else {
+    let Some((flags, at, bytes)) = resolver::data(ctx, outbound) else {
         hello.kind = Kind::Other;
         hello.encrypted = false;
         return;
     };
+    // The receiver takes the urgent byte out of the data, wherever it is (RFC 6093, §3.1).
+    if flags & TCP_URG != 0 && bytes != 0 {
+        hello.kind = Kind::Split;
+        hello.encrypted = false;
+        return;
+    }
     let at = masked::<PLACE_MASK>(at);
     let there = (ctx.data_end() - ctx.data()).wrapping_sub(at);
     let bytes = if bytes < there { bytes } else { there };

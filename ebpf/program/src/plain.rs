@@ -10,7 +10,7 @@ use crate::{
     lan::Outbound,
     query::{self, Aim},
     tls,
-    transport::{self, TCP, TCP_FLAGS_OFFSET, Transport, UDP},
+    transport::{self, TCP, TCP_FLAGS_OFFSET, TCP_URG, Transport, UDP},
 };
 
 const ETHERNET_BYTES: usize = 14;
@@ -74,7 +74,10 @@ fn cannot_name_a_server<F: Frame + ?Sized>(frame: &F, version: Version, at: usiz
         Version::V6 => (4, IPV6_HEADER_BYTES),
     };
     let ip_bytes = usize::from(u16::from_be_bytes(frame.read(ETHERNET_BYTES + said_at)?)) + beside;
-    let [length, _] = frame.read(at + TCP_FLAGS_OFFSET)?;
+    let [length, flags] = frame.read(at + TCP_FLAGS_OFFSET)?;
+    if flags & TCP_URG != 0 {
+        return None;
+    }
     let data_at = at + usize::from(length >> 4) * 4;
     match (ETHERNET_BYTES + ip_bytes).wrapping_sub(data_at) {
         0 => Some(true),

@@ -321,7 +321,15 @@ fn resolve(
     match (aim, step) {
         (Aim::Encrypted, _) => {
             record::count_unjudged(Unjudged::EncryptedDns);
-            egress_verdict(ctx, generation, outbound, place, egress.encrypted, exit)
+            // A rule about the address itself goes before one about a port of every address.
+            match exit {
+                Exit::NoMatch | Exit::NoMatchingPort
+                    if !generation.is_safe(outbound.ip.version(), outbound.remote) =>
+                {
+                    egress_verdict(ctx, generation, outbound, place, egress.encrypted, exit)
+                }
+                exit => pass(exit),
+            }
         }
         (_, Step::Opcode) => pass(Exit::QueryOpcode),
         (_, Step::Unlisted) if egress.redirect != 0 => divert_query(ctx, outbound, Step::Agent),
@@ -508,7 +516,13 @@ fn interdict_lan_out(ctx: TcContext) -> i32 {
 
 #[inline(never)]
 fn came_back(ctx: &TcContext, inbound: &Outbound) {
-    flows::came_back(&Skb::new(ctx), inbound);
+    flows::came_back(&Skb::new(ctx), inbound, Hook::Lan);
+}
+
+/// As [`came_back`], to this machine itself.
+#[inline(never)]
+fn came_back_here(ctx: &TcContext, inbound: &Outbound) {
+    flows::came_back(&Skb::new(ctx), inbound, Hook::HostOut);
 }
 
 /// What this machine itself sends.
@@ -582,7 +596,7 @@ fn interdict_host_in(ctx: TcContext) -> i32 {
         Ok(inbound) => match recorded(judge_inbound_skb(&ctx, &generation, inbound, place), place) {
             Fate::Pass(Exit::NoMatch) => next(Exit::NoMatch),
             Fate::Pass(exit) | Fate::LetThrough(exit) => {
-                came_back(&ctx, inbound);
+                came_back_here(&ctx, inbound);
                 next(exit)
             }
             Fate::Unjudged(_) => next(Exit::NoMatch),

@@ -72,7 +72,7 @@ pub fn read<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> Transport {
                 break;
             }
             let Some([next, length, field_high, field_low]) = frame.read(at) else {
-                unread = Some(Exit::TruncatedUnjudged);
+                unread = Some(cut_off(fragment));
                 break;
             };
             at = opaque(at + extension_bytes(protocol, length));
@@ -105,10 +105,20 @@ pub fn read<F: Frame + ?Sized>(frame: &F, payload: &Payload) -> Transport {
     } else if protocol == TCP || protocol == UDP {
         match frame.read(at) {
             Some([a, b, c, d]) => (source, destination) = ([a, b], [c, d]),
-            None => unread = Some(Exit::TruncatedUnjudged),
+            None => unread = Some(cut_off(fragment)),
         }
     }
     Transport { protocol, at, fragment: fragment != Fragment::Whole, source, destination, unread }
+}
+
+/// Why headers that end too early could not be read: the rest of a first fragment's is in another (RFC 7112, §5, lets a host
+/// drop that).
+#[inline(always)]
+const fn cut_off(fragment: Fragment) -> Exit {
+    match fragment {
+        Fragment::First => Exit::HeaderChainUnjudged,
+        Fragment::Whole | Fragment::Later => Exit::TruncatedUnjudged,
+    }
 }
 
 /// Whether a transport header may stand behind this header (IANA's list of IPv6 extension headers, less those for

@@ -37,8 +37,12 @@ pub fn judge<F: Frame + ?Sized, P: Policy>(
     let packet = packet(hook, read);
     let found = verdict::look_up(policy, read.ip.version(), packet.client, remote)?;
     match opening {
-        // What cannot be told may be part of an answer, if there can be any.
-        Opening::Unknown(exit) if policy.was_let_out(anything(remote)) => return Err(exit),
+        // What cannot be told may be the rest of an answer, if there can be any. TCP sends none in parts, and opens connections.
+        Opening::Unknown(exit @ Exit::FragmentUnjudged)
+            if transport.protocol != TCP && policy.was_let_out(anything(remote)) =>
+        {
+            return Err(exit);
+        }
         Opening::Answer if policy.was_let_out(asked(remote, transport)) => return Err(Exit::WanAnswer),
         Opening::Unknown(_) | Opening::Answer | Opening::Opens => {}
     }

@@ -65,7 +65,7 @@ counted! {
         /// Ports decide and the packet is a fragment without them; passed.
         FragmentUnjudged = "fragment_unjudged",
         /// What it carries lies behind more IPv6 headers than the program reads (RFC 8504, §5.3, lets a host drop that), or
-        /// a routing header sends it on from where it goes first; dropped from the lan unless the address is safe. From the
+        /// a routing header sends it on from where it goes first, or it is in another part of a packet than they are; dropped from the lan unless the address is safe. From the
         /// wan, where ports decide; passed.
         HeaderChainUnjudged = "header_chain_unjudged",
         /// Ports decide and the packet ends before them; passed.
@@ -140,7 +140,8 @@ counted! {
     pub enum Unjudged {
         /// Ports decide about the address, and the packet is a later fragment, without them.
         Fragment = "fragment",
-        /// It hides behind more IPv6 headers than the program reads, or a routing header sends it on to somewhere else.
+        /// It hides behind more IPv6 headers than the program reads, or in another part of a packet than they are, or a routing
+        /// header sends it on to somewhere else.
         HeaderChain = "header_chain",
         /// It hides behind more VLAN tags than the program reads.
         VlanDepth = "vlan_depth",

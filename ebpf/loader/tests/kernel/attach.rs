@@ -5,6 +5,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -45,6 +46,8 @@ tests![
     an_agent_of_another_version_takes_over_too,
     a_new_agent_that_removes_takes_over_and_leaves_nothing,
     a_kept_program_in_another_mode_is_refused,
+    pins_have_one_agent_whatever_its_network_namespace,
+    maps_of_another_version_are_not_gone_on_with,
     an_interface_no_longer_listed_is_let_go,
     unload_works_without_an_agent,
     unload_detaches_under_a_running_agent,
@@ -553,6 +556,52 @@ fn what_was_unloaded_under_a_running_agent_is_pinned_again() {
         assert_eq!(restored(&mut next), "in InPlace");
         drop(next);
         unload(&pin).unwrap();
+    });
+}
+
+/// A bpffs is seen from every network namespace.
+fn pins_have_one_agent_whatever_its_network_namespace() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let options = |name| Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on(name, Role::Lan) };
+        let first = ready(&options("in"));
+        assert_eq!(
+            fs::metadata(&pin).unwrap().permissions().mode() & 0o777,
+            0o700,
+            "nobody else may lock it"
+        );
+        let refused =
+            pair.outside.run(|| PacketPlane::load(&options("out")).err().map(|error| error.to_string()));
+        assert!(refused.unwrap().contains("another agent is running with the pins"));
+        drop(first);
+        drop(ready(&options("in")));
+        unload(&pin).unwrap();
+    });
+}
+
+/// Where the folder's name is no version, another version's maps lie in the same one: they may have other sizes.
+fn maps_of_another_version_are_not_gone_on_with() {
+    let pair = Pair::new();
+    pair.inside.run(|| {
+        let pin = private_bpffs();
+        let options = Options { pin: pin.clone(), at_exit: AtExit::Keep, ..on("in", Role::Lan) };
+        let blocked = |plane: &PacketPlane| {
+            let banned = frame("v4 udp", &to("198.51.100.1", 443));
+            plane.prober().run(Probe::new(Entry::Lan, &banned)).unwrap();
+            plane.counters().unwrap().exits["blocked"]
+        };
+        assert_eq!(blocked(&ready(&options)), 1);
+        assert_eq!(blocked(&ready(&options)), 2, "the same version goes on");
+        fs::remove_file(pin.join("schema")).unwrap();
+        symlink("1", pin.join("schema")).unwrap();
+        let mut plane = ready(&options);
+        assert_eq!(blocked(&plane), 1, "another begins anew");
+        assert_eq!(restored(&mut plane), "in InPlace");
+        drop(plane);
+        assert_eq!(blocked(&ready(&options)), 2);
+        unload(&pin).unwrap();
+        assert!(!pin.exists());
     });
 }
 

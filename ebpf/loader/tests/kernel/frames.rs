@@ -5,7 +5,7 @@
 
 use interdict_ebpf_loader::{Entry, PacketPlane, Probe};
 
-use crate::support::{Exits, ends, exit_of, frame, options, plane, plane_with, policy, tests, to};
+use crate::support::{Ends, Exits, ends, exit_of, frame, options, plane, plane_with, policy, tests, to};
 
 tests![
     lan_judges_the_destination_however_it_is_wrapped,
@@ -13,6 +13,7 @@ tests![
     wan_judges_the_source_of_what_was_not_asked_for,
     a_host_judges_the_source_of_what_it_was_not_asked_for_likewise,
     an_answer_to_what_was_let_out_is_not_judged,
+    what_tcp_lets_out_opens_no_other_door,
     particular_frames,
     what_is_safe_passes_whatever_matches,
     headers_outside_the_first_buffer_are_read_too,
@@ -183,6 +184,40 @@ fn an_answer_to_what_was_let_out_is_not_judged() {
             assert_eq!(about(nobody, 99), "wan_answer", "of what no rule concerns");
             assert_eq!(exit("tcp:syn", them, 53), "logged", "a connection starts there all the same");
         }
+    }
+}
+
+/// What goes out to a stranger over TCP, such as the reset that tells him that nobody listens, lets nothing in: neither a
+/// connection in parts, nor one behind headers that are not read, nor another protocol.
+fn what_tcp_lets_out_opens_no_other_door() {
+    let plane = plane(&policy("web block 192.0.2.0/24 2001:db8:1::/48"));
+    let run = |entry, words: &str, ends: &Ends| exit_of(&plane, entry, &frame(words, ends));
+    for (headers, us, them, hidden) in [
+        ("v4", "10.0.0.9", "192.0.2.7", ["v4 first tcp:syn", "v4 later tcp:syn", "v4 tail tcp:syn"]),
+        (
+            "v6",
+            "2001:db8::c",
+            "2001:db8:1::7",
+            [
+                "v6 frag1 tcp:syn",
+                "v6 frag2 tcp:syn",
+                "v6 hop dest dest dest dest dest dest dest dest tcp:syn",
+            ],
+        ),
+    ] {
+        let (to_us, to_them) = (ends(them, 443, us, 22), ends(us, 22, them, 443));
+        let out = frame(&format!("{headers} tcp:ack"), &to_them);
+        plane.prober().run(Probe::new(Entry::WanOut, &out)).unwrap();
+        for words in hidden.into_iter().chain([&*format!("{headers} icmp"), &format!("{headers} udp")]) {
+            assert_eq!(run(Entry::Wan, words, &to_us), "blocked", "{words}");
+        }
+        // A datagram, which may be in parts, is answered in parts.
+        let (to_us, to_them) = (ends(them, 53, us, 4000), ends(us, 4000, them, 53));
+        let out = frame(&format!("{headers} udp"), &to_them);
+        plane.prober().run(Probe::new(Entry::WanOut, &out)).unwrap();
+        let rest = if headers == "v4" { "v4 later udp" } else { "v6 frag2 udp" };
+        assert_eq!(run(Entry::Wan, rest, &to_us), "fragment_unjudged");
+        assert_eq!(run(Entry::Wan, hidden[1], &to_us), "blocked", "{}", hidden[1]);
     }
 }
 

@@ -153,6 +153,7 @@ fn difference(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static st
 /// | `hop` `route` `dest` `ah` `mobility` `frag1` `frag2` | IPv6 headers; `frag1` is of a first fragment, `frag2` of a later one |
 /// | `tcp` `tcp:syn` `tcp:synack` `tcp:ack` `udp` `icmp` `esp` `p253` | what follows |
 /// | `about=ADDRESS/PORT` | an ICMP error that quotes a UDP datagram to there, of the address's family |
+/// | `cut` | nothing, where another header was to be |
 /// | `arp` | not IP |
 ///
 /// Addresses are those of [`Ends`].
@@ -257,6 +258,7 @@ fn transport(words: &[&str], ends: &Ends) -> (u8, Vec<u8>) {
     let [word] = words else { panic!("one word says what follows: {words:?}") };
     let ports = [ends.source_port.to_be_bytes(), ends.destination_port.to_be_bytes()].concat();
     match *word {
+        "cut" => (60, Vec::new()),
         "udp" => (17, [&ports[..], &[0, 12, 0, 0], b"data"].concat()),
         "icmp" => (1, vec![8, 0, 0, 0, 1, 187, 1, 187]),
         word if word.starts_with("about=") => error_about(&word["about=".len()..]),

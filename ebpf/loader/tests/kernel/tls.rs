@@ -201,6 +201,20 @@ fn what_names_no_server_is_counted() {
     ] {
         assert_eq!(unjudged(&plane, &segment("v4", &data, 443)), expect, "{what}");
     }
+    // What the receiver puts together, or takes out, is not what is here: parts of a packet, and urgent data.
+    let mut part = segment("v4", &[], 443);
+    part[20] |= 0x20;
+    assert_eq!(unjudged(&plane, &part), ["tls_split"], "the first part of a packet");
+    for data in [[&b"X"[..], &whole].concat(), whole.clone(), b"x".to_vec()] {
+        for version in ["v4", "v6"] {
+            let mut urgent = segment(version, &data, 443);
+            urgent[if version == "v4" { 47 } else { 67 }] |= 0x20;
+            assert_eq!(unjudged(&plane, &urgent), ["tls_split"], "{version}");
+        }
+    }
+    let mut urgent = segment("v4", &[], 443);
+    urgent[47] |= 0x20;
+    assert_eq!(unjudged(&plane, &urgent), [""; 0], "urgent, but nothing is said");
 }
 
 fn a_hello_in_any_length_is_read_or_counted() {

@@ -1,13 +1,17 @@
 //! What could not be judged is counted by name, and refused if the policy says so.
 
-use interdict_ebpf_loader::{Entry, PacketPlane, Reply};
+use interdict_ebpf_loader::{Counters, Entry, PacketPlane, Reply};
 
 use crate::{
     queries::answering,
     support::{Ends, frame, policy_and, tests, to},
 };
 
-tests![each_way_around_us_has_its_counter, what_cannot_be_judged_is_refused_if_the_policy_says_so];
+tests![
+    each_way_around_us_has_its_counter,
+    what_cannot_be_judged_is_refused_if_the_policy_says_so,
+    encrypted_dns_passes_to_addresses_that_are_safe_or_have_a_rule,
+];
 
 const RULES: &str = "web block 192.0.2.0/24 2001:db8:1::/48 tcp/443 udp/443";
 
@@ -21,6 +25,7 @@ fn cases() -> Vec<(&'static str, Ends, Option<&'static str>)> {
         ("v6 frag2 udp", banned6, Some("fragment")),
         ("v6 hop dest dest dest dest dest dest dest dest tcp", banned6, Some("header_chain")),
         ("v6 hop dest dest dest dest dest dest dest dest tcp", other6, Some("header_chain")),
+        ("v6 frag1 dest cut", other6, Some("header_chain")),
         ("qinq qinq qinq qinq vlan v4 udp", other4, Some("vlan_depth")),
         ("v4 esp", other4, Some("tunnel")),
         ("v6 esp", other6, Some("tunnel")),
@@ -80,4 +85,34 @@ fn what_cannot_be_judged_is_refused_if_the_policy_says_so() {
     assert_eq!(counters.exits["unjudged_blocked"], refused);
     let rule = counters.rules.iter().find(|rule| rule.rule.as_str().contains("unjudged")).unwrap();
     assert_eq!(rule.count.packets, refused);
+}
+
+/// As `why` says it: what is safe goes first, then a rule about the address, and only then one about a port of all.
+fn encrypted_dns_passes_to_addresses_that_are_safe_or_have_a_rule() {
+    let rules =
+        "allowed allow 203.0.113.0/25 \n logged log 203.0.113.128/25 \n web block 192.0.2.0/24 tcp/443";
+    let mut plane = answering(&policy_and(rules, "[egress_dns]\ndot = \"block\"\n"));
+    plane.set_safe(vec!["198.51.100.11/32".parse().unwrap()]).unwrap();
+    for (to_whom, expect) in [
+        ("198.51.100.10", "egress_blocked"),
+        ("198.51.100.11", "no_match"),
+        ("203.0.113.1", "allowed"),
+        ("203.0.113.200", "logged"),
+        ("192.0.2.1", "egress_blocked"),
+    ] {
+        for words in ["v4 tcp:syn", "v4 udp"] {
+            let before = plane.counters().unwrap();
+            plane.prober().reply(Entry::Lan, &to_us(words, &to(to_whom, 853))).unwrap();
+            let after = plane.counters().unwrap();
+            assert_eq!(after.exits[expect], before.exits[expect] + 1, "{words} to {to_whom}");
+            let decided =
+                |counters: &Counters| counters.rules.iter().map(|rule| rule.count.packets).sum::<u64>();
+            let is_decided = u64::from(expect != "no_match");
+            assert_eq!(
+                decided(&after),
+                decided(&before) + is_decided,
+                "one rule counts it: {words} to {to_whom}"
+            );
+        }
+    }
 }
