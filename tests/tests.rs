@@ -14,6 +14,7 @@ mod metrics;
 mod packets;
 mod reload;
 mod resolvers;
+mod scenarios;
 mod support;
 mod swap;
 
@@ -37,6 +38,6 @@ fn main() {
         diagnostics::cases(),
     ];
     let cases = cases.concat();
-    let trials = cases.into_iter().flat_map(support::Case::into_trials).collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    let trials = cases.into_iter().flat_map(support::Case::into_trials).chain(scenarios::trials());
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }

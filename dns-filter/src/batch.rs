@@ -25,6 +25,8 @@ pub(crate) struct Batch {
     answers: Box<[[u8; ANSWER_LIMIT_BYTES]]>,
     envelopes: Box<[Envelope]>,
     received: usize,
+    /// How many there was room for.
+    asked_for: usize,
     /// How many the next call is prepared for.
     wanted: usize,
 }
@@ -56,6 +58,7 @@ impl Batch {
             answers: vec![[0; ANSWER_LIMIT_BYTES]; DATAGRAMS].into(),
             envelopes: vec![nobody; DATAGRAMS].into(),
             received: 0,
+            asked_for: FEW,
             wanted: FEW,
         }
     }
@@ -65,7 +68,7 @@ impl Batch {
     /// # Errors
     /// `WouldBlock` where nothing is there; else what the system says.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.received = 0;
+        (self.received, self.asked_for) = (0, self.wanted);
         let mut vectors = [const { MaybeUninit::<iovec>::uninit() }; DATAGRAMS];
         let mut headers = [const { MaybeUninit::<mmsghdr>::uninit() }; DATAGRAMS];
         let places = self.questions.iter_mut().zip(self.envelopes.iter_mut()).take(self.wanted);
@@ -100,6 +103,11 @@ impl Batch {
             FEW.max(self.received)
         };
         Ok(())
+    }
+
+    /// Whether the last call found fewer datagrams than it had room for, but some.
+    pub(crate) fn has_room(&self) -> bool {
+        0 < self.received && self.received < self.asked_for
     }
 
     /// The datagrams that were received last.

@@ -259,7 +259,7 @@ impl Entry {
 
     fn is_near_its_end(&self, now: u32) -> bool {
         let left = self.ttl_secs.saturating_sub(now.saturating_sub(self.came_at));
-        left < self.ttl_secs / PREFETCH_PART && !self.is_failure()
+        left.saturating_mul(PREFETCH_PART) <= self.ttl_secs && !self.is_failure()
     }
 
     /// Nothing in it concerns this policy, and those were told who want to know of addresses.

@@ -1,6 +1,7 @@
 //! DNS over UDP: what a rule blocks is answered at once, everything else by a task of its own, of which there is a
 //! bounded number.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 ///
 /// # Errors
 /// When the address cannot be listened on, or another program listens there, even one that would share it.
-pub(crate) fn bind(address: SocketAddr, sockets: usize) -> std::io::Result<Vec<StdSocket>> {
+pub(crate) fn bind(address: SocketAddr, sockets: usize) -> io::Result<Vec<StdSocket>> {
     // Without SO_REUSEPORT this fails wherever somebody is; and port 0 becomes one that is free.
     let alone = StdSocket::bind(address)?;
     let address = alone.local_addr()?;
@@ -35,7 +36,7 @@ pub(crate) fn bind(address: SocketAddr, sockets: usize) -> std::io::Result<Vec<S
     (0..sockets).map(|_| bind_one(address)).collect()
 }
 
-fn bind_one(address: SocketAddr) -> std::io::Result<StdSocket> {
+fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(true)?;
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
@@ -50,7 +51,13 @@ pub(crate) async fn serve<N: Next>(socket: UdpSocket, handler: Arc<FilterHandler
     let in_work = Arc::new(Semaphore::new(IN_WORK_LIMIT));
     let mut batch = Batch::new();
     loop {
-        if let Err(error) = socket.async_io(Interest::READABLE, || batch.receive(socket.as_fd())).await {
+        // Where the last call brought less than it could there is nothing left: the next one would only say so.
+        let mut is_empty = batch.has_room();
+        let receive = || match std::mem::take(&mut is_empty) {
+            true => Err(io::ErrorKind::WouldBlock.into()),
+            false => batch.receive(socket.as_fd()),
+        };
+        if let Err(error) = socket.async_io(Interest::READABLE, receive).await {
             count(&handler.counters().listener_restarts);
             tracing::warn!(%error, "a UDP socket could not be read, and is read again");
             tokio::time::sleep(AGAIN_AFTER).await;

@@ -34,11 +34,21 @@ impl Agent {
 
     /// Starts an agent in a folder that may have a past. `Err` is what it said when it ended at once.
     pub(crate) fn start_in(folder: TempDir, upstream: &Upstream) -> Result<Self, String> {
+        Self::start_asking(folder, &[upstream.address()])
+    }
+
+    /// The same, with several upstreams, and with the configuration in the folder's `agent.toml`, if there is one.
+    pub(crate) fn start_asking(folder: TempDir, upstreams: &[SocketAddr]) -> Result<Self, String> {
+        let config = Some(folder.path().join("agent.toml")).filter(|path| path.exists());
+        let config = config.map(|path| ["--config".to_owned(), path.display().to_string()]);
+        let upstreams = upstreams.iter().flat_map(|address| ["--upstream".to_owned(), address.to_string()]);
         let path = |name: &str| folder.path().join(name).display().to_string();
         let mut child = Command::new(env!("CARGO_BIN_EXE_interdict"))
             .args(["run", "--listen", &SocketAddr::new(loopback(), 0).to_string()])
             .args(["--policy", &path("policy"), "--data", &path("data")])
-            .args(["--control", &path("control/sock"), "--upstream", &upstream.address().to_string()])
+            .args(["--control", &path("control/sock")])
+            .args(upstreams)
+            .args(config.into_iter().flatten())
             .args(["--console", &SocketAddr::new(loopback(), 0).to_string()])
             .stderr(Stdio::piped())
             .spawn()

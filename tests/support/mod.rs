@@ -1,10 +1,12 @@
 //! What the tests stand on: an agent, an upstream that answers as told, and `dig`.
 
 mod agent;
+mod scripted;
 mod server;
 mod upstream;
 
 pub(crate) use agent::{Agent, interdict};
+pub(crate) use scripted::{Line, Scripted, rcode, records};
 pub(crate) use server::{Answered, Server, ServerKind};
 pub(crate) use upstream::Upstream;
 

@@ -1,0 +1,277 @@
+//! Scenarios of the DNS plane: each file in `tests/scenarios` is one, with a policy, an upstream's script, and steps.
+//!
+//! A step asks something, and says what must come of it; see [`Step`].
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{Name, Record, RecordType};
+use libtest_mimic::Trial;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::support::{Agent, Line, Scripted, rcode, records, until};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scenario {
+    /// What it shows, in a sentence.
+    #[expect(dead_code, reason = "for whoever reads the file")]
+    about: String,
+    /// Rules of the policy, beside one that bans `banned.example`.
+    #[serde(default)]
+    policy: String,
+    /// More of the agent's configuration.
+    #[serde(default)]
+    config: String,
+    /// How many upstreams there are.
+    #[serde(default = "one")]
+    upstreams: usize,
+    /// What they say; the first line that fits.
+    #[serde(default)]
+    upstream: Vec<Line>,
+    step: Vec<Step>,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    /// Waits first.
+    #[serde(default)]
+    wait_ms: u64,
+    /// Puts another policy in force first.
+    policy: Option<String>,
+    /// Which upstreams are silent from now on.
+    down: Option<Vec<usize>>,
+    /// `NAME TYPE`
+    ask: Option<String>,
+    /// `tcp`, `do`, `cd`, `noedns`, `norecurse`, `ad`, `chaos`, `payload=N`, `option=CODE:HEX`
+    #[serde(default)]
+    with: Vec<String>,
+    /// RCODE as `dig` writes it, or `silence`.
+    #[serde(default = "no_error")]
+    expect: String,
+    /// The answer section, in any order; TTLs may be two seconds less.
+    answer: Option<Vec<String>>,
+    authority: Option<Vec<String>>,
+    /// Codes of extended errors.
+    ede: Option<Vec<u16>>,
+    /// Whether the answer is cut off.
+    #[serde(default)]
+    truncated: bool,
+    /// What the upstreams were asked meanwhile, in any order; none for whatever.
+    asked: Option<Vec<String>>,
+    /// At most so long it takes.
+    within_ms: Option<u64>,
+    /// Counters of `status` that must have come to this.
+    #[serde(default)]
+    counters: std::collections::BTreeMap<String, u64>,
+}
+
+fn no_error() -> String {
+    "NOERROR".to_owned()
+}
+
+/// One for each file.
+pub(crate) fn trials() -> Vec<Trial> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let trial = |file: std::path::PathBuf| {
+        let name = format!("{}::{}", module_path!(), file.file_stem().unwrap().to_str().unwrap());
+        Trial::test(name, move || {
+            run(&file);
+            Ok(())
+        })
+    };
+    files.into_iter().map(trial).collect()
+}
+
+fn run(file: &Path) {
+    let text = fs::read_to_string(file).unwrap();
+    let scenario: Scenario =
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let upstreams: Vec<Scripted> =
+        (0..scenario.upstreams).map(|number| Scripted::start(number, &scenario.upstream)).collect();
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::write(folder.path().join("policy/p.toml"), policy(&scenario.policy)).unwrap();
+    fs::write(folder.path().join("agent.toml"), &scenario.config).unwrap();
+    let addresses: Vec<SocketAddr> = upstreams.iter().map(Scripted::address).collect();
+    let agent =
+        Agent::start_asking(folder, &addresses).unwrap_or_else(|said| panic!("it did not start:\n{said}"));
+    let server = agent.address();
+    for (number, step) in scenario.step.iter().enumerate() {
+        std::thread::sleep(Duration::from_millis(step.wait_ms));
+        if let Some(text) = &step.policy {
+            agent.write_policy("p.toml", &policy(text));
+            assert!(agent.tell(&["reload"]).status.success(), "step {number}: the policy is refused");
+        }
+        if let Some(down) = &step.down {
+            upstreams.iter().enumerate().for_each(|(at, upstream)| upstream.set_down(down.contains(&at)));
+        }
+        upstreams.iter().for_each(|upstream| drop(upstream.asked()));
+        if let Some(ask) = &step.ask {
+            step.check(number, ask, server);
+        }
+        if let Some(asked) = &step.asked {
+            let mut expect: Vec<String> = asked.clone();
+            expect.sort();
+            let mut seen = Vec::new();
+            until(&format!("step {number}: the upstreams are asked {expect:?}"), || {
+                seen.extend(upstreams.iter().flat_map(Scripted::asked));
+                seen.sort();
+                (seen.len() >= expect.len()).then_some(())
+            });
+            assert_eq!(seen, expect, "step {number}: what the upstreams were asked");
+        }
+        for (name, expect) in &step.counters {
+            let count = || agent.status()["counters"]["dns"][name].as_u64();
+            until(&format!("step {number}: {name} is {expect} ({:?})", count()), || {
+                (count() == Some(*expect)).then_some(())
+            });
+        }
+    }
+}
+
+/// A policy without rules is none.
+fn policy(text: &str) -> String {
+    const SOMETHING: &str = r#"[[rule]]
+id = "banned"
+role = "update"
+action = "block"
+domains = ["banned.example"]
+"#;
+    format!("format = 1\n{SOMETHING}{text}")
+}
+
+impl Step {
+    fn check(&self, number: usize, ask: &str, server: SocketAddr) {
+        let question = self.question(ask);
+        let since = Instant::now();
+        let reply = match self.has("tcp") {
+            true => over_tcp(server, &question),
+            false => over_udp(server, &question),
+        };
+        let took = since.elapsed();
+        let what = format!("step {number}: {ask} {}", self.with.join(" "));
+        if let Some(limit) = self.within_ms {
+            assert!(took < Duration::from_millis(limit), "{what} took {took:?}");
+        }
+        let Some(reply) = reply else {
+            assert_eq!(self.expect, "silence", "{what}: no answer");
+            return;
+        };
+        assert_ne!(self.expect, "silence", "{what}: {reply}");
+        assert_eq!((reply.metadata.id, &reply.queries), (question.metadata.id, &question.queries), "{what}");
+        assert_eq!(reply.metadata.response_code, rcode(&self.expect), "{what}: {reply}");
+        assert_eq!(reply.metadata.truncation, self.truncated, "{what}: {reply}");
+        let flags = &reply.metadata;
+        assert!(
+            !flags.authoritative && !flags.authentic_data && flags.recursion_available,
+            "{what}: {reply}"
+        );
+        assert_eq!(flags.recursion_desired, !self.has("norecurse"), "{what}: RD");
+        assert_eq!(flags.checking_disabled, self.has("cd"), "{what}: CD");
+        assert_eq!(reply.edns.is_some(), question.edns.is_some(), "{what}: OPT");
+        for (section, expect) in [(&reply.answers, &self.answer), (&reply.authorities, &self.authority)] {
+            if let Some(expect) = expect {
+                assert_records(section, &records(expect), &what);
+            }
+        }
+        if let Some(expect) = &self.ede {
+            assert_eq!(extended_errors(&reply), *expect, "{what}: {reply}");
+        }
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.with.iter().any(|with| with == word)
+    }
+
+    fn value<'w>(&'w self, key: &str) -> impl Iterator<Item = &'w str> + use<'w> {
+        let key = format!("{key}=");
+        self.with.iter().filter_map(move |with| with.strip_prefix(&key))
+    }
+
+    fn question(&self, ask: &str) -> Message {
+        let (name, rtype) = ask.split_once(' ').expect("a question is NAME TYPE");
+        let mut question = Message::new(0x1d1c, MessageType::Query, OpCode::Query);
+        question.metadata.recursion_desired = !self.has("norecurse");
+        question.metadata.checking_disabled = self.has("cd");
+        question.metadata.authentic_data = self.has("ad");
+        let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.'))).unwrap();
+        let mut query = Query::query(name, rtype.parse::<RecordType>().unwrap());
+        if self.has("chaos") {
+            query.set_query_class(hickory_proto::rr::DNSClass::CH);
+        }
+        question.add_query(query);
+        if !self.has("noedns") {
+            let mut edns = Edns::new();
+            edns.set_max_payload(self.value("payload").next().map_or(1232, |bytes| bytes.parse().unwrap()));
+            edns.set_dnssec_ok(self.has("do"));
+            for option in self.value("option") {
+                let (code, data) = option.split_once(':').expect("an option is CODE:HEX");
+                let data =
+                    (0..data.len()).step_by(2).map(|at| u8::from_str_radix(&data[at..at + 2], 16).unwrap());
+                edns.options_mut().insert(EdnsOption::Unknown(code.parse().unwrap(), data.collect()));
+            }
+            question.edns = Some(edns);
+        }
+        question
+    }
+}
+
+fn over_udp(server: SocketAddr, question: &Message) -> Option<Message> {
+    let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    socket.send_to(&question.to_vec().unwrap(), server).unwrap();
+    let mut buffer = [0; 4096];
+    let len = socket.recv(&mut buffer).ok()?;
+    Some(Message::from_vec(&buffer[..len]).unwrap())
+}
+
+fn over_tcp(server: SocketAddr, question: &Message) -> Option<Message> {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    let question = question.to_vec().unwrap();
+    stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat()).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).ok()?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).unwrap();
+    Some(Message::from_vec(&answer).unwrap())
+}
+
+#[track_caller]
+fn assert_records(section: &[Record], expect: &[Record], what: &str) {
+    assert_eq!(section.len(), expect.len(), "{what}: {section:#?}");
+    for wanted in expect {
+        let is_it = |record: &&Record| {
+            record.name == wanted.name
+                && record.data == wanted.data
+                && record.ttl <= wanted.ttl
+                && record.ttl + 2 >= wanted.ttl
+        };
+        assert!(section.iter().any(|record| is_it(&record)), "{what}: no {wanted} in {section:#?}");
+    }
+}
+
+fn extended_errors(reply: &Message) -> Vec<u16> {
+    let options = reply.edns.iter().flat_map(|edns| edns.options().as_ref());
+    let codes = options.filter_map(|(code, option)| match (code, option) {
+        (EdnsCode::Unknown(15), EdnsOption::Unknown(_, data)) => {
+            data.first_chunk().map(|code| u16::from_be_bytes(*code))
+        }
+        _ => None,
+    });
+    codes.collect()
+}
