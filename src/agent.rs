@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
-    CACHE_BYTES, Clients, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder, Upstream,
-    default_clients, serve_diverted,
+    CACHE_BYTES, Clients, Conduct, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder,
+    Upstream, default_clients, serve_diverted,
 };
 use interdict_ebpf_loader::{OWN_MARK, PacketPlane, local_addresses};
 use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
@@ -143,6 +143,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         console: console.as_ref().and_then(Console::address),
         packets: settings.packet,
         upstreams,
+        cache_bytes: settings.cache_bytes.unwrap_or(CACHE_BYTES),
+        conduct: settings.conduct,
         clients: Clients::new(clients),
         data,
         filter,
@@ -195,6 +197,8 @@ struct Agent {
     console: Option<SocketAddr>,
     packets: PacketSettings,
     upstreams: Vec<Upstream>,
+    cache_bytes: u64,
+    conduct: Conduct,
     clients: Clients,
     data: PathBuf,
     filter: Arc<Filter>,
@@ -221,10 +225,11 @@ impl Agent {
         console: Option<Console>,
     ) -> anyhow::Result<()> {
         let forwarder =
-            Forwarder::new(&self.upstreams, CACHE_BYTES, self.filter.clone(), self.counters.clone())
+            Forwarder::new(&self.upstreams, self.cache_bytes, self.filter.clone(), self.counters.clone())
                 .map_err(anyhow::Error::msg)?;
-        let handler =
-            FilterHandler::new(self.filter.clone(), self.clients.clone(), self.counters.clone(), forwarder);
+        let (filter, clients, counters) = (self.filter.clone(), self.clients.clone(), self.counters.clone());
+        let handler = FilterHandler::new(filter, clients, counters, self.conduct.clone(), forwarder)
+            .map_err(anyhow::Error::msg)?;
         let mut watch = Watch::new(self.reloader.paths())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;

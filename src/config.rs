@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use interdict_dns_filter::{Conduct, NSID_LIMIT_BYTES};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
 use interdict_policy::{At, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
@@ -27,6 +28,10 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Vec<String>,
     /// `[dns] clients`
     pub(crate) clients: Vec<IpNet>,
+    /// `[dns] nsid` and `canaries`
+    pub(crate) conduct: Conduct,
+    /// `[dns] cache_mib`: what kept answers may take.
+    pub(crate) cache_bytes: Option<u64>,
     /// `[packet]`
     pub(crate) packet: PacketSettings,
     /// `[audit] data`
@@ -140,6 +145,13 @@ impl Settings {
             settings.upstreams = values(dns.list(r, "upstreams", |text| Ok(text.to_owned())));
             settings.clients =
                 values(dns.list(r, "clients", |text| parse(text, "a network, such as 10.0.0.0/8")));
+            if let Some(mib) = dns.number(r, "cache_mib", 65_536) {
+                settings.cache_bytes = Some(u64::from(mib) << 20);
+            }
+            settings.conduct.canaries = dns.flag(r, "canaries").unwrap_or(settings.conduct.canaries);
+            if let Some(nsid) = read_nsid(r, &mut dns) {
+                settings.conduct.nsid = nsid;
+            }
             if let Some(qps) = dns.number(r, "client_qps", 10_000_000) {
                 settings.packet.client_qps = qps;
             }
@@ -181,6 +193,17 @@ impl Settings {
         root.finish(r);
         settings
     }
+}
+
+/// The name of a server, as it is sent.
+fn read_nsid(r: &mut Reader<'_>, table: &mut Table<'_, '_>) -> Option<String> {
+    let nsid = table.text(r, "nsid")?.value;
+    if nsid.len() > NSID_LIMIT_BYTES || nsid.chars().any(char::is_control) {
+        let help = format!("write at most {NSID_LIMIT_BYTES} bytes, without control characters");
+        table.wrong(r, "nsid", format!("\"{}\" cannot be sent", nsid.escape_debug()), &help);
+        return None;
+    }
+    Some(nsid.to_owned())
 }
 
 /// An address and a port.

@@ -97,8 +97,9 @@ impl Observer for Recorder {
     }
 
     fn egress(&self, egress: &Egress<'_>) {
-        let Egress { client, asked, tcp, rule, policy } = *egress;
-        let (channel, protocol) = if tcp { ("tcp", "tcp") } else { ("udp", "udp") };
+        let Egress { client, asked, channel, rule, policy } = *egress;
+        // What is diverted comes over one of the two.
+        let (channel, protocol) = (channel.as_str(), channel.as_str());
         let (address, port) = (asked.ip(), Some(asked.port()));
         let asked = Asked::Address { address, port, protocol: protocol.to_owned() };
         let (verdict, id) = (rule.action.into(), rule.id.as_str());
@@ -192,7 +193,7 @@ fn entry(seen: &Seen<'_>) -> Entry {
         via: seen.via.map(ToString::to_string),
         resolver: seen.asked,
     };
-    let channel = if seen.tcp { "tcp" } else { "udp" };
+    let channel = seen.channel.as_str();
     let (rule, policy) = (seen.rule, seen.policy);
     let exemption = policy
         .find_rule(rule.id.as_str())

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use hickory_proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode};
 use interdict_dns_filter::hickory_server::net::runtime::Time;
 use interdict_dns_filter::hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use interdict_dns_filter::{Clients, Filter, FilterHandler, Silent};
+use interdict_dns_filter::{Channel, Clients, Filter, FilterHandler, Silent};
 use interdict_dns_wire::{Malformed, Query};
 use interdict_ebpf_loader::{Answering, Entry, InKernel, Options, PacketPlane, Prober, Reply};
 use interdict_policy::{Name, NameForm, Policy, Source, Timestamp, Verdict, compile, packs};
@@ -241,7 +241,7 @@ struct Sinkhole {
 impl Sinkhole {
     fn new(policy: &Arc<Policy>, clients: Vec<interdict_policy::IpNet>) -> Self {
         let filter = Arc::new(Filter::new(policy.clone(), Arc::new(Silent)));
-        let handler = FilterHandler::in_front_of(Nothing, filter, Clients::new(clients));
+        let handler = FilterHandler::in_front_of(Nothing, filter, Clients::new(clients)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { handler, runtime }
     }
@@ -249,7 +249,7 @@ impl Sinkhole {
     /// What it sends; `None` for nothing.
     fn answers(&self, asked: &Asked) -> Option<Vec<u8>> {
         let from = SocketAddr::new(asked.client, 40_000);
-        self.runtime.block_on(self.handler.answer(&asked.message, from, false))
+        self.runtime.block_on(self.handler.answer(&asked.message, from, Channel::Udp, Some(asked.resolver)))
     }
 }
 

@@ -13,13 +13,36 @@ pub(crate) async fn send_blocked<R: ResponseHandler>(
     soa_labels_left: usize,
     query: &Query<'_>,
     request: &Request,
+    to: R,
+) -> Option<ResponseInfo> {
+    send_template(&Template::of(rule), soa_labels_left, query, request, to).await
+}
+
+/// The same, of a template.
+pub(crate) async fn send_template<R: ResponseHandler>(
+    template: &Template,
+    soa_labels_left: usize,
+    query: &Query<'_>,
+    request: &Request,
     mut to: R,
 ) -> Option<ResponseInfo> {
     let mut buffer = [0; ANSWER_BUFFER_BYTES];
-    let answer = write_answer(query, &Template::of(rule), soa_labels_left, &mut buffer)?;
+    let answer = write_answer(query, template, soa_labels_left, &mut buffer)?;
     // hickory sends what it has encoded itself: the same message, with names compressed in its own way.
     let message = Message::from_vec(answer).ok()?;
     send(&message, request, &mut to).await
+}
+
+/// Sends records of our own.
+pub(crate) async fn send_own<R: ResponseHandler>(
+    mut answer: Message,
+    query: &Query<'_>,
+    request: &Request,
+    to: &mut R,
+) -> Option<ResponseInfo> {
+    answer.metadata = metadata(request, ResponseCode::NoError);
+    answer.edns = edns(query);
+    send(&answer, request, to).await
 }
 
 /// Sends a message in answer to `request`, cut to what the client takes.

@@ -52,6 +52,8 @@ counters! {
     strangers,
     /// Refused as no well-formed question, or of a kind that is not answered.
     malformed,
+    /// About this server, or such as no resolver is to ask elsewhere: answered here.
+    own,
     /// Answered from the cache.
     cached,
     /// Answered with what had ended, since no upstream had anything else.

@@ -7,13 +7,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use interdict_policy::{DomainName, Name, NameForm, NameMatch, Policy, Rule, RuleIndex, Timestamp, Verdict};
 
+use crate::channel::Channel;
+
 /// One question that concerns the ban, as the [`Observer`] is told of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// Who asked.
     pub client: IpAddr,
-    /// Whether the question came over TCP.
-    pub tcp: bool,
+    /// How the question came.
+    pub channel: Channel,
     /// The other resolver that it was on its way to; `None` where it came to us.
     pub asked: Option<IpAddr>,
     /// The name asked for.
@@ -72,8 +74,8 @@ pub struct Egress<'a> {
     pub client: IpAddr,
     /// The other resolver.
     pub asked: SocketAddr,
-    /// Whether it came over TCP.
-    pub tcp: bool,
+    /// How it came.
+    pub channel: Channel,
     /// The rule.
     pub rule: &'a Rule,
     /// The policy that has it.
@@ -139,7 +141,7 @@ impl Filter {
     pub fn judge(&self, name: Name<'_>, client: IpAddr) -> Judgement {
         let policy = self.policy.load_full();
         let decided = decide(&policy, name, client);
-        Judgement { policy, client, asked: None, decided }
+        Judgement { policy, client, channel: Channel::Udp, asked: None, decided }
     }
 
     /// Who is told.
@@ -182,6 +184,7 @@ fn decide_target(policy: &Policy, target: &Target, client: IpAddr) -> Option<(Ru
 pub struct Judgement {
     policy: Arc<Policy>,
     client: IpAddr,
+    channel: Channel,
     asked: Option<IpAddr>,
     decided: Option<(NameMatch, Verdict)>,
 }
@@ -200,6 +203,16 @@ impl Judgement {
     /// The same, for a question that was on its way to another resolver, if it was.
     pub(crate) fn on_its_way_to(self, asked: Option<IpAddr>) -> Self {
         Self { asked, ..self }
+    }
+
+    /// The same, for a question that came this way.
+    pub(crate) fn over(self, channel: Channel) -> Self {
+        Self { channel, ..self }
+    }
+
+    /// How the question came.
+    pub fn channel(&self) -> Channel {
+        self.channel
     }
 
     /// The other resolver that the question was on its way to, if it was.

@@ -13,7 +13,6 @@ use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::rdata::{HTTPS, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
 use hickory_server::net::runtime::Time;
-use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use interdict_dns_wire::Query;
 use interdict_policy::{DomainName, Name, Policy, Rule, Verdict};
@@ -278,9 +277,8 @@ impl Next for Forwarder {
         if let Some((rule, verdict, Some(via))) = &decided {
             let (rule, verdict) = (*rule, *verdict);
             let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
-            let tcp = request.protocol() != Protocol::Udp;
-            let (via, asked) = (Some(via), judged.asked());
-            observer.seen(&Seen { client, tcp, asked, name, qtype, via, rule, verdict, policy });
+            let (via, asked, channel) = (Some(via), judged.asked(), judged.channel());
+            observer.seen(&Seen { client, channel, asked, name, qtype, via, rule, verdict, policy });
             count_verdict(&self.0.counters, verdict);
             if verdict == Verdict::Block {
                 return send_blocked(rule, 0, query, request, to).await.unwrap_or_else(silence);

@@ -6,16 +6,19 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use hickory_proto::op::{Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::RecordType;
 use hickory_server::net::runtime::Time;
-use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use interdict_dns_wire::{Malformed, Query};
 use interdict_policy::{Name, Policy, Verdict};
 
-use crate::answer::{edns, send_blocked, send_code};
+use crate::answer::{edns, send_blocked, send_code, send_own, send_template};
+use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Filter, Judgement, Seen};
+use crate::options::{Identity, Wanted};
+use crate::own::{Why, about_us, before_why, canary, explanation, nothing, texts, why};
 
 /// The Internet's class.
 pub(crate) const CLASS_IN: u16 = 1;
@@ -69,7 +72,25 @@ pub struct FilterHandler<N> {
     filter: Arc<Filter>,
     clients: Clients,
     counters: Arc<Counters>,
+    identity: Identity,
+    conduct: Conduct,
     next: N,
+}
+
+/// What a server does beside what the policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conduct {
+    /// Its name, for who asks for it (NSID, RFC 5001; `id.server`, RFC 4892); empty for none. At most
+    /// [`NSID_LIMIT_BYTES`](crate::NSID_LIMIT_BYTES).
+    pub nsid: String,
+    /// Whether it says "no" to programs that ask whether they may go around it.
+    pub canaries: bool,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        Self { nsid: String::new(), canaries: true }
+    }
 }
 
 impl<N: Next> FilterHandler<N> {
@@ -93,33 +114,60 @@ impl<N: Next> FilterHandler<N> {
         &self.next
     }
 
+    /// What the server puts into options.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Serves `clients`, answers what the filter blocks, and hands everything else to `next`.
-    pub fn new(filter: Arc<Filter>, clients: Clients, counters: Arc<Counters>, next: N) -> Self {
-        Self { filter, clients, counters, next }
+    ///
+    /// # Errors
+    /// When the system has no random numbers, or the server's name is too long.
+    pub fn new(
+        filter: Arc<Filter>,
+        clients: Clients,
+        counters: Arc<Counters>,
+        conduct: Conduct,
+        next: N,
+    ) -> Result<Self, String> {
+        let identity = Identity::new(&conduct.nsid)?;
+        Ok(Self { filter, clients, counters, identity, conduct, next })
     }
 }
 
 impl<H: RequestHandler> FilterHandler<Behind<H>> {
     /// Puts the filter in front of another server's handler. Names that it lets through are answered by that
     /// handler alone: CNAME targets in its answers are not checked.
-    pub fn in_front_of(handler: H, filter: Arc<Filter>, clients: Clients) -> Self {
-        Self::new(filter, clients, Arc::default(), Behind(handler))
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub fn in_front_of(handler: H, filter: Arc<Filter>, clients: Clients) -> Result<Self, String> {
+        Self::new(filter, clients, Arc::default(), Conduct::default(), Behind(handler))
     }
 }
 
 #[async_trait]
 impl<N: Next> RequestHandler for FilterHandler<N> {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, to: R) -> ResponseInfo {
-        self.handle::<R, T>(request, None, to).await
+        let came = Came { channel: request.protocol().into(), asked: None };
+        self.handle::<R, T>(request, came, to).await
     }
 }
 
+/// How a request came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Came {
+    pub(crate) channel: Channel,
+    /// The other resolver that it was on its way to, if it was.
+    pub(crate) asked: Option<IpAddr>,
+}
+
 impl<N: Next> FilterHandler<N> {
-    /// Answers a request. `asked` is the other resolver that it was on its way to, if it was.
+    /// Answers a request.
     pub(crate) async fn handle<R: ResponseHandler, T: Time>(
         &self,
         request: &Request,
-        asked: Option<IpAddr>,
+        Came { channel, asked }: Came,
         mut to: R,
     ) -> ResponseInfo {
         let count = |counter| count(counter);
@@ -147,9 +195,17 @@ impl<N: Next> FilterHandler<N> {
             }
         };
 
-        // 3. EDNS versions to come (RFC 6891 §6.1.3), and classes other than the Internet's.
+        // 3. EDNS versions to come (RFC 6891 §6.1.3), options that break their rules, and classes other than the
+        //    Internet's; what is asked of the server itself.
+        if let Some(said) = about_us(&query, self.identity.nsid(), &self.filter.in_force())
+            && let Some(answer) = texts(&query, said, 0)
+        {
+            count(&c.own);
+            return send_own(answer, &query, request, &mut to).await.unwrap_or_else(silence);
+        }
         let code = match (query.edns, query.qclass) {
             (Some(opt), _) if opt.version > 0 => Some(ResponseCode::BADVERS),
+            _ if asked.is_none() && Wanted::of(&query).is_err() => Some(ResponseCode::FormErr),
             (_, CLASS_IN | CLASS_ANY) => None,
             _ => Some(ResponseCode::Refused),
         };
@@ -160,14 +216,22 @@ impl<N: Next> FilterHandler<N> {
 
         // 4. The decision, before anything is asked of anyone.
         let Some(name) = Name::from_wire(query.name()) else { return silence() };
-        let judged = self.filter.judge(name, client).on_its_way_to(asked);
+        let judged = self.filter.judge(name, client).on_its_way_to(asked).over(channel);
+        if let Some(why) = why(&query, name, judged.policy()) {
+            count(&c.own);
+            return self.explain(why, name, &query, &judged, request, to).await.unwrap_or_else(silence);
+        }
         let Some((rule, verdict)) = judged.decided() else {
             count(&c.unlisted);
+            if let Some(template) = canary(name).filter(|_| self.conduct.canaries) {
+                count(&c.own);
+                return send_template(&template, 0, &query, request, to).await.unwrap_or_else(silence);
+            }
             return self.next.answer::<R, T>(request, &query, &judged, to).await;
         };
         self.filter.observer().seen(&Seen {
             client,
-            tcp: request.protocol() != Protocol::Udp,
+            channel,
             asked,
             name,
             qtype: query.qtype,
@@ -185,6 +249,29 @@ impl<N: Next> FilterHandler<N> {
                 .unwrap_or_else(silence),
             _ => self.next.answer::<R, T>(request, &query, &judged, to).await,
         }
+    }
+}
+
+impl<N: Next> FilterHandler<N> {
+    /// Tells what the policy says of a name, and by which rule.
+    async fn explain<R: ResponseHandler>(
+        &self,
+        why: Why<'_>,
+        name: Name<'_>,
+        query: &Query<'_>,
+        judged: &Judgement,
+        request: &Request,
+        mut to: R,
+    ) -> Option<ResponseInfo> {
+        let before = before_why(name);
+        let about = match (why, before.as_deref().and_then(Name::from_wire)) {
+            (Why::Of(about), _) => about,
+            (Why::Nothing, Some(about)) if query.qtype == u16::from(RecordType::TXT) => about,
+            (Why::Nothing, _) => return send_template(&nothing(), 0, query, request, to).await,
+        };
+        let decided = self.filter.judge(about, judged.client());
+        let said = explanation(about, decided.decided(), decided.policy());
+        send_own(texts(query, said, 0)?, query, request, &mut to).await
     }
 }
 

@@ -9,16 +9,18 @@ use hickory_proto::rr::Record;
 use hickory_proto::serialize::binary::BinEncoder;
 use hickory_server::net::NetError;
 use hickory_server::net::runtime::TokioTime;
-use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponse;
 use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Kept, Query, Template, Ttl, write_answer};
 use interdict_policy::{Name, Policy, Verdict};
 
 use crate::batch::ANSWER_LIMIT_BYTES;
+use crate::channel::Channel;
 use crate::counters::{count, count_verdict};
 use crate::filter::{Seen, decide, soa_labels_left};
-use crate::handler::{CLASS_ANY, CLASS_IN, FilterHandler, Next};
+use crate::handler::{CLASS_ANY, CLASS_IN, Came, FilterHandler, Next};
+use crate::options::{Broken, Wanted};
+use crate::own::may_ask_why;
 
 /// A message that somebody sent.
 #[derive(Clone, Copy)]
@@ -27,14 +29,24 @@ pub(crate) struct Received<'m> {
     pub(crate) client: SocketAddr,
     /// When it came.
     pub(crate) at: Instant,
-    pub(crate) tcp: bool,
+    pub(crate) channel: Channel,
     /// The other resolver that it was on its way to, if it was.
     pub(crate) asked: Option<IpAddr>,
 }
 
 impl<'m> Received<'m> {
     pub(crate) fn over_udp(message: &'m [u8], client: SocketAddr, at: Instant) -> Self {
-        Self { message, client, at, tcp: false, asked: None }
+        Self { message, client, at, channel: Channel::Udp, asked: None }
+    }
+}
+
+impl Received<'_> {
+    /// What its options ask of us. Of another resolver they ask what only that one could say.
+    fn wanted(&self, query: &Query<'_>) -> Result<Wanted, Broken> {
+        if self.asked.is_some() || query.options().is_empty() {
+            return Ok(Wanted::default());
+        }
+        Wanted::of(query)
     }
 }
 
@@ -49,10 +61,16 @@ pub(crate) enum AtOnce {
 }
 
 impl<N: Next> FilterHandler<N> {
-    /// Answers a message that a client sent over UDP or TCP: for front ends that are not hickory's. `None` where it gets
-    /// no answer.
-    pub async fn answer(&self, message: &[u8], client: SocketAddr, tcp: bool) -> Option<Vec<u8>> {
-        self.respond(&Received { message, client, at: Instant::now(), tcp, asked: None }).await
+    /// Answers a message that a client sent, to us or to another resolver: for front ends that are not hickory's. `None`
+    /// where it gets no answer.
+    pub async fn answer(
+        &self,
+        message: &[u8],
+        client: SocketAddr,
+        channel: Channel,
+        asked: Option<IpAddr>,
+    ) -> Option<Vec<u8>> {
+        self.respond(&Received { message, client, at: Instant::now(), channel, asked }).await
     }
 
     /// The same for a message that may have been on its way to another resolver.
@@ -78,19 +96,20 @@ impl<N: Next> FilterHandler<N> {
         if !is_plain || !matches!(query.qclass, CLASS_IN | CLASS_ANY) || !self.serves(client) {
             return AtOnce::Later;
         }
+        let Ok(wanted) = received.wanted(&query) else { return AtOnce::Later };
         let Some(name) = Name::from_wire(query.name()) else { return AtOnce::Later };
         let policy = self.filter().in_force();
         let (found, verdict) = match decide(&policy, name, client) {
-            Some((found, verdict @ Verdict::Block)) => (found, verdict),
+            Some((found, verdict @ Verdict::Block)) if !may_ask_why(&query) => (found, verdict),
             Some(_) => return AtOnce::Later,
-            None => return self.from_memory(&query, &policy, received, answer),
+            None => return self.from_memory(&query, &policy, &wanted, received, answer),
         };
         let rule = policy.rule(found.rule);
         count(&self.counters().queries);
         count_verdict(self.counters(), verdict);
         self.filter().observer().seen(&Seen {
             client,
-            tcp: received.tcp,
+            channel: received.channel,
             asked: received.asked,
             name,
             qtype: query.qtype,
@@ -101,7 +120,10 @@ impl<N: Next> FilterHandler<N> {
         });
         let Some(room) = answer.first_chunk_mut::<ANSWER_BUFFER_BYTES>() else { return AtOnce::Later };
         match write_answer(&query, &Template::of(rule), soa_labels_left(found), room) {
-            Some(answer) => AtOnce::Answer(answer.len()),
+            Some(said) => {
+                let bytes = said.len();
+                AtOnce::Answer(wanted.add(self.identity(), client, received.channel, answer, bytes))
+            }
             None => AtOnce::Silence,
         }
     }
@@ -111,18 +133,22 @@ impl<N: Next> FilterHandler<N> {
         &self,
         query: &Query<'_>,
         policy: &Policy,
+        wanted: &Wanted,
         received: &Received<'_>,
         out: &mut [u8],
     ) -> AtOnce {
         if query.qclass != CLASS_IN {
             return AtOnce::Later;
         }
-        let limit = if received.tcp { out.len() } else { query.payload_bytes().into() };
+        let channel = received.channel;
+        let limit = if channel.is_stream() { out.len() } else { query.payload_bytes().into() };
+        let limit = limit - wanted.bytes(self.identity(), channel);
         match self.next().answer_at_once(query, policy, received.at, limit, out) {
             Some(bytes) => {
                 count(&self.counters().queries);
                 count(&self.counters().unlisted);
-                AtOnce::Answer(bytes)
+                let client = received.client.ip().to_canonical();
+                AtOnce::Answer(wanted.add(self.identity(), client, channel, out, bytes))
             }
             None => AtOnce::Later,
         }
@@ -130,31 +156,44 @@ impl<N: Next> FilterHandler<N> {
 
     /// Whatever else there is to answer, through hickory's messages.
     async fn answer_in_full(&self, received: &Received<'_>) -> Option<Vec<u8>> {
-        let protocol = if received.tcp { Protocol::Tcp } else { Protocol::Udp };
-        let Ok(request) = Request::from_bytes(received.message.to_vec(), received.client, protocol) else {
+        let channel = received.channel;
+        let Ok(request) = Request::from_bytes(received.message.to_vec(), received.client, channel.protocol())
+        else {
             count(&self.counters().queries);
             count(&self.counters().malformed);
             let served = self.serves(received.client.ip().to_canonical());
             return format_error(received.message).filter(|_| served).map(Vec::from);
         };
         let caught = Caught { bytes: Arc::default() };
-        self.handle::<_, TokioTime>(&request, received.asked, caught.clone()).await;
+        self.handle::<_, TokioTime>(&request, Came { channel, asked: received.asked }, caught.clone()).await;
         let answer = caught.bytes.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        if received.tcp { Some(answer) } else { cut(received.message, answer) }
+        let Ok(query) = Query::read(received.message) else { return Some(answer) };
+        let Ok(wanted) = received.wanted(&query) else { return Some(answer) };
+        let more = wanted.bytes(self.identity(), channel);
+        let mut answer = match channel.is_stream() {
+            true => answer,
+            false => cut(&query, answer, more)?,
+        };
+        // Room for what is wanted, and as much padding as there may be.
+        let len = answer.len();
+        answer.resize(len + more + 512, 0);
+        let client = received.client.ip().to_canonical();
+        let len = wanted.add(self.identity(), client, channel, &mut answer, len);
+        answer.truncate(len);
+        Some(answer)
     }
 }
 
-/// An answer as it may be sent over UDP: one that is longer than the client takes is cut off to nothing but the question.
-fn cut(question: &[u8], answer: Vec<u8>) -> Option<Vec<u8>> {
-    let Ok(query) = Query::read(question) else { return Some(answer) };
+/// An answer as it may be sent over UDP with so many bytes of options: one that is longer than the client takes is cut off
+/// to nothing but the question.
+fn cut(query: &Query<'_>, answer: Vec<u8>, more: usize) -> Option<Vec<u8>> {
     let limit = usize::from(query.payload_bytes());
-    if answer.len() <= limit {
+    if answer.len() + more <= limit {
         return Some(answer);
     }
     let rcode = answer.get(3)? & 0x0f;
     let mut truncated = vec![0; limit];
-    let bytes =
-        Kept { rcode, counts: [0; 3], records: &[] }.write(&query, Ttl::Less(0), 0, &mut truncated)?;
+    let bytes = Kept { rcode, counts: [0; 3], records: &[] }.write(query, Ttl::Less(0), 0, &mut truncated)?;
     truncated.truncate(bytes);
     Some(truncated)
 }

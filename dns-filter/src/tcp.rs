@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::counters::{Counters, count};
 use crate::handler::{FilterHandler, Next};
@@ -92,7 +93,8 @@ async fn converse<N: Next>(
             io::Result::Ok(message)
         });
         let message = message.await??;
-        let received = Received { message: &message, client, at: Instant::now(), tcp: true, asked: None };
+        let received =
+            Received { message: &message, client, at: Instant::now(), channel: Channel::Tcp, asked: None };
         if let Some(answer) = handler.respond(&received).await {
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
             let framed = [&length.to_be_bytes()[..], &answer].concat();

@@ -13,6 +13,7 @@ use super::PORT;
 use super::judge::{Diverted, Fate, answer, answer_at_once, judge, tell_answer};
 use super::sockets::{Datagram, Voice, of_our_own, receive};
 use crate::batch::ANSWER_LIMIT_BYTES;
+use crate::channel::Channel;
 use crate::counters::count;
 use crate::forward::Forwarder;
 use crate::handler::FilterHandler;
@@ -51,7 +52,7 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let diverted = Diverted { message: &buffer[..bytes], client, asked, tcp: false };
+        let diverted = Diverted { message: &buffer[..bytes], client, asked, channel: Channel::Udp };
         // What a rule blocks is answered whatever else is in flight.
         let fate = match judge(&handler, &diverted) {
             Fate::Drop => continue,
@@ -73,7 +74,7 @@ pub(super) async fn serve(
         let (handler, voice) = (handler.clone(), voice.clone());
         tokio::spawn(async move {
             let _share = share;
-            let diverted = Diverted { message: &message, client, asked, tcp: false };
+            let diverted = Diverted { message: &message, client, asked, channel: Channel::Udp };
             match settle(&handler, mark, &diverted, fate).await {
                 Ok(Some(answer)) => say(&handler, &voice, &diverted, &answer),
                 Ok(None) => {}

@@ -8,6 +8,7 @@ use interdict_dns_wire::{HEADER_BYTES, Malformed, OPCODES_THAT_PASS, Query};
 use interdict_policy::{Name, PlainEgress, Policy, Rule, RuleIndex, Unjudged, Verdict};
 
 use crate::batch::ANSWER_LIMIT_BYTES;
+use crate::channel::Channel;
 use crate::counters::{count, count_verdict};
 use crate::filter::{Egress, Judgement, Seen};
 use crate::forward::{Forwarder, tell_addresses, wire_name};
@@ -25,7 +26,7 @@ pub(super) struct Diverted<'m> {
     pub(super) message: &'m [u8],
     pub(super) client: SocketAddr,
     pub(super) asked: SocketAddr,
-    pub(super) tcp: bool,
+    pub(super) channel: Channel,
 }
 
 /// What is to be done with it.
@@ -157,7 +158,7 @@ fn tell_contact(
 ) {
     handler.filter().observer().seen(&Seen {
         client: diverted.client.ip().to_canonical(),
-        tcp: diverted.tcp,
+        channel: diverted.channel,
         asked: judged.asked(),
         name,
         qtype,
@@ -177,8 +178,8 @@ fn tell(
     rule: Option<RuleIndex>,
 ) {
     let Some(rule) = rule.map(|rule| policy.rule(rule)) else { return };
-    let (client, asked, tcp) = (diverted.client.ip().to_canonical(), diverted.asked, diverted.tcp);
-    handler.filter().observer().egress(&Egress { client, asked, tcp, rule, policy });
+    let (client, asked, channel) = (diverted.client.ip().to_canonical(), diverted.asked, diverted.channel);
+    handler.filter().observer().egress(&Egress { client, asked, channel, rule, policy });
 }
 
 /// Our own answer, as the sinkhole gives it. `None` where it gives none.
@@ -196,8 +197,8 @@ pub(super) fn answer_at_once(
 }
 
 fn received<'m>(diverted: &Diverted<'m>) -> Received<'m> {
-    let Diverted { message, client, asked, tcp } = *diverted;
-    Received { message, client, at: Instant::now(), tcp, asked: Some(asked.ip()) }
+    let Diverted { message, client, asked, channel } = *diverted;
+    Received { message, client, at: Instant::now(), channel, asked: Some(asked.ip()) }
 }
 
 /// Tells of the addresses in an answer to a question that a rule lets through. What a resolver says to another question,

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::PORT;
 use super::judge::{Diverted, Fate, answer, judge, tell_answer};
 use super::sockets::of_our_own;
+use crate::channel::Channel;
 use crate::counters::count;
 use crate::filter::Judgement;
 use crate::forward::Forwarder;
@@ -85,7 +86,7 @@ async fn relay(
     let to_client = Arc::new(AsyncMutex::new(to_client));
     let mut beyond: Option<Beyond> = None;
     while let Some(message) = timeout(IDLE_TIMEOUT, read_message(&mut from_client)).await?? {
-        let diverted = Diverted { message: &message, client, asked, tcp: true };
+        let diverted = Diverted { message: &message, client, asked, channel: Channel::Tcp };
         match judge(handler, &diverted) {
             Fate::Drop => return Ok(()),
             Fate::Answer => {

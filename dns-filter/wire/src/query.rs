@@ -2,7 +2,7 @@
 
 use crate::memory::Bytes;
 use crate::question::{
-    Additional, Edns, HEADER_BYTES, Malformed, NAME_LIMIT_BYTES, Question, TYPE_OPT, edns,
+    Additional, Edns, HEADER_BYTES, Malformed, NAME_LIMIT_BYTES, OPT_BYTES, Question, TYPE_OPT, edns,
 };
 
 /// Additional records that are looked through for OPT; a query has one or two.
@@ -20,6 +20,8 @@ pub struct Query<'m> {
     pub qclass: u16,
     /// The OPT record, if there is one.
     pub edns: Option<Edns>,
+    /// Its options.
+    options: &'m [u8],
 }
 
 impl<'m> Query<'m> {
@@ -33,13 +35,22 @@ impl<'m> Query<'m> {
         let wire = &message[HEADER_BYTES..question.end() - 4];
         name[..wire.len()].copy_from_slice(wire);
         name.make_ascii_lowercase();
-        let edns = match question.followed_by(message, message.len()) {
-            Additional::None => None,
-            Additional::Edns(edns) => Some(edns),
+        let (edns, options_at) = match question.followed_by(message, message.len()) {
+            Additional::None => (None, 0),
+            Additional::Edns(edns) => (Some(edns), question.end() + OPT_BYTES),
             Additional::Other => find_edns(message, &question)?,
         };
+        let options = match edns {
+            Some(_) => options(message, options_at),
+            None => &[],
+        };
         let Question { qtype, qclass, .. } = question;
-        Ok(Self { message, name, question, qtype, qclass, edns })
+        Ok(Self { message, name, question, qtype, qclass, edns, options })
+    }
+
+    /// The options of the OPT record, one behind another.
+    pub fn options(&self) -> &'m [u8] {
+        self.options
     }
 
     /// The question's name in wire form, lower-cased.
@@ -73,12 +84,19 @@ impl<'m> Query<'m> {
     }
 }
 
-/// Looks for OPT among the additional records. Two of them are an error (RFC 6891 §6.1.1).
-fn find_edns(message: &[u8], question: &Question) -> Result<Option<Edns>, Malformed> {
+/// The data of the OPT record that begins at `at`, which was read.
+fn options(message: &[u8], at: usize) -> &[u8] {
+    let bytes = usize::from(u16::from_be_bytes(Bytes::get(message, at - 2)));
+    message.get(at..at + bytes).unwrap_or_default()
+}
+
+/// Looks for OPT among the additional records, and for where its options begin. Two of them are an error (RFC 6891
+/// §6.1.1).
+fn find_edns(message: &[u8], question: &Question) -> Result<(Option<Edns>, usize), Malformed> {
     if question.additional > ADDITIONAL_LIMIT {
         return Err(Malformed::Records);
     }
-    let mut found = None;
+    let (mut found, mut options_at) = (None, 0);
     let mut at = question.end();
     for _ in 0..question.additional {
         let owner = at;
@@ -91,14 +109,14 @@ fn find_edns(message: &[u8], question: &Question) -> Result<Option<Edns>, Malfor
             if found.is_some() || at != owner + 1 {
                 return Err(Malformed::Records);
             }
-            found = Some(edns(message, at));
+            (found, options_at) = (Some(edns(message, at)), at + 10);
         }
         at += 10 + usize::from(number(at + 8));
         if at > message.len() {
             return Err(Malformed::Records);
         }
     }
-    Ok(found)
+    Ok((found, options_at))
 }
 
 /// The offset behind a name that may end in a compression pointer.

@@ -119,6 +119,12 @@ impl Question {
         HEADER_BYTES + self.name_bytes + 4
     }
 
+    /// Whether there are options in the OPT record that follows.
+    #[inline(always)]
+    pub fn has_options<M: Bytes + ?Sized>(&self, message: &M) -> bool {
+        message.get(self.end() + 9) != [0, 0]
+    }
+
     /// What follows it in a message of `len` bytes.
     #[inline(always)]
     pub fn followed_by<M: Bytes + ?Sized>(&self, message: &M, len: usize) -> Additional {

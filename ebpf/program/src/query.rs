@@ -1,6 +1,6 @@
 //! DNS questions: which packets carry them, and what the policy says of the name that is asked for.
 
-use interdict_dns_wire::{Additional, Bytes, Edns, Malformed, OPCODES_THAT_PASS, Question};
+use interdict_dns_wire::{Additional, Bytes, Edns, HEADER_BYTES, Malformed, OPCODES_THAT_PASS, Question};
 use interdict_ebpf_shared::{
     name::NameEntry,
     policy::Verdict,
@@ -76,6 +76,9 @@ pub struct Asked {
 const CLASS_IN: u16 = 1;
 const CLASS_ANY: u16 = 255;
 
+/// QTYPE.
+const TYPE_TXT: u16 = 16;
+
 /// The names of a policy.
 pub trait Names {
     /// What they say of the name of a question in a message: its entry, or [`NameEntry::NONE`]. `None` where the message
@@ -131,6 +134,10 @@ pub fn judge<M: Bytes + ?Sized, N: Names>(
         Additional::Edns(_) | Additional::Other => return Wish::AgentOrDrop,
     };
     if question.qclass != CLASS_IN && question.qclass != CLASS_ANY {
+        return Wish::AgentOrDrop;
+    }
+    // Whoever asks `why.interdict.NAME` is told.
+    if question.qtype == TYPE_TXT && message.get::<4>(HEADER_BYTES) == *b"\x03why" {
         return Wish::AgentOrDrop;
     }
     *asked = Asked { question, edns, entry };

@@ -28,7 +28,7 @@ use interdict_ebpf_shared::{
 
 use crate::{
     clock::now_ns,
-    generation::{Generation, agent_lives, client_qps, is_ours},
+    generation::{Generation, agent_lives, client_qps, is_ours, is_served},
     maps::{CLIENTS, INTERFACES, RATES},
     packet::{InPacket, Packet},
     rates, record,
@@ -246,6 +246,11 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
         return Step::AgentOrDrop;
     };
     let asked: &Asked = place.asked();
+    // The agent answers them: with a cookie, or the server's name.
+    let has_options = asked.edns.is_some() && asked.question.has_options(&place.message());
+    if has_options && is_served(outbound.remote) && agent_lives() {
+        return Step::AgentOrDrop;
+    }
     let now_ns = now_ns();
     // From an interface that is not there no answer would get out; the agent's does.
     let (Some(interface), Some(answer)) =

@@ -17,6 +17,7 @@ use crate::{
 
 tests![
     a_blocked_name_is_answered_for_any_resolver,
+    a_question_why_a_name_is_blocked_goes_up,
     every_header_form_is_answered_or_goes_up,
     names_are_decided_as_the_policy_says,
     every_answer_of_a_rule_is_written,
@@ -241,6 +242,11 @@ fn a_blocked_name_is_answered_for_any_resolver() {
             for edns in [None, Some(&[][..]), Some(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8])] {
                 let asked = Asked { tags, ..Asked::new("", 1).from(client, resolver) };
                 let asked = Asked { message: message("s07.UPD.vendor.Example", 65, edns), ..asked };
+                if resolver == "192.0.2.53" && edns.is_some_and(|options| !options.is_empty()) {
+                    // Who sent us a cookie is to have ours, which the agent makes.
+                    assert_eq!(exit(&plane, &asked.frame()), "query_handed_up");
+                    continue;
+                }
                 let answer = answered(&plane, &asked);
                 assert_eq!(
                     answer.message[12..39],
@@ -253,6 +259,18 @@ fn a_blocked_name_is_answered_for_any_resolver() {
                 assert_eq!(read.edns.is_some(), edns.is_some());
             }
         }
+    }
+}
+
+/// Only the agent explains.
+fn a_question_why_a_name_is_blocked_goes_up() {
+    let plane = answering(&policy(RULES));
+    for (name, qtype, expect) in [
+        ("why.interdict.a.upd.vendor.example", 16, "query_diverted"),
+        ("why.interdict.a.upd.vendor.example", 1, "query_answered"),
+        ("a.upd.vendor.example", 16, "query_answered"),
+    ] {
+        assert_eq!(exit(&plane, &Asked::new(name, qtype).frame()), expect, "{name} {qtype}");
     }
 }
 
