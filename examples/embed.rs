@@ -63,8 +63,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let filter = Arc::new(Filter::new(Arc::new(policy), Arc::new(Print)));
     let clients = Clients::new(default_clients());
     let handler = FilterHandler::in_front_of(Intranet, filter, clients.clone())?;
-    let listeners = Listeners::bind(&[address])?;
+    let listeners = Listeners::bind(&[address], 1)?;
     println!("listening on {}", listeners.addresses()[0]);
-    listeners.serve(&Arc::new(handler), &Connections::of(clients), &Arc::default()).join_all().await;
+    listeners.serve(&Arc::new(handler), &Connections::of(clients), &Arc::default()).ended().await;
     Ok(())
 }

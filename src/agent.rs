@@ -60,7 +60,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         [] => vec![DEFAULT_LISTEN.parse::<SocketAddr>()?],
         named => named.to_vec(),
     };
-    let named = Listen::new(listen)?;
+    let named = Listen::new(listen, settings.udp_sockets)?;
     let listen = named.now()?;
     let upstreams = upstreams(&settings.upstreams, &listen)?;
     let clients = match settings.clients {

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) clients: Vec<IpNet>,
     /// `[dns] nsid` and `canaries`
     pub(crate) conduct: Conduct,
+    /// `[dns] udp_sockets`: on each address.
+    pub(crate) udp_sockets: Option<usize>,
     /// `[dns] cache_mib`: what kept answers may take.
     pub(crate) cache_bytes: Option<u64>,
     /// `[packet]`
@@ -148,6 +150,10 @@ impl Settings {
             if let Some(mib) = dns.number(r, "cache_mib", 65_536) {
                 settings.cache_bytes = Some(u64::from(mib) << 20);
             }
+            settings.udp_sockets = dns
+                .number(r, "udp_sockets", 256)
+                .filter(|sockets| *sockets > 0)
+                .map(|sockets| sockets as usize);
             settings.conduct.canaries = dns.flag(r, "canaries").unwrap_or(settings.conduct.canaries);
             if let Some(nsid) = read_nsid(r, &mut dns) {
                 settings.conduct.nsid = nsid;

@@ -10,27 +10,32 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::bail;
-use interdict_dns_filter::{Connections, Counters, FilterHandler, ListenError, Listeners, Next};
+use interdict_dns_filter::{
+    Connections, Counters, FilterHandler, ListenError, Listeners, Next, Serving, udp_sockets,
+};
 use interdict_ebpf_loader::{LocalAddress, local_addresses};
-use tokio::task::JoinSet;
 
 /// The addresses that were named.
 #[derive(Clone, Debug)]
-pub(crate) struct Listen(Vec<SocketAddr>);
+pub(crate) struct Listen {
+    named: Vec<SocketAddr>,
+    /// `None` for as many as fit the machine.
+    udp_sockets: Option<usize>,
+}
 
 impl Listen {
     /// # Errors
     /// A wildcard without a port: the system would choose another for each address.
-    pub(crate) fn new(named: Vec<SocketAddr>) -> anyhow::Result<Self> {
+    pub(crate) fn new(named: Vec<SocketAddr>, udp_sockets: Option<usize>) -> anyhow::Result<Self> {
         if let Some(wildcard) = named.iter().find(|named| named.ip().is_unspecified() && named.port() == 0) {
             bail!("cannot listen on {wildcard}: name a port for every address, such as {}:53", wildcard.ip());
         }
-        Ok(Self(named))
+        Ok(Self { named, udp_sockets })
     }
 
     /// Whether it depends on the addresses that the machine has.
     pub(crate) fn has_wildcard(&self) -> bool {
-        self.0.iter().any(|named| named.ip().is_unspecified())
+        self.named.iter().any(|named| named.ip().is_unspecified())
     }
 
     /// Where to listen now.
@@ -45,7 +50,7 @@ impl Listen {
     /// Where to listen on a machine with these addresses.
     fn with(&self, machine: &[LocalAddress]) -> Vec<SocketAddr> {
         let mut addresses: Vec<SocketAddr> = Vec::new();
-        for named in &self.0 {
+        for named in &self.named {
             let fitting = machine.iter().filter(|ours| ours.address.is_ipv4() == named.is_ipv4());
             match named.ip().is_unspecified() {
                 true => addresses.extend(fitting.map(|ours| at_port(ours, named.port()))),
@@ -63,11 +68,16 @@ impl Listen {
     /// # Errors
     /// The first address that cannot be listened on.
     pub(crate) fn bind(&self, addresses: &[SocketAddr]) -> Result<Vec<Bound>, ListenError> {
+        self.bind_among(addresses, addresses.len())
+    }
+
+    /// The same, where so many addresses are listened on in all.
+    fn bind_among(&self, addresses: &[SocketAddr], all: usize) -> Result<Vec<Bound>, ListenError> {
         let mut bound = Vec::new();
         for &wanted in addresses {
-            match Listeners::bind(&[wanted]) {
+            match Listeners::bind(&[wanted], self.udp_sockets.unwrap_or_else(|| udp_sockets(all))) {
                 Ok(listeners) => bound.push(Bound { wanted, listeners }),
-                Err(error) if error.kind == ErrorKind::AddrNotAvailable && !self.0.contains(&wanted) => {}
+                Err(error) if error.kind == ErrorKind::AddrNotAvailable && !self.named.contains(&wanted) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -125,7 +135,7 @@ impl Addresses {
 struct Served {
     addresses: Vec<SocketAddr>,
     /// They end when it is dropped.
-    _tasks: JoinSet<()>,
+    _serving: Serving,
 }
 
 impl<N: Next> Service<N> {
@@ -146,8 +156,8 @@ impl<N: Next> Service<N> {
 
     pub(crate) fn serve(&mut self, Bound { wanted, listeners }: Bound) {
         let addresses = listeners.addresses();
-        let tasks = listeners.serve(&self.handler, &self.connections, &self.counters);
-        self.serving.insert(wanted, Served { addresses, _tasks: tasks });
+        let serving = listeners.serve(&self.handler, &self.connections, &self.counters);
+        self.serving.insert(wanted, Served { addresses, _serving: serving });
         self.tell_addresses();
     }
 
@@ -176,7 +186,7 @@ impl<N: Next> Service<N> {
         wanted.retain(|address| !self.serving.contains_key(address));
         let mut changed = !gone.is_empty();
         for address in wanted {
-            match self.listen.bind(&[address]) {
+            match self.listen.bind_among(&[address], self.serving.len() + 1) {
                 Ok(bound) => {
                     for bound in bound {
                         tracing::info!(%address, "DNS is answered there too");
@@ -212,10 +222,10 @@ mod tests {
             ("10.0.0.1:6 0.0.0.0:5", format!("10.0.0.1:6 {all4}")),
         ] {
             let named_addresses = named.split(' ').map(|named| named.parse().unwrap()).collect();
-            let listen = Listen::new(named_addresses).unwrap();
+            let listen = Listen::new(named_addresses, None).unwrap();
             let addresses: Vec<String> = listen.with(&machine).iter().map(ToString::to_string).collect();
             assert_eq!(addresses.join(" "), expect, "{named}");
         }
-        assert!(Listen::new(vec!["0.0.0.0:0".parse().unwrap()]).is_err());
+        assert!(Listen::new(vec!["0.0.0.0:0".parse().unwrap()], None).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A step asks something, and says what must come of it; see [`Step`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use libtest_mimic::Trial;
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -54,7 +55,8 @@ struct Step {
     down: Option<Vec<usize>>,
     /// `NAME TYPE`
     ask: Option<String>,
-    /// `tcp`, `do`, `cd`, `noedns`, `norecurse`, `ad`, `chaos`, `payload=N`, `option=CODE:HEX`
+    /// `tcp`, `do`, `cd`, `ad`, `z`, `noedns`, `norecurse`, `chaos`, `opcode=N`, `payload=N`, `version=N`, `flags=N`,
+    /// `option=CODE:HEX`
     #[serde(default)]
     with: Vec<String>,
     /// RCODE as `dig` writes it, or `silence`.
@@ -65,6 +67,10 @@ struct Step {
     authority: Option<Vec<String>>,
     /// Codes of extended errors.
     ede: Option<Vec<u16>>,
+    /// The answer's options but extended errors, by code and in hexadecimal; `*N` at the end stands for N bytes.
+    options: Option<BTreeMap<String, String>>,
+    /// The first strings of the answer's TXT record.
+    texts: Option<Vec<String>>,
     /// Whether the answer is cut off.
     #[serde(default)]
     truncated: bool,
@@ -74,7 +80,7 @@ struct Step {
     within_ms: Option<u64>,
     /// Counters of `status` that must have come to this.
     #[serde(default)]
-    counters: std::collections::BTreeMap<String, u64>,
+    counters: BTreeMap<String, u64>,
 }
 
 fn no_error() -> String {
@@ -157,10 +163,13 @@ domains = ["banned.example"]
 impl Step {
     fn check(&self, number: usize, ask: &str, server: SocketAddr) {
         let question = self.question(ask);
+        let mut bytes = question.to_vec().unwrap();
+        // What the library has no word for.
+        bytes[3] |= if self.has("z") { 0x40 } else { 0 };
         let since = Instant::now();
         let reply = match self.has("tcp") {
-            true => over_tcp(server, &question),
-            false => over_udp(server, &question),
+            true => over_tcp(server, &bytes),
+            false => over_udp(server, &bytes),
         };
         let took = since.elapsed();
         let what = format!("step {number}: {ask} {}", self.with.join(" "));
@@ -172,8 +181,11 @@ impl Step {
             return;
         };
         assert_ne!(self.expect, "silence", "{what}: {reply}");
-        assert_eq!((reply.metadata.id, &reply.queries), (question.metadata.id, &question.queries), "{what}");
-        assert_eq!(reply.metadata.response_code, rcode(&self.expect), "{what}: {reply}");
+        assert_eq!(reply.metadata.id, question.metadata.id, "{what}");
+        assert_eq!(reply.queries, question.queries, "{what}");
+        // Two of them have the number 16.
+        let [code, expect] = [reply.metadata.response_code, rcode(&self.expect)].map(u16::from);
+        assert_eq!(code, expect, "{what}: {reply}");
         assert_eq!(reply.metadata.truncation, self.truncated, "{what}: {reply}");
         let flags = &reply.metadata;
         assert!(
@@ -187,6 +199,15 @@ impl Step {
             if let Some(expect) = expect {
                 assert_records(section, &records(expect), &what);
             }
+        }
+        if let Some(expect) = &self.options {
+            assert_eq!(options(&reply, expect), *expect, "{what}: {reply}");
+        }
+        if let Some(expect) = &self.texts {
+            let [record] = &reply.answers[..] else { panic!("{what}: {reply}") };
+            let RData::TXT(txt) = &record.data else { panic!("{what}: {reply}") };
+            let texts: Vec<_> = txt.txt_data.iter().map(|text| String::from_utf8_lossy(text)).collect();
+            assert_eq!(texts[..expect.len()], expect[..], "{what}");
         }
         if let Some(expect) = &self.ede {
             assert_eq!(extended_errors(&reply), *expect, "{what}: {reply}");
@@ -204,12 +225,15 @@ impl Step {
 
     fn question(&self, ask: &str) -> Message {
         let (name, rtype) = ask.split_once(' ').expect("a question is NAME TYPE");
-        let mut question = Message::new(0x1d1c, MessageType::Query, OpCode::Query);
+        let opcode = self.value("opcode").next().map_or(0, |opcode| opcode.parse().unwrap());
+        let mut question = Message::new(0x1d1c, MessageType::Query, OpCode::from_u8(opcode));
         question.metadata.recursion_desired = !self.has("norecurse");
         question.metadata.checking_disabled = self.has("cd");
         question.metadata.authentic_data = self.has("ad");
         let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.'))).unwrap();
-        let mut query = Query::query(name, rtype.parse::<RecordType>().unwrap());
+        let number = rtype.strip_prefix("TYPE").and_then(|number| number.parse::<u16>().ok());
+        let rtype = number.map_or_else(|| rtype.parse().unwrap(), RecordType::from);
+        let mut query = Query::query(name, rtype);
         if self.has("chaos") {
             query.set_query_class(hickory_proto::rr::DNSClass::CH);
         }
@@ -218,6 +242,10 @@ impl Step {
             let mut edns = Edns::new();
             edns.set_max_payload(self.value("payload").next().map_or(1232, |bytes| bytes.parse().unwrap()));
             edns.set_dnssec_ok(self.has("do"));
+            edns.set_version(self.value("version").next().map_or(0, |version| version.parse().unwrap()));
+            if let Some(flags) = self.value("flags").next() {
+                edns.flags_mut().z = flags.parse().unwrap();
+            }
             for option in self.value("option") {
                 let (code, data) = option.split_once(':').expect("an option is CODE:HEX");
                 let data =
@@ -230,20 +258,19 @@ impl Step {
     }
 }
 
-fn over_udp(server: SocketAddr, question: &Message) -> Option<Message> {
+fn over_udp(server: SocketAddr, question: &[u8]) -> Option<Message> {
     let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
-    socket.send_to(&question.to_vec().unwrap(), server).unwrap();
+    socket.send_to(question, server).unwrap();
     let mut buffer = [0; 4096];
     let len = socket.recv(&mut buffer).ok()?;
     Some(Message::from_vec(&buffer[..len]).unwrap())
 }
 
-fn over_tcp(server: SocketAddr, question: &Message) -> Option<Message> {
+fn over_tcp(server: SocketAddr, question: &[u8]) -> Option<Message> {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
-    let question = question.to_vec().unwrap();
-    stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], &question].concat()).unwrap();
+    stream.write_all(&[&(question.len() as u16).to_be_bytes()[..], question].concat()).unwrap();
     let mut length = [0; 2];
     stream.read_exact(&mut length).ok()?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
@@ -263,6 +290,24 @@ fn assert_records(section: &[Record], expect: &[Record], what: &str) {
         };
         assert!(section.iter().any(|record| is_it(&record)), "{what}: no {wanted} in {section:#?}");
     }
+}
+
+/// The options of a reply, each shortened as the expected one is.
+fn options(reply: &Message, expect: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let options = reply.edns.iter().flat_map(|edns| edns.options().as_ref());
+    let shown = options.filter(|(code, _)| u16::from(*code) != 15).map(|(code, option)| {
+        let data: Vec<u8> = option.try_into().unwrap();
+        let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+        let code = u16::from(*code).to_string();
+        let shown = match expect.get(&code).and_then(|expect| expect.split_once('*')) {
+            Some((begin, _)) if hex.starts_with(begin) => {
+                format!("{begin}*{}", data.len() - begin.len() / 2)
+            }
+            _ => hex,
+        };
+        (code, shown)
+    });
+    shown.collect()
 }
 
 fn extended_errors(reply: &Message) -> Vec<u16> {

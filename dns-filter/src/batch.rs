@@ -3,11 +3,14 @@
 #![expect(unsafe_code, reason = "system calls on arrays of pointers; everything that is unsafe is here")]
 
 use std::io;
-use std::mem::{MaybeUninit, zeroed};
+use std::mem::zeroed;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::libc::{MSG_DONTWAIT, c_uint, iovec, mmsghdr, recvmmsg, sendmmsg, sockaddr_storage, socklen_t};
+use nix::libc::{
+    EINVAL, EIO, EMSGSIZE, EOPNOTSUPP, MSG_DONTWAIT, MSG_WAITFORONE, SOL_UDP, UDP_SEGMENT, c_uint, cmsghdr,
+    iovec, mmsghdr, recvmmsg, sendmmsg, sockaddr_storage, socklen_t,
+};
 use socket2::{SockAddr, SockAddrStorage};
 
 /// Datagrams that are received or sent in one call, at most.
@@ -16,28 +19,27 @@ pub(crate) const DATAGRAMS: usize = 64;
 pub(crate) const QUESTION_LIMIT_BYTES: usize = 4096;
 /// The longest answer; EDNS lets no client of ours have more over UDP than 1232 bytes.
 pub(crate) const ANSWER_LIMIT_BYTES: usize = 2048;
-/// Datagrams that a call is prepared for when the last one brought few: to prepare for one takes time too.
-const FEW: usize = 4;
+
+/// The longest datagram that the system is to divide: below what IPv4 can carry.
+const DIVIDED_LIMIT_BYTES: usize = 60_000;
 
 /// Datagrams that were received together, and what is said to them.
 pub(crate) struct Batch {
     questions: Box<[[u8; QUESTION_LIMIT_BYTES]]>,
     answers: Box<[[u8; ANSWER_LIMIT_BYTES]]>,
-    envelopes: Box<[Envelope]>,
+    clients: Box<[sockaddr_storage]>,
+    /// How long each answer is; 0 where there is nothing to say.
+    answer_bytes: [usize; DATAGRAMS],
     received: usize,
-    /// How many there was room for.
-    asked_for: usize,
-    /// How many the next call is prepared for.
-    wanted: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Envelope {
-    client: sockaddr_storage,
-    client_bytes: socklen_t,
-    question_bytes: usize,
-    /// 0 where there is nothing to say.
-    answer_bytes: usize,
+    /// Room for questions, which the headers point at; made once, since that takes longer than to receive one.
+    inward: Box<[iovec]>,
+    headers: Box<[mmsghdr]>,
+    /// The answers that are sent, likewise.
+    outward: Box<[iovec]>,
+    replies: Box<[mmsghdr]>,
+    controls: Box<[Control]>,
+    /// Whether the system divides datagrams.
+    divides: bool,
 }
 
 /// A datagram, and room for what is said to it.
@@ -51,114 +53,181 @@ pub(crate) struct Datagram<'b> {
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        // SAFETY: all fields are numbers and arrays of them.
-        let nobody: Envelope = unsafe { zeroed() };
+        // SAFETY: all three are numbers, arrays of them, and pointers that may be null.
+        let (nobody, nothing, empty): (sockaddr_storage, iovec, mmsghdr) = unsafe { zeroed() };
+        // SAFETY: it is numbers.
+        let mut head: cmsghdr = unsafe { zeroed() };
+        head.cmsg_len = size_of::<cmsghdr>() + size_of::<u16>();
+        (head.cmsg_level, head.cmsg_type) = (SOL_UDP, UDP_SEGMENT);
+        let control = Control { head, segment_bytes: 0, padding: [0; 6] };
         Self {
             questions: vec![[0; QUESTION_LIMIT_BYTES]; DATAGRAMS].into(),
             answers: vec![[0; ANSWER_LIMIT_BYTES]; DATAGRAMS].into(),
-            envelopes: vec![nobody; DATAGRAMS].into(),
-            received: 0,
-            asked_for: FEW,
-            wanted: FEW,
+            clients: vec![nobody; DATAGRAMS].into(),
+            answer_bytes: [0; DATAGRAMS],
+            // So that the first call prepares for all.
+            received: DATAGRAMS,
+            inward: vec![nothing; DATAGRAMS].into(),
+            headers: vec![empty; DATAGRAMS].into(),
+            outward: vec![nothing; DATAGRAMS].into(),
+            replies: vec![empty; DATAGRAMS].into(),
+            controls: vec![control; DATAGRAMS].into(),
+            divides: true,
         }
     }
 
-    /// Receives what is there, without waiting.
+    /// Waits for a datagram, and receives what is there then.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing is there; else what the system says.
+    /// `WouldBlock` where nothing came in the time that the socket waits; else what the system says.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        (self.received, self.asked_for) = (0, self.wanted);
-        let mut vectors = [const { MaybeUninit::<iovec>::uninit() }; DATAGRAMS];
-        let mut headers = [const { MaybeUninit::<mmsghdr>::uninit() }; DATAGRAMS];
-        let places = self.questions.iter_mut().zip(self.envelopes.iter_mut()).take(self.wanted);
-        for ((question, envelope), (vector, header)) in places.zip(vectors.iter_mut().zip(&mut headers)) {
-            let room = iovec { iov_base: question.as_mut_ptr().cast(), iov_len: QUESTION_LIMIT_BYTES };
-            let name = (&raw mut envelope.client, size_of::<sockaddr_storage>() as socklen_t);
-            header.write(message(name, vector.write(room)));
+        // The last call wrote into as many headers.
+        for at in 0..std::mem::take(&mut self.received) {
+            let room = self.questions[at].as_mut_ptr();
+            self.inward[at] = iovec { iov_base: room.cast(), iov_len: QUESTION_LIMIT_BYTES };
+            let name_bytes = size_of::<sockaddr_storage>() as socklen_t;
+            let name = (&raw mut self.clients[at], name_bytes);
+            self.headers[at] = header(name, &raw mut self.inward[at]);
         }
-        // SAFETY: the first `wanted` headers were written, and each points at a vector, an address and a buffer that are
-        // its own and live until the call returns.
+        // SAFETY: each header points at a vector, an address and a buffer of this batch, which are its own, and which the
+        // system writes to until the call returns.
         let received = unsafe {
             recvmmsg(
                 socket.as_raw_fd(),
-                headers.as_mut_ptr().cast(),
-                self.wanted as c_uint,
-                MSG_DONTWAIT,
+                self.headers.as_mut_ptr(),
+                DATAGRAMS as c_uint,
+                MSG_WAITFORONE,
                 std::ptr::null_mut(),
             )
         };
         // Less than 0 is an error.
         self.received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-        for (header, envelope) in headers.iter().zip(self.envelopes.iter_mut()).take(self.received) {
-            // SAFETY: as many headers were written, before the call and by it.
-            let header = unsafe { header.assume_init_ref() };
-            envelope.client_bytes = header.msg_hdr.msg_namelen;
-            envelope.question_bytes = (header.msg_len as usize).min(QUESTION_LIMIT_BYTES);
-            envelope.answer_bytes = 0;
-        }
-        self.wanted = if self.received == self.wanted {
-            DATAGRAMS.min(2 * self.wanted)
-        } else {
-            FEW.max(self.received)
-        };
+        self.answer_bytes[..self.received].fill(0);
         Ok(())
-    }
-
-    /// Whether the last call found fewer datagrams than it had room for, but some.
-    pub(crate) fn has_room(&self) -> bool {
-        0 < self.received && self.received < self.asked_for
     }
 
     /// The datagrams that were received last.
     pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
-        let all = self.questions.iter().zip(self.answers.iter_mut()).zip(self.envelopes.iter_mut());
-        all.take(self.received).filter_map(|((question, answer), envelope)| {
-            Some(Datagram {
-                question: &question[..envelope.question_bytes],
-                client: client(envelope)?,
-                answer,
-                answer_bytes: &mut envelope.answer_bytes,
-            })
+        let places = self.questions.iter().zip(self.answers.iter_mut()).zip(self.answer_bytes.iter_mut());
+        let all = places.zip(self.headers.iter().zip(self.clients.iter())).take(self.received);
+        all.filter_map(|(((question, answer), answer_bytes), (header, client))| {
+            let question = &question[..QUESTION_LIMIT_BYTES.min(header.msg_len as usize)];
+            let client = address(client, header.msg_hdr.msg_namelen)?;
+            Some(Datagram { question, client, answer, answer_bytes })
         })
     }
 
     /// Sends what there is to say, without waiting, and returns how many answers the system did not take.
+    ///
+    /// Answers of one length to one client, such as another resolver has many of, are handed over as one datagram for the
+    /// system to divide (`UDP_SEGMENT` in udp(7)): they take the way through it once.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
-        let mut vectors = [const { MaybeUninit::<iovec>::uninit() }; DATAGRAMS];
-        let mut headers = [const { MaybeUninit::<mmsghdr>::uninit() }; DATAGRAMS];
-        let mut ready = 0;
-        let all = self.answers.iter_mut().zip(self.envelopes.iter_mut()).take(self.received);
-        for (answer, envelope) in all.filter(|(_, envelope)| envelope.answer_bytes > 0) {
-            let said = envelope.answer_bytes.min(ANSWER_LIMIT_BYTES);
-            let said = iovec { iov_base: answer.as_mut_ptr().cast(), iov_len: said };
-            let name = (&raw mut envelope.client, envelope.client_bytes);
-            headers[ready].write(message(name, vectors[ready].write(said)));
-            ready += 1;
+        let mut order = [0; DATAGRAMS];
+        let ready = self.in_order(&mut order);
+        let (mut headers, mut refused) = (0, 0);
+        let mut rest = &order[..ready];
+        while let Some((first, _)) = rest.split_first() {
+            let alike = match self.divides {
+                true => {
+                    let limit = DIVIDED_LIMIT_BYTES / self.answer_bytes[usize::from(*first)];
+                    rest.iter().take(limit.max(1)).take_while(|other| self.are_alike(*first, **other)).count()
+                }
+                false => 1,
+            };
+            let (together, others) = rest.split_at(alike);
+            self.reply(headers, ready - rest.len(), together);
+            (headers, rest) = (headers + 1, others);
         }
-        let (mut done, mut refused) = (0, 0);
-        while done < ready {
-            // SAFETY: the headers up to `ready` were written, and each points at a vector, an address and an answer that
-            // live until the call returns.
+        let mut done = 0;
+        while done < headers {
+            let rest = &mut self.replies[done..headers];
+            // SAFETY: each header points at vectors, an address, answers and a control message of this batch, which the
+            // system reads until the call returns.
             let sent = unsafe {
-                sendmmsg(
-                    socket.as_raw_fd(),
-                    headers[done..].as_mut_ptr().cast(),
-                    (ready - done) as c_uint,
-                    MSG_DONTWAIT,
-                )
+                sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), rest.len() as c_uint, MSG_DONTWAIT)
             };
             match usize::try_from(sent) {
                 Ok(sent @ 1..) => done += sent,
                 // It is the first that could not be sent; those behind it may be for others.
-                _ => (done, refused) = (done + 1, refused + 1),
+                _ => {
+                    let answers = rest[0].msg_hdr.msg_iovlen;
+                    let error = io::Error::last_os_error().raw_os_error();
+                    // Where the system cannot divide, it is told no more to.
+                    self.divides &=
+                        answers == 1 || !matches!(error, Some(EINVAL | EIO | EMSGSIZE | EOPNOTSUPP));
+                    (done, refused) = (done + 1, refused + answers);
+                }
             }
         }
         refused
     }
+
+    /// The places of answers, those of one length to one client behind one another, and how many there are.
+    fn in_order(&self, order: &mut [u8; DATAGRAMS]) -> usize {
+        let mut keys = [(0, 0); DATAGRAMS];
+        let mut ready = 0;
+        for at in (0..self.received).filter(|&at| self.answer_bytes[at] > 0) {
+            keys[ready] = (self.key(at), at as u8);
+            ready += 1;
+        }
+        keys[..ready].sort_unstable();
+        order.iter_mut().zip(&keys[..ready]).for_each(|(place, (_, at))| *place = *at);
+        ready
+    }
+
+    /// A number that answers share which may go together; others may have it too.
+    fn key(&self, at: usize) -> u64 {
+        let words = self
+            .name(at)
+            .chunks_exact(4)
+            .map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+        let folded = words.fold(0_u64, |sum, word| sum.rotate_left(29) ^ u64::from(word));
+        folded.rotate_left(16) ^ self.answer_bytes[at] as u64
+    }
+
+    fn are_alike(&self, one: u8, other: u8) -> bool {
+        let (one, other) = (usize::from(one), usize::from(other));
+        self.answer_bytes[one] == self.answer_bytes[other] && self.name(one) == self.name(other)
+    }
+
+    /// The address of a client, as the system wrote it.
+    fn name(&self, at: usize) -> &[u8] {
+        let bytes = (self.headers[at].msg_hdr.msg_namelen as usize).min(size_of::<sockaddr_storage>());
+        // SAFETY: the address is numbers without padding as far as the system wrote it, and it was all zero before.
+        unsafe { std::slice::from_raw_parts((&raw const self.clients[at]).cast(), bytes) }
+    }
+
+    /// Makes the header `number` one that sends these answers to their client, with the vectors from `vector` on.
+    fn reply(&mut self, number: usize, vector: usize, answers: &[u8]) {
+        for (slot, &at) in self.outward[vector..].iter_mut().zip(answers) {
+            let answer = &mut self.answers[usize::from(at)];
+            let iov_len = self.answer_bytes[usize::from(at)].min(ANSWER_LIMIT_BYTES);
+            *slot = iovec { iov_base: answer.as_mut_ptr().cast(), iov_len };
+        }
+        let first = usize::from(answers[0]);
+        let name = (&raw mut self.clients[first], self.headers[first].msg_hdr.msg_namelen);
+        let mut reply = header(name, &raw mut self.outward[vector]);
+        reply.msg_hdr.msg_iovlen = answers.len();
+        if answers.len() > 1 {
+            let control = &mut self.controls[number];
+            control.segment_bytes = self.answer_bytes[first] as u16;
+            reply.msg_hdr.msg_control = (&raw mut *control).cast();
+            reply.msg_hdr.msg_controllen = size_of::<Control>();
+        }
+        self.replies[number] = reply;
+    }
 }
 
-fn message((name, name_bytes): (*mut sockaddr_storage, socklen_t), vector: *mut iovec) -> mmsghdr {
+/// A control message that says how long the parts are into which a datagram is divided.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Control {
+    head: cmsghdr,
+    segment_bytes: u16,
+    padding: [u8; 6],
+}
+
+fn header((name, name_bytes): (*mut sockaddr_storage, socklen_t), vector: *mut iovec) -> mmsghdr {
     // SAFETY: all fields are numbers and pointers that may be null. (On some targets there is padding, which has no name.)
     let mut header: mmsghdr = unsafe { zeroed() };
     header.msg_hdr.msg_name = name.cast();
@@ -169,9 +238,85 @@ fn message((name, name_bytes): (*mut sockaddr_storage, socklen_t), vector: *mut 
 }
 
 /// Who sent a datagram; `None` never happens, since the sockets are of IPv4 and IPv6.
-fn client(envelope: &Envelope) -> Option<SocketAddr> {
+fn address(client: &sockaddr_storage, bytes: socklen_t) -> Option<SocketAddr> {
     // SAFETY: both are the system's `sockaddr_storage`.
-    let storage = unsafe { std::mem::transmute::<sockaddr_storage, SockAddrStorage>(envelope.client) };
+    let storage = unsafe { std::mem::transmute::<sockaddr_storage, SockAddrStorage>(*client) };
     // SAFETY: the system wrote the address, and how long it is.
-    unsafe { SockAddr::new(storage, envelope.client_bytes) }.as_socket()
+    unsafe { SockAddr::new(storage, bytes) }.as_socket()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Questions of several clients; each is answered by as many bytes as it says, which begin with the question.
+    #[test]
+    fn every_client_gets_its_own_answers_whatever_their_lengths() {
+        const QUESTIONS: usize = 40;
+        for ip in ["127.0.0.1", "[::1]"] {
+            let any = format!("{ip}:0");
+            let server = UdpSocket::bind(&any).unwrap();
+            server.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let to = server.local_addr().unwrap();
+            let clients = [(); 3].map(|()| UdpSocket::bind(&any).unwrap());
+            let question = |client: usize, number: usize| {
+                let length = [20, 20, 20, 60, 1232, 2048][number % 6] as u16;
+                let tail = (client * 1000 + number) as u16;
+                [length.to_be_bytes(), tail.to_be_bytes()].concat()
+            };
+            for number in 0..QUESTIONS {
+                for (client, socket) in clients.iter().enumerate() {
+                    socket.send_to(&question(client, number), to).unwrap();
+                }
+            }
+            let mut batch = Batch::new();
+            let mut calls = 0;
+            while batch.receive(server.as_fd()).is_ok() {
+                calls += 1;
+                for datagram in batch.datagrams() {
+                    let length = usize::from(u16::from_be_bytes(*datagram.question.first_chunk().unwrap()));
+                    datagram.answer[..length].fill(0xa5);
+                    datagram.answer[..4].copy_from_slice(datagram.question);
+                    *datagram.answer_bytes = length;
+                }
+                assert_eq!(batch.send(server.as_fd()), 0, "the system takes them all");
+            }
+            assert!(calls < QUESTIONS, "they come many at a time: {calls} calls");
+            for (client, socket) in clients.iter().enumerate() {
+                socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                let mut wanted: Vec<Vec<u8>> =
+                    (0..QUESTIONS).map(|number| question(client, number)).collect();
+                let mut buffer = [0; 65_535];
+                while !wanted.is_empty() {
+                    let (len, from) = socket.recv_from(&mut buffer).expect("every question has its answer");
+                    assert_eq!(from, to);
+                    let at = wanted.iter().position(|question| *question == buffer[..4]).expect("it is ours");
+                    let question = wanted.swap_remove(at);
+                    assert_eq!(len, usize::from(u16::from_be_bytes([question[0], question[1]])));
+                    assert!(buffer[4..len].iter().all(|&byte| byte == 0xa5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_too_long_is_cut_off_and_nothing_is_said_unless_something_is() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(&[7; 9000], server.local_addr().unwrap()).unwrap();
+        client.send_to(&[], server.local_addr().unwrap()).unwrap();
+        let mut batch = Batch::new();
+        batch.receive(server.as_fd()).unwrap();
+        let lengths: Vec<usize> = batch.datagrams().map(|datagram| datagram.question.len()).collect();
+        assert_eq!(lengths, [QUESTION_LIMIT_BYTES, 0]);
+        assert_eq!(batch.send(server.as_fd()), 0);
+        client.set_nonblocking(true).unwrap();
+        assert!(client.recv(&mut [0; 16]).is_err());
+        assert_eq!(batch.receive(server.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }

@@ -34,7 +34,7 @@ pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Ta
 pub use forward::{CACHE_BYTES, Forwarder, LookedUp};
 pub use handler::{Behind, Conduct, FilterHandler, Next};
 pub use options::NSID_LIMIT_BYTES;
-pub use serve::{ListenError, Listeners};
+pub use serve::{ListenError, Listeners, Serving, udp_sockets};
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
 pub use upstreams::{Upstream, UpstreamHealth, system_upstreams};
 

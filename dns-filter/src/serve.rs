@@ -2,7 +2,11 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::available_parallelism;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use crate::counters::Counters;
 use crate::handler::{FilterHandler, Next};
@@ -45,14 +49,14 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds UDP and TCP on every address.
+    /// Binds TCP and so many sockets of UDP on every address; see [`udp_sockets`].
     ///
     /// # Errors
     /// The first address that cannot be listened on; nothing is bound then.
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, ListenError> {
+    pub fn bind(addresses: &[SocketAddr], udp_sockets: usize) -> Result<Self, ListenError> {
         let mut sockets = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let udp = udp::bind(address, cores()).map_err(|e| ListenError::new(address, "udp", &e))?;
+            let udp = udp::bind(address, udp_sockets).map_err(|e| ListenError::new(address, "udp", &e))?;
             // Port 0 asks the system for a free one; both protocols then use the same.
             let address = udp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
             let tcp = TcpListener::bind(address).map_err(|e| ListenError::new(address, "tcp", &e))?;
@@ -67,37 +71,59 @@ impl Listeners {
         self.sockets.iter().map(|(address, ..)| *address).collect()
     }
 
-    /// Serves every socket until the tasks are dropped.
+    /// Serves every socket until what is returned is dropped. UDP sockets have threads of their own, everything else is done
+    /// by the runtime in which this is called.
     pub fn serve<N: Next>(
         self,
         handler: &Arc<FilterHandler<N>>,
         connections: &Connections,
         counters: &Arc<Counters>,
-    ) -> tokio::task::JoinSet<()> {
-        let mut tasks = tokio::task::JoinSet::new();
+    ) -> Serving {
+        let mut serving = Serving { tasks: JoinSet::new(), stop: Arc::default() };
         for (address, udp, tcp) in self.sockets {
             for socket in udp {
-                let shared = handler.clone();
-                tasks.spawn(async move {
-                    match tokio::net::UdpSocket::from_std(socket) {
-                        Ok(socket) => udp::serve(socket, shared).await,
-                        Err(error) => tracing::error!(%address, %error, "UDP is not served"),
-                    }
-                });
+                let (handler, stop, runtime) = (handler.clone(), serving.stop.clone(), Handle::current());
+                let thread = std::thread::Builder::new().name("dns-udp".into());
+                let started = thread.spawn(move || udp::serve(socket, &handler, &runtime, &stop));
+                if let Err(error) = started {
+                    tracing::error!(%address, %error, "UDP is not served");
+                }
             }
             let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
-            tasks.spawn(async move {
+            serving.tasks.spawn(async move {
                 match tokio::net::TcpListener::from_std(tcp) {
                     Ok(listener) => tcp::serve(listener, handler, connections, counters).await,
                     Err(error) => tracing::error!(%address, %error, "TCP is not served"),
                 }
             });
         }
-        tasks
+        serving
     }
 }
 
-/// Sockets for UDP on one address: one for each core.
-fn cores() -> usize {
-    available_parallelism().map_or(1, usize::from)
+/// Listeners that are served, until this is dropped.
+pub struct Serving {
+    tasks: JoinSet<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Serving {
+    /// Waits for as long as they are served.
+    pub async fn ended(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+    }
+}
+
+/// Sockets for UDP on each of so many addresses: one for each core, as long as there are not too many in all. Each has a
+/// thread.
+pub fn udp_sockets(addresses: usize) -> usize {
+    const SOCKETS: usize = 64;
+    let cores = available_parallelism().map_or(1, usize::from);
+    cores.min(SOCKETS / addresses.max(1)).max(1)
 }

@@ -5,15 +5,16 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use nix::libc::MSG_DONTWAIT;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::batch::Batch;
-use crate::counters::{count, count_many};
+use crate::counters::{Counters, count, count_many};
 use crate::handler::{FilterHandler, Next};
 use crate::respond::{AtOnce, Received};
 
@@ -21,6 +22,8 @@ use crate::respond::{AtOnce, Received};
 const IN_WORK_LIMIT: usize = 4096;
 /// How long after an error the socket is read again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How long a thread waits before it looks whether it is to stop.
+const LOOK_UP_AFTER: Duration = Duration::from_secs(1);
 /// What the system may keep for a socket until it is read, in bytes: some 5000 questions. It may allow less.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
@@ -40,28 +43,38 @@ fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(true)?;
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-    socket.set_nonblocking(true)?;
+    socket.set_read_timeout(Some(LOOK_UP_AFTER))?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-/// Serves a socket for as long as the task lives.
-pub(crate) async fn serve<N: Next>(socket: UdpSocket, handler: Arc<FilterHandler<N>>) {
+/// Serves a socket in this thread until it is told to stop. What cannot be answered at once becomes a task of the runtime.
+///
+/// A thread that waits in the call that receives makes a system call less for each batch than a task that waits for the
+/// runtime to tell it of a datagram: measured, a tenth of all that a cached answer costs.
+pub(crate) fn serve<N: Next>(
+    socket: StdSocket,
+    handler: &Arc<FilterHandler<N>>,
+    runtime: &Handle,
+    stop: &AtomicBool,
+) {
+    let _in_runtime = runtime.enter();
     let socket = Arc::new(socket);
     let in_work = Arc::new(Semaphore::new(IN_WORK_LIMIT));
     let mut batch = Batch::new();
-    loop {
-        // Where the last call brought less than it could there is nothing left: the next one would only say so.
-        let mut is_empty = batch.has_room();
-        let receive = || match std::mem::take(&mut is_empty) {
-            true => Err(io::ErrorKind::WouldBlock.into()),
-            false => batch.receive(socket.as_fd()),
-        };
-        if let Err(error) = socket.async_io(Interest::READABLE, receive).await {
-            count(&handler.counters().listener_restarts);
-            tracing::warn!(%error, "a UDP socket could not be read, and is read again");
-            tokio::time::sleep(AGAIN_AFTER).await;
-            continue;
+    while !stop.load(Relaxed) {
+        match batch.receive(socket.as_fd()) {
+            Ok(()) => {}
+            // Nothing came for a while.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                continue;
+            }
+            Err(error) => {
+                count(&handler.counters().listener_restarts);
+                tracing::warn!(%error, "a UDP socket could not be read, and is read again");
+                std::thread::sleep(AGAIN_AFTER);
+                continue;
+            }
         }
         let at = Instant::now();
         for datagram in batch.datagrams() {
@@ -72,12 +85,11 @@ pub(crate) async fn serve<N: Next>(socket: UdpSocket, handler: Arc<FilterHandler
                 AtOnce::Later => match in_work.clone().try_acquire_owned() {
                     Ok(place) => {
                         let (handler, socket, message) = (handler.clone(), socket.clone(), message.to_vec());
-                        tokio::spawn(async move {
+                        runtime.spawn(async move {
                             let _place = place;
-                            if let Some(answer) =
-                                handler.respond(&Received::over_udp(&message, client, at)).await
-                            {
-                                send(&socket, &answer, client).await;
+                            let received = Received::over_udp(&message, client, at);
+                            if let Some(answer) = handler.respond(&received).await {
+                                send(&socket, &answer, client, handler.counters());
                             }
                         });
                     }
@@ -89,8 +101,11 @@ pub(crate) async fn serve<N: Next>(socket: UdpSocket, handler: Arc<FilterHandler
     }
 }
 
-async fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
-    if let Err(error) = socket.send_to(answer, client).await {
+/// Sends an answer, without waiting.
+fn send(socket: &StdSocket, answer: &[u8], client: SocketAddr, counters: &Counters) {
+    let sent = SockRef::from(socket).send_to_with_flags(answer, &client.into(), MSG_DONTWAIT);
+    if let Err(error) = sent {
+        count(&counters.unsent);
         tracing::debug!(%client, %error, "an answer could not be sent");
     }
 }
