@@ -144,6 +144,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         packets: settings.packet,
         upstreams,
         cache_bytes: settings.cache_bytes.unwrap_or(CACHE_BYTES),
+        forwarder: None,
         conduct: settings.conduct,
         clients: Clients::new(clients),
         data,
@@ -198,6 +199,8 @@ struct Agent {
     packets: PacketSettings,
     upstreams: Vec<Upstream>,
     cache_bytes: u64,
+    /// `None` until it serves.
+    forwarder: Option<Forwarder>,
     conduct: Conduct,
     clients: Clients,
     data: PathBuf,
@@ -227,6 +230,7 @@ impl Agent {
         let forwarder =
             Forwarder::new(&self.upstreams, self.cache_bytes, self.filter.clone(), self.counters.clone())
                 .map_err(anyhow::Error::msg)?;
+        self.forwarder = Some(forwarder.clone());
         let (filter, clients, counters) = (self.filter.clone(), self.clients.clone(), self.counters.clone());
         let handler = FilterHandler::new(filter, clients, counters, self.conduct.clone(), forwarder)
             .map_err(anyhow::Error::msg)?;

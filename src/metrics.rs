@@ -3,7 +3,7 @@
 use std::fmt;
 
 use interdict_audit::Counters as RecordCounters;
-use interdict_dns_filter::Snapshot;
+use interdict_dns_filter::{LATENCY_BUCKETS_US, Snapshot, UpstreamHealth};
 use interdict_ebpf_loader::Counters as PacketCounters;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelValue, text};
@@ -23,6 +23,9 @@ pub(crate) struct Figures {
     /// Whether everything is as it should be.
     pub(crate) in_force: bool,
     pub(crate) dns: Snapshot,
+    /// How many answers are kept, and what they take in bytes.
+    pub(crate) cache: (usize, u64),
+    pub(crate) upstreams: Vec<UpstreamHealth>,
     pub(crate) record: RecordCounters,
     /// `None` where no packets are filtered.
     pub(crate) packets: Option<Packets>,
@@ -68,23 +71,43 @@ impl Collector for Figures {
 
 impl Figures {
     fn dns(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        /// Counters that are the verdicts of one metric.
-        const VERDICTS: [(&str, &str); 5] = [
-            ("blocked", "block"),
-            ("logged", "log"),
-            ("allowed", "allow"),
-            ("exempt", "exempt"),
-            ("unlisted", "none"),
-        ];
-        let verdict_of =
-            |name| VERDICTS.iter().find(|(counter, _)| *counter == name).map(|(_, verdict)| *verdict);
-        let verdicts =
-            self.dns.iter().filter_map(|(name, count)| Some(([("verdict", verdict_of(name)?)], count)));
-        counters(to, "dns_verdicts", "Questions by what the policy says of them", verdicts)?;
-        for (name, what, count) in self.dns.described().filter(|(name, ..)| verdict_of(name).is_none()) {
+        let verdicts = self.dns.verdicts().map(|(channel, verdict, count)| {
+            ([("transport", channel.as_str()), ("verdict", verdict.as_str())], count)
+        });
+        counters(
+            to,
+            "dns_queries_judged",
+            "Questions by transport and by what the policy says of them",
+            verdicts,
+        )?;
+        for (name, what, count) in self.dns.described() {
             counter(to, &format!("dns_{name}"), what.trim().trim_end_matches('.'), count)?;
         }
-        Ok(())
+        self.latencies(to)?;
+        let (answers, bytes) = self.cache;
+        gauges(to, "dns_cache_answers", "Answers that are kept", one(answers as i64))?;
+        gauges(to, "dns_cache_bytes", "What they take", one(bytes as i64))?;
+        let of_each = |value: fn(&UpstreamHealth) -> u64| {
+            self.upstreams
+                .iter()
+                .map(move |upstream| ([("upstream", upstream.name.as_str())], value(upstream)))
+        };
+        let up = of_each(|upstream| upstream.is_up.into()).map(|(labels, up)| (labels, up as i64));
+        gauges(to, "dns_upstream_up", "1 for upstreams that answer", up)?;
+        let usual =
+            of_each(|upstream| upstream.usual.as_micros() as u64).map(|(labels, us)| (labels, us as i64));
+        gauges(to, "dns_upstream_usual_microseconds", "How long an upstream takes, smoothed", usual)?;
+        counters(to, "dns_upstream_asked", "Questions to upstreams", of_each(|upstream| upstream.asked))?;
+        counters(to, "dns_upstream_failed", "Those without an answer", of_each(|upstream| upstream.failed))
+    }
+
+    fn latencies(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ends = LATENCY_BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = ends.zip(self.dns.latencies).collect();
+        let count = self.dns.latencies.iter().sum();
+        let sum_secs = self.dns.latency_us as f64 / 1e6;
+        to.encode_descriptor("dns_latency_seconds", "From question to answer", None, MetricType::Histogram)?
+            .encode_histogram::<[(&str, &str); 0]>(sum_secs, count, &buckets, None)
     }
 }
 
@@ -150,14 +173,16 @@ mod tests {
 
     #[test]
     fn every_counter_is_on_the_page_once() {
-        let dns = Snapshot { blocked: 3, strangers: 2, ..Snapshot::default() };
+        let mut verdicts = Snapshot::default().verdicts;
+        verdicts[1][1] = 3;
+        let dns = Snapshot { verdicts, strangers: 2, ..Snapshot::default() };
         let mut packets = Packets { interfaces: vec![("lan", 1)], ..Packets::default() };
         packets.counters.unjudged.insert("vlan_offload", 7);
         let figures = Figures { digest: "d1".into(), dns, packets: Some(packets), ..Figures::default() };
         let page = encode(figures).unwrap();
         for line in [
             "interdict_in_force 0",
-            "interdict_dns_verdicts_total{verdict=\"block\"} 3",
+            "interdict_dns_queries_judged_total{transport=\"tcp\",verdict=\"block\"} 3",
             "# HELP interdict_dns_strangers Dropped: the client is not served.",
             "interdict_dns_strangers_total 2",
             "interdict_packet_unjudged_total{reason=\"vlan_offload\"} 7",

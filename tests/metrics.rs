@@ -59,8 +59,10 @@ fn metrics_say_what_was_asked_and_never_by_whom() {
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("openmetrics-text"), "{head}");
     for (sample, expect) in [
         ("interdict_in_force", 1),
-        ("interdict_dns_verdicts_total{verdict=\"block\"}", 1),
-        ("interdict_dns_verdicts_total{verdict=\"none\"}", 2),
+        ("interdict_dns_queries_judged_total{transport=\"udp\",verdict=\"block\"}", 1),
+        ("interdict_dns_queries_judged_total{transport=\"udp\",verdict=\"none\"}", 2),
+        ("interdict_dns_latency_seconds_count", 3),
+        ("interdict_dns_cache_answers", 1),
         ("interdict_dns_cached_total", 1),
         ("interdict_dns_forwarded_total", 1),
         ("interdict_record_lost_total", 0),

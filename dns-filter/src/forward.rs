@@ -279,7 +279,7 @@ impl Next for Forwarder {
             let (client, policy, qtype) = (judged.client(), judged.policy(), query.qtype);
             let (via, asked, channel) = (Some(via), judged.asked(), judged.channel());
             observer.seen(&Seen { client, channel, asked, name, qtype, via, rule, verdict, policy });
-            count_verdict(&self.0.counters, verdict);
+            count_verdict(&self.0.counters, channel, verdict);
             if verdict == Verdict::Block {
                 return send_blocked(rule, 0, query, request, to).await.unwrap_or_else(silence);
             }

@@ -222,7 +222,7 @@ impl<N: Next> FilterHandler<N> {
             return self.explain(why, name, &query, &judged, request, to).await.unwrap_or_else(silence);
         }
         let Some((rule, verdict)) = judged.decided() else {
-            count(&c.unlisted);
+            count_verdict(c, channel, Verdict::None);
             if let Some(template) = canary(name).filter(|_| self.conduct.canaries) {
                 count(&c.own);
                 return send_template(&template, 0, &query, request, to).await.unwrap_or_else(silence);
@@ -242,7 +242,7 @@ impl<N: Next> FilterHandler<N> {
         });
 
         // 5. Blocked: the rule's answer. Let through: what stands behind.
-        count_verdict(c, verdict);
+        count_verdict(c, channel, verdict);
         match verdict {
             Verdict::Block => send_blocked(rule, judged.soa_labels_left(), &query, request, to)
                 .await

@@ -28,7 +28,7 @@ mod upstreams;
 
 pub use channel::Channel;
 pub use clients::{Clients, default_clients};
-pub use counters::{Counters, Snapshot};
+pub use counters::{Counters, LATENCY_BUCKETS_US, Snapshot};
 pub use diverted::{DivertedSockets, serve_diverted};
 pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Target};
 pub use forward::{CACHE_BYTES, Forwarder, LookedUp};

@@ -106,7 +106,7 @@ impl<N: Next> FilterHandler<N> {
         };
         let rule = policy.rule(found.rule);
         count(&self.counters().queries);
-        count_verdict(self.counters(), verdict);
+        count_verdict(self.counters(), received.channel, verdict);
         self.filter().observer().seen(&Seen {
             client,
             channel: received.channel,
@@ -146,7 +146,7 @@ impl<N: Next> FilterHandler<N> {
         match self.next().answer_at_once(query, policy, received.at, limit, out) {
             Some(bytes) => {
                 count(&self.counters().queries);
-                count(&self.counters().unlisted);
+                count_verdict(self.counters(), channel, Verdict::None);
                 let client = received.client.ip().to_canonical();
                 AtOnce::Answer(wanted.add(self.identity(), client, channel, out, bytes))
             }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::channel::Channel;
 use crate::clients::Clients;
-use crate::counters::{Counters, count};
+use crate::counters::{Counters, count, count_latency};
 use crate::handler::{FilterHandler, Next};
 use crate::respond::Received;
 use crate::shares::Shares;
@@ -93,12 +93,13 @@ async fn converse<N: Next>(
             io::Result::Ok(message)
         });
         let message = message.await??;
-        let received =
-            Received { message: &message, client, at: Instant::now(), channel: Channel::Tcp, asked: None };
+        let at = Instant::now();
+        let received = Received { message: &message, client, at, channel: Channel::Tcp, asked: None };
         if let Some(answer) = handler.respond(&received).await {
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
             let framed = [&length.to_be_bytes()[..], &answer].concat();
             timeout(PATIENCE, answers.write_all(&framed)).await??;
+            count_latency(handler.counters(), at.elapsed(), 1);
         }
     }
 }

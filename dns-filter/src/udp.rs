@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::batch::Batch;
-use crate::counters::{Counters, count, count_many};
+use crate::counters::{Counters, count, count_latency, count_many};
 use crate::handler::{FilterHandler, Next};
 use crate::respond::{AtOnce, Received};
 
@@ -76,11 +76,14 @@ pub(crate) fn serve<N: Next>(
                 continue;
             }
         }
-        let at = Instant::now();
+        let (at, mut answers) = (Instant::now(), 0);
         for datagram in batch.datagrams() {
             let (message, client) = (datagram.question, datagram.client);
             match handler.answer_at_once(&Received::over_udp(message, client, at), datagram.answer) {
-                AtOnce::Answer(bytes) => *datagram.answer_bytes = bytes,
+                AtOnce::Answer(bytes) => {
+                    *datagram.answer_bytes = bytes;
+                    answers += 1;
+                }
                 AtOnce::Silence => {}
                 AtOnce::Later => match in_work.clone().try_acquire_owned() {
                     Ok(place) => {
@@ -90,6 +93,7 @@ pub(crate) fn serve<N: Next>(
                             let received = Received::over_udp(&message, client, at);
                             if let Some(answer) = handler.respond(&received).await {
                                 send(&socket, &answer, client, handler.counters());
+                                count_latency(handler.counters(), at.elapsed(), 1);
                             }
                         });
                     }
@@ -98,6 +102,9 @@ pub(crate) fn serve<N: Next>(
             }
         }
         count_many(&handler.counters().unsent, batch.send(socket.as_fd()));
+        if answers > 0 {
+            count_latency(handler.counters(), at.elapsed(), answers);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use interdict_dns_filter::Upstream;
+use interdict_dns_filter::{Forwarder, Upstream, UpstreamHealth};
 use interdict_ebpf_loader::{PacketPlane, Pins, Role};
 use interdict_policy::{Exemption, Timestamp};
 use serde_json::{Value, json};
@@ -25,6 +25,12 @@ impl Agent {
             [] => vec![json!({ "path": "embedded:kaspersky.toml" })],
             paths => paths.iter().map(|path| json!({ "path": path })).collect(),
         };
+        let health = |upstream: &UpstreamHealth| {
+            let usual_us = upstream.usual.as_micros() as u64;
+            json!({ "upstream": upstream.name, "up": upstream.is_up, "usual_us": usual_us,
+                    "asked": upstream.asked, "failed": upstream.failed })
+        };
+        let (cached, cached_bytes) = self.forwarder.as_ref().map(Forwarder::cache_size).unwrap_or_default();
         let now = Timestamp::now();
         let exemption = |exemption: &Exemption| {
             let (id, ended) = (exemption.id.as_str(), !exemption.stands(now));
@@ -47,6 +53,8 @@ impl Agent {
                     "digest": policy.digest().to_string(),
                     "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
                     "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
+                    "health": self.upstream_health().iter().map(health).collect::<Vec<_>>(),
+                    "cache": { "answers": cached, "bytes": cached_bytes },
                 },
                 "packet": self.plane().map(|plane| self.packet_status(&plane)),
             },
@@ -58,6 +66,10 @@ impl Agent {
                 "audit": { "written": audit.written, "lost": audit.lost, "queued": audit.queued },
             },
         })
+    }
+
+    fn upstream_health(&self) -> Vec<UpstreamHealth> {
+        self.forwarder.as_ref().map(Forwarder::upstreams).unwrap_or_default()
     }
 
     /// What is not as it should be.
@@ -147,6 +159,8 @@ impl Shown for Agent {
             rules: policy.rules().len(),
             in_force: self.warning().is_none(),
             dns: self.counters.snapshot(),
+            cache: self.forwarder.as_ref().map(Forwarder::cache_size).unwrap_or_default(),
+            upstreams: self.upstream_health(),
             record: self.log.counters(),
             packets: self.plane().map(|plane| Self::packet_figures(&plane)).transpose()?,
         })

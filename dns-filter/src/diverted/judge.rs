@@ -167,7 +167,7 @@ fn tell_contact(
         verdict,
         policy: judged.policy(),
     });
-    count_verdict(handler.counters(), verdict);
+    count_verdict(handler.counters(), diverted.channel, verdict);
 }
 
 /// Tells of what a key of `[egress_dns]` decided.
