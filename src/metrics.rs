@@ -102,7 +102,7 @@ impl Figures {
     }
 
     fn latencies(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let ends = LATENCY_BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+        let ends = LATENCY_BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = ends.zip(self.dns.latencies).collect();
         let count = self.dns.latencies.iter().sum();
         let sum_secs = self.dns.latency_us as f64 / 1e6;
@@ -183,8 +183,9 @@ mod tests {
         for line in [
             "interdict_in_force 0",
             "interdict_dns_queries_judged_total{transport=\"tcp\",verdict=\"block\"} 3",
-            "# HELP interdict_dns_strangers Dropped: the client is not served.",
+            "# HELP interdict_dns_strangers Dropped: the client is not served",
             "interdict_dns_strangers_total 2",
+            "interdict_dns_latency_seconds_bucket{le=\"+Inf\"} 0",
             "interdict_packet_unjudged_total{reason=\"vlan_offload\"} 7",
             "interdict_packet_interfaces{role=\"lan\"} 1",
             "# EOF",

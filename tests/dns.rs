@@ -249,7 +249,7 @@ fn what_is_no_question_is_refused_by_name() {
         (&["v.example", "+opcode=notify"][..], "NOTIMP"),
         (&["v.example", "+opcode=update"], "NOTIMP"),
         (&["v.example", "+edns=1", "+noednsnegotiation"], "BADVERS"),
-        (&["version.bind", "CH", "TXT"], "REFUSED"),
+        (&["authors.bind", "CH", "TXT"], "REFUSED"),
         (&["v.example", "CH", "A"], "REFUSED"),
     ] {
         assert_eq!(agent.dig(words).status(), status, "{words:?}");
