@@ -11,7 +11,7 @@ use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
     CACHE_BYTES, Clients, Conduct, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder,
-    Upstream, default_clients, serve_diverted,
+    Forwarding, Upstream, default_clients, serve_diverted,
 };
 use interdict_ebpf_loader::{OWN_MARK, PacketPlane, local_addresses};
 use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
@@ -32,7 +32,7 @@ use crate::packets::{self, Heart, PacketRecorder, Parts, Policies};
 use crate::privileges;
 use crate::reload::{Cause, PolicyFiles, Refused, Reloader, first};
 use crate::store::Store;
-use crate::upstreams::upstreams;
+use crate::upstreams::{upstreams, zones};
 use crate::watch::Watch;
 
 /// Where DNS is answered unless said otherwise: a port that needs no privilege.
@@ -62,7 +62,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
     let named = Listen::new(listen, settings.udp_sockets)?;
     let listen = named.now()?;
-    let upstreams = upstreams(&settings.upstreams, &listen)?;
+    let mut upstreams = upstreams(&settings.upstreams, &listen)?;
+    let forwarding = Forwarding {
+        upstreams: upstreams.clone(),
+        zones: zones(settings.forward, &listen)?,
+        cache_bytes: settings.cache_bytes.unwrap_or(CACHE_BYTES),
+        withholds_private: settings.withholds_private,
+        private_domains: settings.private_domains,
+    };
+    upstreams.extend(forwarding.zones.iter().flat_map(|zone| &zone.upstreams));
     let clients = match settings.clients {
         named if !named.is_empty() => named,
         _ => [default_clients(), packets::client_networks(&settings.packet)?].concat(),
@@ -143,7 +151,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         console: console.as_ref().and_then(Console::address),
         packets: settings.packet,
         upstreams,
-        cache_bytes: settings.cache_bytes.unwrap_or(CACHE_BYTES),
+        forwarding,
         forwarder: None,
         conduct: settings.conduct,
         clients: Clients::new(clients),
@@ -197,8 +205,9 @@ struct Agent {
     /// Where metrics are served, if they are.
     console: Option<SocketAddr>,
     packets: PacketSettings,
+    /// All that are asked for something.
     upstreams: Vec<Upstream>,
-    cache_bytes: u64,
+    forwarding: Forwarding,
     /// `None` until it serves.
     forwarder: Option<Forwarder>,
     conduct: Conduct,
@@ -227,9 +236,8 @@ impl Agent {
         diverted: Option<DivertedSockets>,
         console: Option<Console>,
     ) -> anyhow::Result<()> {
-        let forwarder =
-            Forwarder::new(&self.upstreams, self.cache_bytes, self.filter.clone(), self.counters.clone())
-                .map_err(anyhow::Error::msg)?;
+        let forwarder = Forwarder::new(self.forwarding.clone(), self.filter.clone(), self.counters.clone())
+            .map_err(anyhow::Error::msg)?;
         self.forwarder = Some(forwarder.clone());
         let (filter, clients, counters) = (self.filter.clone(), self.clients.clone(), self.counters.clone());
         let handler = FilterHandler::new(filter, clients, counters, self.conduct.clone(), forwarder)

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use interdict_dns_filter::{Conduct, NSID_LIMIT_BYTES};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
-use interdict_policy::{At, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
+use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
 use jiff::{Span, SpanRelativeTo};
 
 use crate::cli::RunArgs;
@@ -28,8 +28,14 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Vec<String>,
     /// `[dns] clients`
     pub(crate) clients: Vec<IpNet>,
-    /// `[dns] nsid` and `canaries`
+    /// `[dns] nsid`, `canaries` and `prefix_qps`
     pub(crate) conduct: Conduct,
+    /// `[[dns.forward]]`: domains, and the upstreams that are asked for them.
+    pub(crate) forward: Vec<(Vec<DomainName>, Vec<String>)>,
+    /// `[dns] rebinding = "block"`
+    pub(crate) withholds_private: bool,
+    /// `[dns] private_domains`
+    pub(crate) private_domains: Vec<DomainName>,
     /// `[dns] udp_sockets`: on each address.
     pub(crate) udp_sockets: Option<usize>,
     /// `[dns] cache_mib`: what kept answers may take.
@@ -155,6 +161,24 @@ impl Settings {
                 .filter(|sockets| *sockets > 0)
                 .map(|sockets| sockets as usize);
             settings.conduct.canaries = dns.flag(r, "canaries").unwrap_or(settings.conduct.canaries);
+            if let Some(qps) = dns.number(r, "prefix_qps", 10_000_000) {
+                settings.conduct.prefix_qps = qps;
+            }
+            for mut zone in dns.tables(r, "forward") {
+                let domains = values(zone.list(r, "domains", domain));
+                let upstreams = values(zone.list(r, "upstreams", |text| Ok(text.to_owned())));
+                for (key, is_empty) in [("domains", domains.is_empty()), ("upstreams", upstreams.is_empty())]
+                {
+                    if is_empty && !zone.has(key) {
+                        zone.missing(r, key, "name at least one");
+                    }
+                }
+                zone.finish(r);
+                settings.forward.push((domains, upstreams));
+            }
+            settings.withholds_private =
+                dns.word(r, "rebinding", &[("allow", false), ("block", true)]).unwrap_or_default();
+            settings.private_domains = values(dns.list(r, "private_domains", domain));
             if let Some(nsid) = read_nsid(r, &mut dns) {
                 settings.conduct.nsid = nsid;
             }
@@ -275,6 +299,12 @@ fn interface(text: &str) -> Result<Interface, (String, String)> {
         ));
     }
     Ok(Interface { name: name.to_owned(), role })
+}
+
+/// A domain, with all below it.
+fn domain(text: &str) -> Result<DomainName, (String, String)> {
+    text.parse()
+        .map_err(|error| (format!("\"{}\": {error}", text.escape_debug()), "write a domain".to_owned()))
 }
 
 /// A network that is never dropped.

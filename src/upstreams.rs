@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, bail};
-use interdict_dns_filter::{Upstream, system_upstreams};
+use interdict_dns_filter::{ForwardZone, Upstream, system_upstreams};
+use interdict_policy::DomainName;
 
 /// The named upstreams, or the system's.
 pub(crate) fn upstreams(named: &[String], listeners: &[SocketAddr]) -> anyhow::Result<Vec<Upstream>> {
@@ -16,7 +17,28 @@ pub(crate) fn upstreams(named: &[String], listeners: &[SocketAddr]) -> anyhow::R
     if upstreams.is_empty() {
         bail!("no upstream is usable; name one with --upstream ADDR:PORT");
     }
-    for Upstream(upstream) in &upstreams {
+    check(&upstreams, listeners)?;
+    Ok(upstreams)
+}
+
+/// Domains for which others are asked.
+pub(crate) fn zones(
+    named: Vec<(Vec<DomainName>, Vec<String>)>,
+    listeners: &[SocketAddr],
+) -> anyhow::Result<Vec<ForwardZone>> {
+    let zone = |(domains, upstreams): (Vec<DomainName>, Vec<String>)| {
+        let parsed = upstreams.iter().map(|text| text.parse().map_err(anyhow::Error::msg));
+        let upstreams = parsed.collect::<anyhow::Result<Vec<Upstream>>>().context("[[dns.forward]]")?;
+        check(&upstreams, listeners)?;
+        Ok(ForwardZone { domains, upstreams })
+    };
+    named.into_iter().map(zone).collect()
+}
+
+/// # Errors
+/// An upstream that cannot be asked, or is this server.
+fn check(upstreams: &[Upstream], listeners: &[SocketAddr]) -> anyhow::Result<()> {
+    for Upstream(upstream) in upstreams {
         if let Some(why) = unusable(*upstream) {
             bail!("upstream {upstream} cannot be asked: {why}; name another with --upstream ADDR:PORT");
         }
@@ -27,7 +49,7 @@ pub(crate) fn upstreams(named: &[String], listeners: &[SocketAddr]) -> anyhow::R
             );
         }
     }
-    Ok(upstreams)
+    Ok(())
 }
 
 /// Why nothing can be asked of an address. Linux takes the unspecified address for this machine, and so for us.

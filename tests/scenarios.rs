@@ -30,9 +30,11 @@ struct Scenario {
     /// More of the agent's configuration.
     #[serde(default)]
     config: String,
-    /// How many upstreams there are.
+    /// How many upstreams there are. In `config`, `UPSTREAM0` and so on stand for their addresses.
     #[serde(default = "one")]
     upstreams: usize,
+    /// How many of them are asked for every name; none for all.
+    general: Option<usize>,
     /// What they say; the first line that fits.
     #[serde(default)]
     upstream: Vec<Line>,
@@ -55,10 +57,15 @@ struct Step {
     down: Option<Vec<usize>>,
     /// `NAME TYPE`
     ask: Option<String>,
+    /// How often it is asked; what is expected is expected of each.
+    #[serde(default = "one")]
+    times: usize,
     /// `tcp`, `do`, `cd`, `ad`, `z`, `noedns`, `norecurse`, `chaos`, `opcode=N`, `payload=N`, `version=N`, `flags=N`,
     /// `option=CODE:HEX`
     #[serde(default)]
     with: Vec<String>,
+    /// It is asked so often at once, and answered as often as these two numbers say at least and at most.
+    burst: Option<[usize; 3]>,
     /// RCODE as `dig` writes it, or `silence`.
     #[serde(default = "no_error")]
     expect: String,
@@ -111,8 +118,13 @@ fn run(file: &Path) {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("policy")).unwrap();
     fs::write(folder.path().join("policy/p.toml"), policy(&scenario.policy)).unwrap();
-    fs::write(folder.path().join("agent.toml"), &scenario.config).unwrap();
-    let addresses: Vec<SocketAddr> = upstreams.iter().map(Scripted::address).collect();
+    let mut addresses: Vec<SocketAddr> = upstreams.iter().map(Scripted::address).collect();
+    let mut config = scenario.config.clone();
+    for (number, address) in addresses.iter().enumerate() {
+        config = config.replace(&format!("UPSTREAM{number}"), &address.to_string());
+    }
+    fs::write(folder.path().join("agent.toml"), config).unwrap();
+    addresses.truncate(scenario.general.unwrap_or(scenario.upstreams));
     let agent =
         Agent::start_asking(folder, &addresses).unwrap_or_else(|said| panic!("it did not start:\n{said}"));
     let server = agent.address();
@@ -127,7 +139,7 @@ fn run(file: &Path) {
         }
         upstreams.iter().for_each(|upstream| drop(upstream.asked()));
         if let Some(ask) = &step.ask {
-            step.check(number, ask, server);
+            (0..step.times).for_each(|_| step.check(number, ask, server));
         }
         if let Some(asked) = &step.asked {
             let mut expect: Vec<String> = asked.clone();
@@ -163,6 +175,11 @@ domains = ["banned.example"]
 impl Step {
     fn check(&self, number: usize, ask: &str, server: SocketAddr) {
         let question = self.question(ask);
+        if let Some([times, least, most]) = self.burst {
+            let answered = burst(server, &question.to_vec().unwrap(), times);
+            assert!((least..=most).contains(&answered), "step {number}: {answered} of {times} answered");
+            return;
+        }
         let mut bytes = question.to_vec().unwrap();
         // What the library has no word for.
         bytes[3] |= if self.has("z") { 0x40 } else { 0 };
@@ -256,6 +273,14 @@ impl Step {
         }
         question
     }
+}
+
+/// Asks so often, and counts the answers.
+fn burst(server: SocketAddr, question: &[u8], times: usize) -> usize {
+    let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    (0..times).for_each(|_| drop(socket.send_to(question, server).unwrap()));
+    std::iter::from_fn(|| socket.recv(&mut [0; 4096]).ok()).count()
 }
 
 fn over_udp(server: SocketAddr, question: &[u8]) -> Option<Message> {

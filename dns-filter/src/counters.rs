@@ -93,6 +93,10 @@ counters! {
     prefetched,
     /// Asked while the same was being asked already.
     joined,
+    /// Answered without the addresses, which were those of private networks.
+    withheld,
+    /// Dropped: too many came from one network in this second.
+    too_fast,
     /// Asked of an upstream.
     forwarded,
     /// No upstream answered.

@@ -18,12 +18,13 @@ use interdict_dns_wire::Query;
 use interdict_policy::{DomainName, Name, Policy, Rule, Verdict};
 use tokio::sync::Semaphore;
 
-use crate::answer::{edns, metadata, send, send_blocked, send_code};
+use crate::answer::{edns, metadata, send, send_blocked, send_code, send_template};
 use crate::cache::{Age, Cache, Entry, Given, Key, Kind, mark, question};
 use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target};
 use crate::handler::{Next, silence};
-use crate::upstreams::{Upstream, UpstreamHealth, Upstreams};
+use crate::own::withheld;
+use crate::upstreams::{ForwardZone, Upstream, UpstreamHealth, Upstreams};
 
 /// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
 const IN_FLIGHT_LIMIT: usize = 1024;
@@ -38,7 +39,25 @@ const STALE_AGAIN_SECS: u32 = 30;
 #[derive(Clone)]
 pub struct Forwarder(Arc<Inner>);
 
+/// Whom a forwarder asks, and what it does with answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The upstreams.
+    pub upstreams: Vec<Upstream>,
+    /// Names for which others are asked.
+    pub zones: Vec<ForwardZone>,
+    /// Bytes of answers that are kept at most.
+    pub cache_bytes: u64,
+    /// Whether answers to names on no list that hold addresses of private networks are withheld, but for names of
+    /// `zones` and of `private_domains`: a name of a stranger is not to lead into the network (DNS rebinding).
+    pub withholds_private: bool,
+    /// Names that may have such addresses, with all below them.
+    pub private_domains: Vec<DomainName>,
+}
+
 struct Inner {
+    withholds_private: bool,
+    private_domains: Vec<DomainName>,
     filter: Arc<Filter>,
     counters: Arc<Counters>,
     upstreams: Upstreams,
@@ -55,20 +74,18 @@ const SOA: u16 = 6;
 type Asking = Shared<BoxFuture<'static, Result<Arc<Entry>, Failure>>>;
 
 impl Forwarder {
-    /// A forwarder to these upstreams, the fastest first.
+    /// A forwarder.
     ///
     /// # Errors
     /// When the resolver library cannot be set up.
-    pub fn new(
-        upstreams: &[Upstream],
-        cache_bytes: u64,
-        filter: Arc<Filter>,
-        counters: Arc<Counters>,
-    ) -> Result<Self, String> {
+    pub fn new(forwarding: Forwarding, filter: Arc<Filter>, counters: Arc<Counters>) -> Result<Self, String> {
+        let Forwarding { upstreams, zones, cache_bytes, withholds_private, private_domains } = forwarding;
         Ok(Self(Arc::new(Inner {
+            withholds_private,
+            private_domains,
             filter,
             counters,
-            upstreams: Upstreams::new(upstreams)?,
+            upstreams: Upstreams::new(&upstreams, &zones)?,
             cache: Cache::new(cache_bytes),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_LIMIT)),
             asking: Mutex::default(),
@@ -152,12 +169,12 @@ impl Forwarder {
     async fn ask_upstreams(&self, key: &Key) -> Result<Arc<Entry>, Failure> {
         let Inner { cache, counters, upstreams, .. } = &*self.0;
         let question = question(key).ok_or(Failure::Broken)?;
-        let mut answer = upstreams.ask(&question, key.kind).await;
+        let mut answer = upstreams.ask(&key.name, &question, key.kind).await;
         // The resolver library takes the CNAME record of a name for no answer to a question for SOA, and leaves it out.
         if let (SOA, Ok(answer)) = (key.kind.qtype, &mut answer)
             && answer.answers.is_empty()
         {
-            answer.answers = self.alias(&question, key.kind).await;
+            answer.answers = self.alias(key, &question).await;
         }
         let now = cache.second(Instant::now());
         let entry = match answer {
@@ -178,10 +195,18 @@ impl Forwarder {
         Ok(entry)
     }
 
+    /// Whether the answer to a name of strangers holds addresses of private networks.
+    fn withholds(&self, name: Name<'_>, answer: &Message) -> bool {
+        self.0.withholds_private
+            && addresses(answer).any(is_private)
+            && !self.0.upstreams.is_in_zone(name)
+            && !self.0.private_domains.iter().any(|domain| name.is_at_or_below(domain.as_name()))
+    }
+
     /// The CNAME record of a name, if it has one.
-    async fn alias(&self, question: &Question, kind: Kind) -> Vec<Record> {
+    async fn alias(&self, key: &Key, question: &Question) -> Vec<Record> {
         let question = Question::query(question.name().clone(), RecordType::CNAME);
-        let answer = self.0.upstreams.ask(&question, kind).await;
+        let answer = self.0.upstreams.ask(&key.name, &question, key.kind).await;
         let mut records = answer.map(|answer| answer.answers).unwrap_or_default();
         records.retain(|record| record.record_type() == RecordType::CNAME);
         records
@@ -285,6 +310,10 @@ impl Next for Forwarder {
             }
         }
         match &decided {
+            None if self.withholds(name, &answer) => {
+                count(&self.0.counters.withheld);
+                return send_template(&withheld(), 0, query, request, to).await.unwrap_or_else(silence);
+            }
             None => {
                 observer.unlisted(name, &mut addresses(&answer));
                 entry.is_clean_under(mark(judged.policy()), now);
@@ -298,6 +327,22 @@ impl Next for Forwarder {
         }
         answer.metadata = metadata(request, answer.metadata.response_code);
         send(&answer, request, &mut to).await.unwrap_or_else(silence)
+    }
+}
+
+/// Whether an address is one of this machine or of a private network (RFC 6890; RFC 4193).
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0 || {
+                // Shared address space (RFC 6598).
+                let [a, b, ..] = v4.octets();
+                a == 100 && b & 0xc0 == 64
+            }
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Filter, Judgement, Seen};
 use crate::options::{Identity, Wanted};
 use crate::own::{Why, about_us, before_why, canary, explanation, nothing, texts, why};
+use crate::rates::Rates;
 
 /// The Internet's class.
 pub(crate) const CLASS_IN: u16 = 1;
@@ -73,6 +74,8 @@ pub struct FilterHandler<N> {
     clients: Clients,
     counters: Arc<Counters>,
     identity: Identity,
+    rates: Rates,
+    start: Instant,
     conduct: Conduct,
     next: N,
 }
@@ -85,11 +88,13 @@ pub struct Conduct {
     pub nsid: String,
     /// Whether it says "no" to programs that ask whether they may go around it.
     pub canaries: bool,
+    /// Questions over UDP that it answers in a second for clients of one IPv4 /24 or IPv6 /56; 0 for any number.
+    pub prefix_qps: u32,
 }
 
 impl Default for Conduct {
     fn default() -> Self {
-        Self { nsid: String::new(), canaries: true }
+        Self { nsid: String::new(), canaries: true, prefix_qps: 0 }
     }
 }
 
@@ -107,6 +112,16 @@ impl<N: Next> FilterHandler<N> {
     /// Whether a client is served.
     pub(crate) fn serves(&self, client: IpAddr) -> bool {
         self.clients.serves(client)
+    }
+
+    /// Counts a question that came over UDP at this moment, and says whether its network may have asked it.
+    pub(crate) fn admits(&self, client: IpAddr, at: Instant) -> bool {
+        let second = at.saturating_duration_since(self.start).as_secs() as u32 + 1;
+        let admitted = self.rates.admit(client, second);
+        if !admitted {
+            count(&self.counters.too_fast);
+        }
+        admitted
     }
 
     /// What answers the questions that the filter lets through.
@@ -131,7 +146,8 @@ impl<N: Next> FilterHandler<N> {
         next: N,
     ) -> Result<Self, String> {
         let identity = Identity::new(&conduct.nsid)?;
-        Ok(Self { filter, clients, counters, identity, conduct, next })
+        let (rates, start) = (Rates::new(conduct.prefix_qps), Instant::now());
+        Ok(Self { filter, clients, counters, identity, rates, start, conduct, next })
     }
 }
 

@@ -125,6 +125,14 @@ pub(crate) fn texts(query: &Query<'_>, texts: Vec<String>, ttl_secs: u32) -> Opt
     Some(message)
 }
 
+/// What is said instead of addresses that a stranger's name is not to have.
+pub(crate) fn withheld() -> Template {
+    /// "Filtered" (RFC 8914, §4.18).
+    const FILTERED: u16 = 17;
+    let reply = Reply::Code(Rcode::NoError);
+    Template::new(&Blocked { reply, ttl_secs: TTL_SECS, ede_code: FILTERED, ede_text: "private address" })
+}
+
 /// No such record, of a name that is ours.
 pub(crate) fn nothing() -> Template {
     synthesized(Rcode::NoError)

@@ -79,6 +79,9 @@ pub(crate) fn serve<N: Next>(
         let (at, mut answers) = (Instant::now(), 0);
         for datagram in batch.datagrams() {
             let (message, client) = (datagram.question, datagram.client);
+            if !handler.admits(client.ip(), at) {
+                continue;
+            }
             match handler.answer_at_once(&Received::over_udp(message, client, at), datagram.answer) {
                 AtOnce::Answer(bytes) => {
                     *datagram.answer_bytes = bytes;

@@ -1,5 +1,6 @@
 //! The resolvers that are asked: the fastest first, the next where one is slow, fails, or will not.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, DnsHandle, NetError};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use interdict_dns_wire::UDP_PAYLOAD_BYTES;
+use interdict_policy::{DomainName, Name};
 
 use crate::cache::Kind;
 
@@ -56,9 +58,20 @@ pub fn system_upstreams() -> Result<Vec<Upstream>, String> {
     Ok(servers.into_iter().map(|server| Upstream(SocketAddr::new(server.ip, 53))).collect())
 }
 
-/// Several of them.
+/// Names for which other resolvers are asked: conditional forwarding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardZone {
+    /// These names and all below them; the longest that fits decides.
+    pub domains: Vec<DomainName>,
+    /// Who knows them.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// All resolvers that are asked.
 pub(crate) struct Upstreams {
     servers: Vec<Arc<Server>>,
+    /// Those that are asked for a name and all below it, by the name in wire form.
+    zones: HashMap<Box<[u8]>, Vec<Arc<Server>>>,
     start: Instant,
 }
 
@@ -92,30 +105,64 @@ pub struct UpstreamHealth {
 impl Upstreams {
     /// # Errors
     /// When the resolver library cannot be set up.
-    pub(crate) fn new(upstreams: &[Upstream]) -> Result<Self, String> {
-        let servers = upstreams.iter().map(Server::new).map(|server| server.map(Arc::new));
-        Ok(Self { servers: servers.collect::<Result<_, _>>()?, start: Instant::now() })
+    pub(crate) fn new(upstreams: &[Upstream], forward: &[ForwardZone]) -> Result<Self, String> {
+        let servers = |upstreams: &[Upstream]| {
+            let servers = upstreams.iter().map(|upstream| Server::new(upstream).map(Arc::new));
+            servers.collect::<Result<Vec<_>, _>>()
+        };
+        let mut zones = HashMap::new();
+        for zone in forward {
+            let asked = servers(&zone.upstreams)?;
+            let names = zone.domains.iter().map(|domain| domain.as_name().as_wire().into());
+            zones.extend(names.map(|name| (name, asked.clone())));
+        }
+        Ok(Self { servers: servers(upstreams)?, zones, start: Instant::now() })
     }
 
-    /// How they have been, in the order in which they were named.
+    /// How they have been: those that are asked for most names in the order in which they were named, then others.
     pub(crate) fn health(&self) -> Vec<UpstreamHealth> {
         let now = self.millisecond();
-        self.servers.iter().map(|server| server.health(now)).collect()
+        let mut others: Vec<&Arc<Server>> = self.zones.values().flatten().collect();
+        others.sort_by(|one, other| (&one.name, Arc::as_ptr(one)).cmp(&(&other.name, Arc::as_ptr(other))));
+        others.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        self.servers.iter().chain(others).map(|server| server.health(now)).collect()
+    }
+
+    /// Whether a name is one that special resolvers are asked for.
+    pub(crate) fn is_in_zone(&self, name: Name<'_>) -> bool {
+        !self.zones.is_empty() && name.suffixes().any(|suffix| self.zones.contains_key(suffix.as_wire()))
+    }
+
+    /// Those that are asked for a name.
+    fn of(&self, name: &[u8]) -> &[Arc<Server>] {
+        let zone = Name::from_wire(name).filter(|_| !self.zones.is_empty());
+        let zone = zone.and_then(|name| name.suffixes().find_map(|suffix| self.zones.get(suffix.as_wire())));
+        zone.unwrap_or(&self.servers)
     }
 
     /// Asks until one has an answer.
     ///
     /// # Errors
     /// The code that one gave for want of an answer; SERVFAIL where none said anything.
-    pub(crate) async fn ask(&self, question: &Question, kind: Kind) -> Result<Message, ResponseCode> {
-        match tokio::time::timeout(ALL_TIMEOUT, self.ask_one_after_another(question, kind)).await {
+    pub(crate) async fn ask(
+        &self,
+        name: &[u8],
+        question: &Question,
+        kind: Kind,
+    ) -> Result<Message, ResponseCode> {
+        match tokio::time::timeout(ALL_TIMEOUT, self.ask_one_after_another(name, question, kind)).await {
             Ok(answer) => answer,
             Err(_) => Err(ResponseCode::ServFail),
         }
     }
 
-    async fn ask_one_after_another(&self, question: &Question, kind: Kind) -> Result<Message, ResponseCode> {
-        let mut waiting = self.best_first();
+    async fn ask_one_after_another(
+        &self,
+        name: &[u8],
+        question: &Question,
+        kind: Kind,
+    ) -> Result<Message, ResponseCode> {
+        let mut waiting = self.best_first(self.of(name));
         waiting.reverse();
         let mut asked = FuturesUnordered::new();
         let mut refusal = ResponseCode::ServFail;
@@ -144,9 +191,9 @@ impl Upstreams {
     }
 
     /// Those that answer, the fastest first; then those that failed lately.
-    fn best_first(&self) -> Vec<Arc<Server>> {
+    fn best_first(&self, servers: &[Arc<Server>]) -> Vec<Arc<Server>> {
         let now = self.millisecond();
-        let mut servers = self.servers.clone();
+        let mut servers = servers.to_vec();
         servers.sort_by_cached_key(|server| (server.is_down(now), server.usual_us.load(Relaxed)));
         servers
     }
