@@ -279,7 +279,9 @@ impl Step {
 fn burst(server: SocketAddr, question: &[u8], times: usize) -> usize {
     let socket = UdpSocket::bind((server.ip(), 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    (0..times).for_each(|_| drop(socket.send_to(question, server).unwrap()));
+    for _ in 0..times {
+        socket.send_to(question, server).unwrap();
+    }
     std::iter::from_fn(|| socket.recv(&mut [0; 4096]).ok()).count()
 }
 

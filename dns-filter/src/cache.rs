@@ -330,3 +330,138 @@ pub(crate) fn question(key: &Key) -> Option<Question> {
     question.set_query_class(DNSClass::IN);
     Some(question)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use hickory_proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> HickoryName {
+        HickoryName::from_str(text).unwrap()
+    }
+
+    fn soa(minimum: u32) -> RData {
+        RData::SOA(SOA::new(name("ns.test."), name("host.test."), 1, 3600, 600, 86_400, minimum))
+    }
+
+    fn key(asked: &str, rtype: RecordType) -> Key {
+        let asked: interdict_policy::DomainName = asked.parse().unwrap();
+        Key { kind: Kind::plain(rtype), name: asked.as_name().as_wire().into() }
+    }
+
+    fn entry(key: &Key, answer: Message, now: u32) -> Entry {
+        Entry::new(&question(key).unwrap(), key.name.len(), answer, now).unwrap()
+    }
+
+    fn with(answers: &[(&str, u32, RData)], authorities: &[(&str, u32, RData)]) -> Message {
+        let records = |section: &[(&str, u32, RData)]| {
+            let record =
+                |(owner, ttl, data): &(&str, u32, RData)| Record::from_rdata(name(owner), *ttl, data.clone());
+            section.iter().map(record).collect::<Vec<_>>()
+        };
+        let mut message = Message::query();
+        message.answers = records(answers);
+        message.authorities = records(authorities);
+        message
+    }
+
+    #[test]
+    fn an_answer_holds_as_long_as_its_shortest_record_or_its_soa_says() {
+        let a = || RData::A(A::new(192, 0, 2, 1));
+        let cname = || RData::CNAME(CNAME(name("cdn.test.")));
+        for (what, answer, expect) in [
+            ("the shortest", with(&[("w.test.", 300, cname()), ("cdn.test.", 60, a())], &[]), 60),
+            ("a day at most", with(&[("w.test.", 900_000, a())], &[]), TTL_LIMIT_SECS),
+            ("the minimum", with(&[], &[("test.", 900, soa(120))]), 120),
+            ("the SOA's own TTL", with(&[], &[("test.", 90, soa(120))]), 90),
+            ("an hour at most", with(&[], &[("test.", 90_000, soa(90_000))]), NEGATIVE_TTL_LIMIT_SECS),
+            ("an alias to nothing", with(&[("w.test.", 30, cname())], &[("test.", 900, soa(120))]), 30),
+            ("nothing says", with(&[], &[]), 0),
+            ("not at all", with(&[("w.test.", 0, a())], &[]), 0),
+        ] {
+            assert_eq!(entry(&key("w.test", RecordType::A), answer, 1).ttl_secs, expect, "{what}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_fresh_then_stale_then_over() {
+        let answer = with(&[("w.test.", 60, RData::A(A::new(192, 0, 2, 1)))], &[]);
+        let kept = entry(&key("w.test", RecordType::A), answer, 100);
+        for (now, age) in
+            [(100, Age::Fresh), (159, Age::Fresh), (160, Age::Stale), (159 + STALE_FOR_SECS, Age::Stale)]
+        {
+            assert_eq!(kept.age(now), age, "{now}");
+        }
+        assert_eq!(kept.age(160 + STALE_FOR_SECS), Age::Over);
+        assert_eq!((kept.is_near_its_end(153), kept.is_near_its_end(154)), (false, true));
+        let failure = Entry::failure(ResponseCode::ServFail, 100);
+        assert_eq!((failure.age(104), failure.age(105)), (Age::Fresh, Age::Over));
+    }
+
+    #[test]
+    fn the_cache_stays_within_its_bytes() {
+        const LIMIT_BYTES: u64 = 256 << 10;
+        let cache = Cache::new(LIMIT_BYTES);
+        for number in 0..20_000 {
+            let key = key(&format!("h{number}.test"), RecordType::TXT);
+            let text = RData::TXT(TXT::new(vec!["x".repeat(number % 250)]));
+            let answer = with(&[(&format!("h{number}.test."), 300, text)], &[]);
+            cache.insert(key.clone(), Arc::new(entry(&key, answer, 1)));
+        }
+        let (answers, bytes) = cache.size();
+        assert!(bytes <= LIMIT_BYTES && answers > 100, "{answers} answers, {bytes} bytes");
+    }
+
+    fn data() -> impl Strategy<Value = RData> {
+        prop_oneof![
+            any::<[u8; 4]>().prop_map(|a| RData::A(A::from(std::net::Ipv4Addr::from(a)))),
+            "[a-c]{1,3}\\.(w\\.)?test\\.".prop_map(|text| RData::CNAME(CNAME(name(&text)))),
+            ("[a-c]{1,3}\\.w\\.test\\.", any::<u16>())
+                .prop_map(|(text, n)| RData::MX(MX::new(n, name(&text)))),
+            "[a-z]{0,200}".prop_map(|text| RData::TXT(TXT::new(vec![text]))),
+            any::<u32>().prop_map(soa),
+        ]
+    }
+
+    fn section() -> impl Strategy<Value = Vec<(String, u32, RData)>> {
+        let owner =
+            prop_oneof![Just("w.test.".to_owned()), "[a-c]{1,3}\\.w\\.test\\.", Just("test.".to_owned())];
+        prop::collection::vec((owner, 0..200_000_u32, data()), 0..6)
+    }
+
+    proptest! {
+        /// Whoever asks gets the records that came, with what is left of their TTLs, behind his own question.
+        #[test]
+        fn what_comes_is_given(answers in section(), authorities in section(), age in 0..100_000_u32, edns: bool) {
+            let build = |section: &[(String, u32, RData)]| {
+                let record = |(owner, ttl, data): &(String, u32, RData)| {
+                    Record::from_rdata(name(owner), *ttl, data.clone())
+                };
+                section.iter().map(record).collect::<Vec<_>>()
+            };
+            let mut came = Message::query();
+            (came.answers, came.authorities) = (build(&answers), build(&authorities));
+            let key = key("w.test", RecordType::A);
+            let kept = Entry { ttl_secs: u32::MAX, ..entry(&key, came.clone(), 1) };
+            let mut asked = Message::new(77, MessageType::Query, OpCode::Query);
+            asked.add_query(Question::query(name("W.tEsT."), RecordType::A));
+            asked.edns = edns.then(hickory_proto::op::Edns::new);
+            let asked = asked.to_vec().unwrap();
+            let given = kept.answer(&Query::read(&asked).unwrap(), 1 + age, usize::MAX).unwrap();
+            let given = Message::from_vec(&given).unwrap();
+            prop_assert_eq!((given.metadata.id, given.edns.is_some()), (77, edns));
+            prop_assert!(given.queries[0].name().eq_case(&name("W.tEsT.")));
+            for (given, came) in [(&given.answers, &came.answers), (&given.authorities, &came.authorities)] {
+                prop_assert_eq!(given.len(), came.len());
+                for (given, came) in given.iter().zip(came) {
+                    prop_assert_eq!((&given.name, &given.data), (&came.name, &came.data));
+                    prop_assert_eq!(given.ttl, came.ttl.saturating_sub(age));
+                }
+            }
+        }
+    }
+}

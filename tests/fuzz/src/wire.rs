@@ -1,8 +1,8 @@
 //! What `interdict-dns-wire` reads: DNS messages, as the sinkhole reads them and as the kernel programs do.
 
 use interdict_dns_wire::{
-    ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, LONGEST_ANSWER_BYTES, Malformed, Query, Question,
-    Rcode, Reply, Template, write_answer,
+    ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, Kept, LONGEST_ANSWER_BYTES, Malformed, Query, Question,
+    Rcode, Reply, Template, Ttl, add_options, write_answer,
 };
 use interdict_ebpf_program::query::{Asked, Wish, judge};
 use interdict_ebpf_shared::{
@@ -16,6 +16,9 @@ pub fn wire(bytes: &[u8]) {
     let entry = NameEntry::new(blocked, 0);
     let mut asked = Asked::default();
     let wish = judge(bytes, bytes.len(), &mut asked, &entry, |_| false);
+    if let Ok(query) = Query::read(bytes) {
+        kept(bytes, &query);
+    }
     match (wish, Query::read(bytes)) {
         (Wish::Nothing, read) => assert_eq!(read.unwrap_err(), Malformed::NotAQuery),
         (Wish::Opcode, read) => assert!(matches!(read, Err(Malformed::Opcode(4 | 5))), "{read:?}"),
@@ -27,6 +30,31 @@ pub fn wire(bytes: &[u8]) {
             )
         }
         (Wish::Unlisted, _) => panic!("every name is listed"),
+    }
+}
+
+/// Whatever was kept as an answer, what is written is no longer than it may be, repeats the question, and takes options; and
+/// options are added to nothing but a message that ends in OPT.
+fn kept(bytes: &[u8], query: &Query<'_>) {
+    let head = HEADER_BYTES + query.question().len();
+    let records = &bytes[head..];
+    let counts = [0, 1, 2].map(|at| u16::from(*bytes.get(head + at).unwrap_or(&0)) % 4);
+    for (counts, records) in [(counts, records), ([0; 3], &[][..])] {
+        let kept = Kept { rcode: bytes[3] & 0x0f, counts, records };
+        for (ttl, limit) in [(Ttl::Less(7), usize::MAX), (Ttl::Stale(30), usize::MAX), (Ttl::Less(0), 512)] {
+            let mut out = vec![0xa5; bytes.len() + 64];
+            let Some(len) = kept.write(query, ttl, limit, &mut out) else { continue };
+            let is_cut_off = out[2] & 2 != 0;
+            assert!(len <= limit || is_cut_off, "{len} bytes");
+            assert_eq!(out[HEADER_BYTES..head], *query.question());
+            let longer = add_options(&mut out, len, &[0, 3, 0, 1, 7]);
+            assert_eq!(longer, query.edns.map(|_| len + 5), "{query:?}");
+        }
+    }
+    let mut other = bytes.to_vec();
+    other.extend([0; 8]);
+    if let Some(longer) = add_options(&mut other, bytes.len(), &[0, 3, 0, 1, 7]) {
+        assert_eq!((longer, &other[bytes.len()..longer]), (bytes.len() + 5, &[0, 3, 0, 1, 7][..]));
     }
 }
 
