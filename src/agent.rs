@@ -25,6 +25,7 @@ use crate::control::{self, Answer};
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
 use crate::guard::{self, Guard};
+use crate::keep;
 use crate::learn::{Learned, Learning, Rounds, Standing, keep_rounds};
 use crate::listen::{Addresses, Bound, Listen, Service};
 use crate::observe::{Kernel, Recorder};
@@ -152,6 +153,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         packets: settings.packet,
         upstreams,
         forwarding,
+        saves_cache: settings.save_cache.unwrap_or(true),
         forwarder: None,
         conduct: settings.conduct,
         clients: Clients::new(clients),
@@ -208,6 +210,7 @@ struct Agent {
     /// All that are asked for something.
     upstreams: Vec<Upstream>,
     forwarding: Forwarding,
+    saves_cache: bool,
     /// `None` until it serves.
     forwarder: Option<Forwarder>,
     conduct: Conduct,
@@ -238,6 +241,7 @@ impl Agent {
     ) -> anyhow::Result<()> {
         let forwarder = Forwarder::new(self.forwarding.clone(), self.filter.clone(), self.counters.clone())
             .map_err(anyhow::Error::msg)?;
+        keep::take(&self.data, &forwarder);
         self.forwarder = Some(forwarder.clone());
         let (filter, clients, counters) = (self.filter.clone(), self.clients.clone(), self.counters.clone());
         let handler = FilterHandler::new(filter, clients, counters, self.conduct.clone(), forwarder)
@@ -284,10 +288,14 @@ impl Agent {
                 }
                 () = watch.changed() => agent.reload(Cause::Files, "the policy files changed").await,
                 _ = hangup.recv() => agent.reload(Cause::Signal, "SIGHUP").await,
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
             }
         }
+        if let Some(forwarder) = agent.forwarder.as_ref().filter(|_| agent.saves_cache) {
+            keep::leave(&agent.data, forwarder);
+        }
+        Ok(())
     }
 
     fn say_hello(&self) {

@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) withholds_private: bool,
     /// `[dns] private_domains`
     pub(crate) private_domains: Vec<DomainName>,
+    /// `[dns] save_cache`: whether kept answers are there after a restart.
+    pub(crate) save_cache: Option<bool>,
     /// `[dns] udp_sockets`: on each address.
     pub(crate) udp_sockets: Option<usize>,
     /// `[dns] cache_mib`: what kept answers may take.
@@ -156,6 +158,7 @@ impl Settings {
             if let Some(mib) = dns.number(r, "cache_mib", 65_536) {
                 settings.cache_bytes = Some(u64::from(mib) << 20);
             }
+            settings.save_cache = dns.flag(r, "save_cache");
             settings.udp_sockets = dns
                 .number(r, "udp_sockets", 256)
                 .filter(|sockets| *sockets > 0)

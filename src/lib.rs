@@ -19,6 +19,7 @@ pub mod files;
 mod guard;
 mod history;
 mod import;
+mod keep;
 pub mod lab;
 mod learn;
 mod listen;

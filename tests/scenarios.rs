@@ -53,6 +53,9 @@ struct Step {
     wait_ms: u64,
     /// Puts another policy in force first.
     policy: Option<String>,
+    /// Ends the agent and starts it again first.
+    #[serde(default)]
+    restart: bool,
     /// Which upstreams are silent from now on.
     down: Option<Vec<usize>>,
     /// `NAME TYPE`
@@ -125,11 +128,15 @@ fn run(file: &Path) {
     }
     fs::write(folder.path().join("agent.toml"), config).unwrap();
     addresses.truncate(scenario.general.unwrap_or(scenario.upstreams));
-    let agent =
+    let mut agent =
         Agent::start_asking(folder, &addresses).unwrap_or_else(|said| panic!("it did not start:\n{said}"));
-    let server = agent.address();
+    let mut server = agent.address();
     for (number, step) in scenario.step.iter().enumerate() {
         std::thread::sleep(Duration::from_millis(step.wait_ms));
+        if step.restart {
+            agent = Agent::start_asking(agent.stop(), &addresses).unwrap_or_else(|said| panic!("{said}"));
+            server = agent.address();
+        }
         if let Some(text) = &step.policy {
             agent.write_policy("p.toml", &policy(text));
             assert!(agent.tell(&["reload"]).status.success(), "step {number}: the policy is refused");

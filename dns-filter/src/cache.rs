@@ -12,6 +12,8 @@ use interdict_policy::{Name, Policy};
 use quick_cache::sync::Cache as Store;
 use quick_cache::{Equivalent, Weighter};
 
+use crate::saved::{self, Saved};
+
 /// What an answer may take that is kept, in bytes; a longer one is asked for each time.
 const RECORDS_LIMIT_BYTES: usize = 16_384;
 /// What an entry takes beside its name and its records: itself, its key, and its place in the store.
@@ -162,6 +164,32 @@ impl Cache {
         }
     }
 
+    /// The answers that hold, as they are given now.
+    pub(crate) fn saved(&self, at: Instant) -> impl Iterator<Item = Saved> {
+        let now = self.second(at);
+        self.store.iter().filter_map(move |(key, entry)| {
+            let age = now.saturating_sub(entry.came_at);
+            let Entry { rcode, counts, ttl_secs, .. } = *entry;
+            let is_kept = !entry.is_failure();
+            let saved = Saved { key, rcode, counts, holds_secs: ttl_secs, records: entry.records.to_vec() };
+            is_kept.then_some(saved)?.after(age)
+        })
+    }
+
+    /// Keeps what was saved.
+    pub(crate) fn restore(&self, all: Vec<Saved>, at: Instant) -> usize {
+        let (now, mut kept) = (self.second(at), 0);
+        for Saved { key, rcode, counts, holds_secs, records } in all {
+            let entry = Entry::with(rcode, counts, records.into(), holds_secs.min(TTL_LIMIT_SECS), now);
+            // What cannot be read would be given to clients all the same.
+            if entry.message(&key, now).is_some() {
+                self.insert(key, Arc::new(entry));
+                kept += 1;
+            }
+        }
+        kept
+    }
+
     /// How many answers there are, and their bytes.
     pub(crate) fn size(&self) -> (usize, u64) {
         (self.store.len(), self.store.weight())
@@ -297,9 +325,7 @@ impl Entry {
 
     /// The records, to be looked at.
     pub(crate) fn message(&self, key: &Key, now: u32) -> Option<Message> {
-        let head =
-            [&[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &key.name, &key.kind.qtype.to_be_bytes(), &[0, 1]];
-        let asked = head.concat();
+        let asked = saved::question(key);
         let query = Query::read(&asked).ok()?;
         Message::from_vec(&self.answer(&query, now, usize::MAX)?).ok()
     }

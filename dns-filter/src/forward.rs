@@ -1,9 +1,10 @@
 //! Questions that no rule blocks: answered from the cache, or by the upstreams, with a bound on the work in flight.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
@@ -24,6 +25,7 @@ use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target};
 use crate::handler::{Next, silence};
 use crate::own::withheld;
+use crate::saved;
 use crate::upstreams::{ForwardZone, Upstream, UpstreamHealth, Upstreams};
 
 /// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
@@ -100,6 +102,23 @@ impl Forwarder {
     /// How many answers are kept, and the bytes that they take.
     pub fn cache_size(&self) -> (usize, u64) {
         self.0.cache.size()
+    }
+
+    /// Writes the kept answers, for [`Self::restore`], and says how many there are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn save(&self, to: &mut impl Write) -> io::Result<usize> {
+        saved::write(to, unix_secs(), self.0.cache.saved(Instant::now()))
+    }
+
+    /// Keeps the answers that were saved and still hold, and says how many there are.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn restore(&self, from: &mut impl Read) -> io::Result<usize> {
+        let all = saved::read(from, unix_secs())?;
+        Ok(self.0.cache.restore(all, Instant::now()))
     }
 
     /// The addresses of a name, asked of the upstreams whatever rules say of it: no client asked, and none is told.
@@ -216,6 +235,10 @@ impl Forwarder {
     fn look_at(&self, key: &Key, entry: &Entry) -> Option<Message> {
         entry.message(key, self.0.cache.second(Instant::now()))
     }
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What the upstreams said of a name.

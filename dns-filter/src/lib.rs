@@ -21,6 +21,7 @@ mod options;
 mod own;
 mod rates;
 mod respond;
+mod saved;
 mod serve;
 mod shares;
 mod tcp;

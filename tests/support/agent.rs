@@ -119,6 +119,13 @@ impl Agent {
         std::mem::replace(&mut self.folder, TempDir::new().unwrap())
     }
 
+    /// Ends it as an operator does. What it leaves behind stays.
+    pub(crate) fn stop(mut self) -> TempDir {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, TempDir::new().unwrap())
+    }
+
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
