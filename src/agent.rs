@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
-    CACHE_BYTES, Clients, Conduct, Connections, Counters, DivertedSockets, Filter, FilterHandler, Forwarder,
-    Forwarding, Upstream, default_clients, serve_diverted,
+    CACHE_BYTES, Certificate, Clients, Conduct, Connections, Counters, DivertedSockets, Filter,
+    FilterHandler, Forwarder, Forwarding, TlsListeners, Upstream, default_clients, serve_diverted,
 };
 use interdict_ebpf_loader::{OWN_MARK, PacketPlane, local_addresses};
 use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::RunArgs;
-use crate::config::{PacketSettings, Settings};
+use crate::config::{PacketSettings, Settings, TlsSettings};
 use crate::console::Console;
 use crate::control::{self, Answer};
 use crate::explain::{Asker, Explanation, explain};
@@ -78,6 +78,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
     let mut plane = packets::load(&settings.packet, &listen, &upstreams, &clients)?;
     let listeners = named.bind(&listen)?;
+    let tls = settings.tls.map(Tls::bind).transpose()?;
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
     let console = settings.console.map(Console::bind).transpose()?;
@@ -150,6 +151,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         guard: plane.as_ref().map(|plane| Arc::new(Guard::new(plane.clone(), log.clone()))),
         listening: Addresses::default(),
         console: console.as_ref().and_then(Console::address),
+        encrypted: tls.as_ref().map(|tls| tls.listeners.addresses()).unwrap_or_default(),
         packets: settings.packet,
         upstreams,
         forwarding,
@@ -170,7 +172,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(agent.serve(named, listeners, control, diverted, console));
+    let served = runtime.block_on(agent.serve(named, listeners, control, diverted, console, tls));
     runtime.shutdown_background();
     if let Some(heart) = heart {
         heart.stop();
@@ -204,6 +206,8 @@ struct Agent {
     /// `None` where no packets are filtered.
     guard: Option<Arc<Guard>>,
     listening: Addresses,
+    /// Where DNS over TLS is served.
+    encrypted: Vec<SocketAddr>,
     /// Where metrics are served, if they are.
     console: Option<SocketAddr>,
     packets: PacketSettings,
@@ -238,6 +242,7 @@ impl Agent {
         control: std::os::unix::net::UnixListener,
         diverted: Option<DivertedSockets>,
         console: Option<Console>,
+        tls: Option<Tls>,
     ) -> anyhow::Result<()> {
         let forwarder = Forwarder::new(self.forwarding.clone(), self.filter.clone(), self.counters.clone())
             .map_err(anyhow::Error::msg)?;
@@ -254,9 +259,14 @@ impl Agent {
 
         let handler = Arc::new(handler);
         let connections = Connections::of(self.clients.clone());
+        let encrypted = connections.clone();
         let asked = self.upstreams.iter().map(|Upstream(to)| *to).collect();
         let mut dns = Service::new(listen, asked, handler.clone(), connections, self.counters.clone());
         listeners.into_iter().for_each(|bound| dns.serve(bound));
+        let _tls = tls.map(|Tls { certificate, listeners }| {
+            let serving = listeners.serve(&handler, &encrypted, &self.counters);
+            (serving, tokio::spawn(follow_certificate(certificate)))
+        });
         self.listening = dns.addresses();
         let _diverted = diverted.map(|sockets| serve_diverted(sockets, OWN_MARK, &handler)).transpose()?;
         let agent = Arc::new(self);
@@ -336,6 +346,34 @@ async fn look_after_interfaces(guard: Arc<Guard>) {
         tokio::time::sleep(guard::LOOK_EVERY).await;
         let guard = guard.clone();
         let _ = tokio::task::spawn_blocking(move || guard.look()).await;
+    }
+}
+
+/// DNS over TLS, with everything read and bound.
+struct Tls {
+    certificate: Certificate,
+    listeners: TlsListeners,
+}
+
+impl Tls {
+    fn bind(TlsSettings { listen, files }: TlsSettings) -> anyhow::Result<Self> {
+        let certificate = Certificate::read(files).map_err(anyhow::Error::msg).context("[dns.tls]")?;
+        let listeners = TlsListeners::bind(&listen, &certificate)?;
+        Ok(Self { certificate, listeners })
+    }
+}
+
+/// How often it is looked whether there is another certificate.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(1);
+
+async fn follow_certificate(certificate: Certificate) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_EVERY).await;
+        match certificate.follow() {
+            Ok(true) => tracing::info!("another certificate is in use"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("the certificate stays as it was: {error}"),
+        }
     }
 }
 

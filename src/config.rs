@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use interdict_dns_filter::{Conduct, NSID_LIMIT_BYTES};
+use interdict_dns_filter::{CertificateFiles, Conduct, NSID_LIMIT_BYTES};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
 use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) withholds_private: bool,
     /// `[dns] private_domains`
     pub(crate) private_domains: Vec<DomainName>,
+    /// `[dns.tls]`: where DNS over TLS is served, and by which certificate.
+    pub(crate) tls: Option<TlsSettings>,
     /// `[dns] save_cache`: whether kept answers are there after a restart.
     pub(crate) save_cache: Option<bool>,
     /// `[dns] udp_sockets`: on each address.
@@ -50,6 +52,15 @@ pub(crate) struct Settings {
     pub(crate) control: Option<PathBuf>,
     /// `[console] listen`: where metrics are served.
     pub(crate) console: Option<SocketAddr>,
+}
+
+/// `[dns.tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsSettings {
+    /// `listen`
+    pub(crate) listen: Vec<SocketAddr>,
+    /// `certificate` and `key`
+    pub(crate) files: CertificateFiles,
 }
 
 /// `[packet]`: which interfaces are filtered, and how.
@@ -158,6 +169,9 @@ impl Settings {
             if let Some(mib) = dns.number(r, "cache_mib", 65_536) {
                 settings.cache_bytes = Some(u64::from(mib) << 20);
             }
+            if let Some(tls) = dns.table(r, "tls") {
+                settings.tls = read_tls(r, tls);
+            }
             settings.save_cache = dns.flag(r, "save_cache");
             settings.udp_sockets = dns
                 .number(r, "udp_sockets", 256)
@@ -226,6 +240,18 @@ impl Settings {
         root.finish(r);
         settings
     }
+}
+
+fn read_tls(r: &mut Reader<'_>, mut tls: Table<'_, '_>) -> Option<TlsSettings> {
+    let wanted = "an address and a port, such as 10.1.0.53:853";
+    let listen = values(tls.list(r, "listen", |text| parse(text, wanted)));
+    let [chain, key] =
+        ["certificate", "key"].map(|key| tls.required_text(r, key).map(|text| PathBuf::from(text.value)));
+    if listen.is_empty() && !tls.has("listen") {
+        tls.missing(r, "listen", "name at least one address, such as 10.1.0.53:853");
+    }
+    tls.finish(r);
+    Some(TlsSettings { listen, files: CertificateFiles { chain: chain?, key: key? } })
 }
 
 /// The name of a server, as it is sent.

@@ -8,6 +8,7 @@ mod diagnostics;
 mod differential;
 mod dns;
 mod embed;
+mod encrypted;
 mod export;
 mod learned;
 mod metrics;
@@ -27,6 +28,7 @@ fn main() {
         contacts::cases(),
         dns::cases(),
         embed::cases(),
+        encrypted::cases(),
         export::cases(),
         learned::cases(),
         metrics::cases(),

@@ -115,6 +115,8 @@ counters! {
     unsent,
     /// TCP connections closed at once: too many were open, in all or of that client.
     tcp_refused,
+    /// TLS connections that came to nothing before anything was asked.
+    tls_failures,
     /// Times a listener died and was started again.
     listener_restarts,
 }

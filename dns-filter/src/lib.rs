@@ -25,6 +25,7 @@ mod saved;
 mod serve;
 mod shares;
 mod tcp;
+mod tls;
 mod udp;
 mod upstreams;
 
@@ -36,8 +37,9 @@ pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Ta
 pub use forward::{CACHE_BYTES, Forwarder, Forwarding, LookedUp};
 pub use handler::{Behind, Conduct, FilterHandler, Next};
 pub use options::NSID_LIMIT_BYTES;
-pub use serve::{ListenError, Listeners, Serving, udp_sockets};
+pub use serve::{ListenError, Listeners, Serving, TlsListeners, udp_sockets};
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
+pub use tls::{Certificate, CertificateFiles};
 pub use upstreams::{ForwardZone, Upstream, UpstreamHealth, system_upstreams};
 
 pub use hickory_server;

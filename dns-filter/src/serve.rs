@@ -7,10 +7,12 @@ use std::thread::available_parallelism;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::counters::Counters;
 use crate::handler::{FilterHandler, Next};
 use crate::tcp::{self, Connections};
+use crate::tls::Certificate;
 use crate::udp;
 
 /// Why an address cannot be listened on.
@@ -19,7 +21,7 @@ use crate::udp;
 pub struct ListenError {
     /// The address.
     pub address: SocketAddr,
-    /// `udp` or `tcp`.
+    /// `udp`, `tcp` or `tls`.
     pub protocol: &'static str,
     /// What the system says, and what to do.
     pub reason: String,
@@ -92,8 +94,60 @@ impl Listeners {
             let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
             serving.tasks.spawn(async move {
                 match tokio::net::TcpListener::from_std(tcp) {
-                    Ok(listener) => tcp::serve(listener, handler, connections, counters).await,
+                    Ok(listener) => tcp::serve(listener, None, handler, connections, counters).await,
                     Err(error) => tracing::error!(%address, %error, "TCP is not served"),
+                }
+            });
+        }
+        serving
+    }
+}
+
+/// Sockets for DNS over TLS that are bound and wait to be served.
+pub struct TlsListeners {
+    sockets: Vec<(SocketAddr, TcpListener)>,
+    tls: TlsAcceptor,
+}
+
+impl TlsListeners {
+    /// Binds every address.
+    ///
+    /// # Errors
+    /// The first that cannot be listened on; nothing is bound then.
+    pub fn bind(addresses: &[SocketAddr], certificate: &Certificate) -> Result<Self, ListenError> {
+        let bind = |address: &SocketAddr| {
+            let error = |e: std::io::Error| ListenError::new(*address, "tls", &e);
+            let listener = TcpListener::bind(address).map_err(error)?;
+            listener.set_nonblocking(true).map_err(error)?;
+            Ok((listener.local_addr().map_err(error)?, listener))
+        };
+        let tls = certificate.acceptor(&[b"dot"]).map_err(|reason| {
+            let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+            ListenError { address, protocol: "tls", reason, kind: std::io::ErrorKind::InvalidInput }
+        })?;
+        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?, tls })
+    }
+
+    /// Where they listen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|(address, _)| *address).collect()
+    }
+
+    /// Serves every socket until what is returned is dropped.
+    pub fn serve<N: Next>(
+        self,
+        handler: &Arc<FilterHandler<N>>,
+        connections: &Connections,
+        counters: &Arc<Counters>,
+    ) -> Serving {
+        let mut serving = Serving { tasks: JoinSet::new(), stop: Arc::default() };
+        for (address, listener) in self.sockets {
+            let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
+            let tls = Some(self.tls.clone());
+            serving.tasks.spawn(async move {
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => tcp::serve(listener, tls, handler, connections, counters).await,
+                    Err(error) => tracing::error!(%address, %error, "DNS over TLS is not served"),
                 }
             });
         }

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use crate::channel::Channel;
 use crate::clients::Clients;
@@ -40,9 +41,10 @@ impl Connections {
     }
 }
 
-/// Serves a listener until the future is dropped, and its connections with it.
+/// Serves a listener until the future is dropped, and its connections with it: plain ones, or DNS over TLS (RFC 7858).
 pub(crate) async fn serve<N: Next>(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     handler: Arc<FilterHandler<N>>,
     connections: Connections,
     counters: Arc<Counters>,
@@ -69,9 +71,19 @@ pub(crate) async fn serve<N: Next>(
             count(&counters.tcp_refused);
             continue;
         };
-        let handler = handler.clone();
+        let (handler, tls) = (handler.clone(), tls.clone());
         conversations.spawn(async move {
-            let ended = converse(stream, client, &handler).await;
+            let ended = match tls {
+                None => converse(stream, client, Channel::Tcp, &handler).await,
+                Some(tls) => match timeout(PATIENCE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => converse(stream, client, Channel::Dot, &handler).await,
+                    Ok(Err(error)) => {
+                        count(&handler.counters().tls_failures);
+                        Err(error)
+                    }
+                    Err(late) => Err(late.into()),
+                },
+            };
             drop(share);
             if let Err(error) = ended {
                 tracing::debug!(%client, %error, "a TCP connection ended");
@@ -81,11 +93,12 @@ pub(crate) async fn serve<N: Next>(
 }
 
 async fn converse<N: Next>(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite,
     client: SocketAddr,
+    channel: Channel,
     handler: &FilterHandler<N>,
 ) -> io::Result<()> {
-    let (mut questions, mut answers) = stream.into_split();
+    let (mut questions, mut answers) = tokio::io::split(stream);
     loop {
         let message = timeout(PATIENCE, async {
             let mut message = vec![0; usize::from(questions.read_u16().await?)];
@@ -94,11 +107,15 @@ async fn converse<N: Next>(
         });
         let message = message.await??;
         let at = Instant::now();
-        let received = Received { message: &message, client, at, channel: Channel::Tcp, asked: None };
+        let received = Received { message: &message, client, at, channel, asked: None };
         if let Some(answer) = handler.respond(&received).await {
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
             let framed = [&length.to_be_bytes()[..], &answer].concat();
-            timeout(PATIENCE, answers.write_all(&framed)).await??;
+            timeout(PATIENCE, async {
+                answers.write_all(&framed).await?;
+                answers.flush().await
+            })
+            .await??;
             count_latency(handler.counters(), at.elapsed(), 1);
         }
     }

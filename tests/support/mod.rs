@@ -25,6 +25,7 @@ pub(crate) enum Needs {
     Root,
     /// Root and `dig`.
     RootDig,
+    Kdig,
     /// Root, for a network namespace to load a rule set in.
     Nft,
     Unbound,
@@ -110,6 +111,7 @@ impl Case {
             {
                 Some("needs root")
             }
+            Needs::Kdig if !has("kdig") => Some("needs kdig, from knot-dnsutils"),
             Needs::Nft if !has("nft") => Some("needs nft, from nftables"),
             Needs::Unbound | Needs::RootUnbound if !has("unbound") => Some("needs unbound"),
             Needs::Named if !has("named") => Some("needs named, from bind9"),

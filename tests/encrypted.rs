@@ -1,0 +1,154 @@
+//! DNS over encrypted channels, with a real client.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::case;
+use crate::support::{Agent, Case, Dig, Upstream, until};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(dns_over_tls_is_served_to_who_checks_the_certificate, Kdig),
+        case!(another_certificate_is_used_as_soon_as_it_is_there, Kdig),
+        case!(a_key_that_fits_no_certificate_is_named),
+        case!(what_is_no_tls_takes_nothing_from_others, Kdig),
+    ]
+}
+
+const POLICY: &str = r#"
+format = 1
+[[rule]]
+id = "v-all"
+role = "update"
+action = "block"
+domains = ["v.example"]
+"#;
+
+/// A certificate for a name, and its key, as PEM.
+fn certificate(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+/// A folder for an agent that serves DNS over TLS under this name.
+fn folder(name: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
+    write_certificate(folder.path(), name);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let config = format!(
+        "[dns]\nnsid = \"gw1\"\n[dns.tls]\nlisten = [\"127.0.0.1:0\"]\ncertificate = {:?}\nkey = {:?}\n",
+        path("cert.pem"),
+        path("key.pem")
+    );
+    fs::write(folder.path().join("agent.toml"), config).unwrap();
+    folder
+}
+
+fn write_certificate(folder: &Path, name: &str) {
+    let (chain, key) = certificate(name);
+    fs::write(folder.join("key.pem"), key).unwrap();
+    fs::write(folder.join("cert.pem"), &chain).unwrap();
+    fs::write(folder.join(format!("{name}.pem")), chain).unwrap();
+}
+
+fn start(folder: TempDir, upstream: &Upstream) -> Agent {
+    Agent::start_in(folder, upstream).unwrap_or_else(|said| panic!("it did not start:\n{said}"))
+}
+
+fn encrypted(agent: &Agent) -> SocketAddr {
+    agent.status()["planes"]["dns"]["tls"][0].as_str().unwrap().parse().unwrap()
+}
+
+/// Asks over TLS, and checks that the server is who has the certificate for this name.
+fn kdig(agent: &Agent, name: &str, words: &[&str]) -> Dig {
+    let address = encrypted(agent);
+    let authority = agent.folder.path().join(format!("{name}.pem"));
+    let output = Command::new("kdig")
+        .args([&format!("@{}", address.ip()), "-p", &address.port().to_string(), "+retry=0", "+timeout=3"])
+        .args([&format!("+tls-ca={}", authority.display()), &format!("+tls-hostname={name}")])
+        .args(words)
+        .output()
+        .expect("kdig runs");
+    Dig(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+fn dns_over_tls_is_served_to_who_checks_the_certificate() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    kdig(&agent, "dns.test", &["a.v.example"]).has("status: NXDOMAIN").has("Blocked");
+    for _ in 0..2 {
+        let answer = kdig(&agent, "dns.test", &["www.example.org", "+padding", "+nsid"]);
+        answer.has("status: NOERROR").has("192.0.2.7").has("gw1");
+        // RFC 8467: a multiple of 468 bytes.
+        answer.has("Received 468 B");
+    }
+    kdig(&agent, "dns.test", &["www.example.org", "+nopadding"]).has("192.0.2.7");
+    let event = agent.event("the question is on record", |event| event["asked"]["name"] == "a.v.example");
+    assert_eq!((&event["channel"], &event["verdict"]), (&"dot".into(), &"block".into()));
+    // Who wants another server than this one asks nothing.
+    let other = kdig(&agent, "dns.test", &["b.v.example", "+tls-hostname=other.test"]);
+    assert!(!other.0.contains("status:"), "{}", other.0);
+    assert!(!agent.events().iter().any(|event| event["asked"]["name"] == "b.v.example"));
+}
+
+fn another_certificate_is_used_as_soon_as_it_is_there() {
+    let upstream = Upstream::start();
+    let agent = start(folder("one.test"), &upstream);
+    kdig(&agent, "one.test", &["a.v.example"]).has("NXDOMAIN");
+    write_certificate(agent.folder.path(), "two.test");
+    until("the other certificate is in use", || {
+        kdig(&agent, "two.test", &["a.v.example"]).0.contains("NXDOMAIN").then_some(())
+    });
+    // A file that is cut off changes nothing.
+    fs::write(agent.folder.path().join("cert.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    kdig(&agent, "two.test", &["a.v.example"]).has("NXDOMAIN");
+}
+
+fn a_key_that_fits_no_certificate_is_named() {
+    let upstream = Upstream::start();
+    for (file, content, said) in [
+        ("key.pem", certificate("other.test").1, "key.pem is not the key of"),
+        ("cert.pem", String::new(), "cert.pem"),
+        ("key.pem", "no key".to_owned(), "key.pem"),
+    ] {
+        let folder = folder("dns.test");
+        fs::write(folder.path().join(file), content).unwrap();
+        let Err(refused) = Agent::start_in(folder, &upstream) else { panic!("it starts without {file}") };
+        assert!(refused.contains("[dns.tls]") && refused.contains(said), "{refused}");
+    }
+}
+
+fn what_is_no_tls_takes_nothing_from_others() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    let address = encrypted(&agent);
+    let silent: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for bytes in [
+        &b"\x00\x1dplain DNS, or what looks like it"[..],
+        &[0x16, 3, 1, 0xff, 0xff],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(12))).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut said = Vec::new();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut said);
+        assert!(said.len() < 16, "no more than an alert: {said:?}");
+    }
+    kdig(&agent, "dns.test", &["a.v.example"]).has("NXDOMAIN");
+    let failures = || agent.status()["counters"]["dns"]["tls_failures"].as_u64();
+    until("what came to nothing is counted", || (failures() >= Some(3)).then_some(()));
+    drop(silent);
+    let _: Value = agent.status();
+}
