@@ -11,7 +11,8 @@ use anyhow::Context;
 use interdict_audit::{Entry, Log, Record};
 use interdict_dns_filter::{
     CACHE_BYTES, Certificate, Clients, Conduct, Connections, Counters, DivertedSockets, Filter,
-    FilterHandler, Forwarder, Forwarding, TlsListeners, Upstream, default_clients, serve_diverted,
+    FilterHandler, Forwarder, Forwarding, TlsListeners, TlsService, Upstream, default_clients,
+    serve_diverted,
 };
 use interdict_ebpf_loader::{OWN_MARK, PacketPlane, local_addresses};
 use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
@@ -151,7 +152,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         guard: plane.as_ref().map(|plane| Arc::new(Guard::new(plane.clone(), log.clone()))),
         listening: Addresses::default(),
         console: console.as_ref().and_then(Console::address),
-        encrypted: tls.as_ref().map(|tls| tls.listeners.addresses()).unwrap_or_default(),
+        encrypted: tls
+            .as_ref()
+            .map(|tls| tls.listeners.each_ref().map(TlsListeners::addresses))
+            .unwrap_or_default(),
         packets: settings.packet,
         upstreams,
         forwarding,
@@ -206,8 +210,8 @@ struct Agent {
     /// `None` where no packets are filtered.
     guard: Option<Arc<Guard>>,
     listening: Addresses,
-    /// Where DNS over TLS is served.
-    encrypted: Vec<SocketAddr>,
+    /// Where DNS over TLS is served, and over HTTPS.
+    encrypted: [Vec<SocketAddr>; 2],
     /// Where metrics are served, if they are.
     console: Option<SocketAddr>,
     packets: PacketSettings,
@@ -264,7 +268,8 @@ impl Agent {
         let mut dns = Service::new(listen, asked, handler.clone(), connections, self.counters.clone());
         listeners.into_iter().for_each(|bound| dns.serve(bound));
         let _tls = tls.map(|Tls { certificate, listeners }| {
-            let serving = listeners.serve(&handler, &encrypted, &self.counters);
+            let serve = |listeners: TlsListeners| listeners.serve(&handler, &encrypted, &self.counters);
+            let serving = listeners.map(serve);
             (serving, tokio::spawn(follow_certificate(certificate)))
         });
         self.listening = dns.addresses();
@@ -349,16 +354,19 @@ async fn look_after_interfaces(guard: Arc<Guard>) {
     }
 }
 
-/// DNS over TLS, with everything read and bound.
+/// DNS over TLS and over HTTPS, with everything read and bound.
 struct Tls {
     certificate: Certificate,
-    listeners: TlsListeners,
+    listeners: [TlsListeners; 2],
 }
 
 impl Tls {
-    fn bind(TlsSettings { listen, files }: TlsSettings) -> anyhow::Result<Self> {
+    fn bind(TlsSettings { listen, https, files }: TlsSettings) -> anyhow::Result<Self> {
         let certificate = Certificate::read(files).map_err(anyhow::Error::msg).context("[dns.tls]")?;
-        let listeners = TlsListeners::bind(&listen, &certificate)?;
+        let listeners = [
+            TlsListeners::bind(&listen, TlsService::Dot, &certificate)?,
+            TlsListeners::bind(&https, TlsService::Doh, &certificate)?,
+        ];
         Ok(Self { certificate, listeners })
     }
 }

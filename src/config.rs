@@ -57,8 +57,10 @@ pub(crate) struct Settings {
 /// `[dns.tls]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TlsSettings {
-    /// `listen`
+    /// `listen`: DNS over TLS.
     pub(crate) listen: Vec<SocketAddr>,
+    /// `https`: DNS over HTTPS.
+    pub(crate) https: Vec<SocketAddr>,
     /// `certificate` and `key`
     pub(crate) files: CertificateFiles,
 }
@@ -245,13 +247,15 @@ impl Settings {
 fn read_tls(r: &mut Reader<'_>, mut tls: Table<'_, '_>) -> Option<TlsSettings> {
     let wanted = "an address and a port, such as 10.1.0.53:853";
     let listen = values(tls.list(r, "listen", |text| parse(text, wanted)));
+    let https =
+        values(tls.list(r, "https", |text| parse(text, "an address and a port, such as 10.1.0.53:443")));
     let [chain, key] =
         ["certificate", "key"].map(|key| tls.required_text(r, key).map(|text| PathBuf::from(text.value)));
-    if listen.is_empty() && !tls.has("listen") {
+    if !tls.has("listen") && !tls.has("https") {
         tls.missing(r, "listen", "name at least one address, such as 10.1.0.53:853");
     }
     tls.finish(r);
-    Some(TlsSettings { listen, files: CertificateFiles { chain: chain?, key: key? } })
+    Some(TlsSettings { listen, https, files: CertificateFiles { chain: chain?, key: key? } })
 }
 
 /// The name of a server, as it is sent.

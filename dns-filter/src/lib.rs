@@ -17,6 +17,7 @@ mod diverted;
 mod filter;
 mod forward;
 mod handler;
+mod https;
 mod options;
 mod own;
 mod rates;
@@ -37,7 +38,7 @@ pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Ta
 pub use forward::{CACHE_BYTES, Forwarder, Forwarding, LookedUp};
 pub use handler::{Behind, Conduct, FilterHandler, Next};
 pub use options::NSID_LIMIT_BYTES;
-pub use serve::{ListenError, Listeners, Serving, TlsListeners, udp_sockets};
+pub use serve::{ListenError, Listeners, Serving, TlsListeners, TlsService, udp_sockets};
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
 pub use tls::{Certificate, CertificateFiles};
 pub use upstreams::{ForwardZone, Upstream, UpstreamHealth, system_upstreams};

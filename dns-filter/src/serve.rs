@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::handler::{FilterHandler, Next};
 use crate::tcp::{self, Connections};
@@ -103,9 +104,36 @@ impl Listeners {
     }
 }
 
-/// Sockets for DNS over TLS that are bound and wait to be served.
+/// What is spoken over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsService {
+    /// DNS over TLS (RFC 7858).
+    Dot,
+    /// DNS over HTTPS (RFC 8484).
+    Doh,
+}
+
+impl TlsService {
+    /// What it is called in ALPN.
+    const fn protocols(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Dot => &[b"dot"],
+            Self::Doh => &[b"h2", b"http/1.1"],
+        }
+    }
+
+    const fn channel(self) -> Channel {
+        match self {
+            Self::Dot => Channel::Dot,
+            Self::Doh => Channel::Doh,
+        }
+    }
+}
+
+/// Sockets for DNS over TLS or HTTPS that are bound and wait to be served.
 pub struct TlsListeners {
     sockets: Vec<(SocketAddr, TcpListener)>,
+    service: TlsService,
     tls: TlsAcceptor,
 }
 
@@ -114,18 +142,22 @@ impl TlsListeners {
     ///
     /// # Errors
     /// The first that cannot be listened on; nothing is bound then.
-    pub fn bind(addresses: &[SocketAddr], certificate: &Certificate) -> Result<Self, ListenError> {
+    pub fn bind(
+        addresses: &[SocketAddr],
+        service: TlsService,
+        certificate: &Certificate,
+    ) -> Result<Self, ListenError> {
         let bind = |address: &SocketAddr| {
             let error = |e: std::io::Error| ListenError::new(*address, "tls", &e);
             let listener = TcpListener::bind(address).map_err(error)?;
             listener.set_nonblocking(true).map_err(error)?;
             Ok((listener.local_addr().map_err(error)?, listener))
         };
-        let tls = certificate.acceptor(&[b"dot"]).map_err(|reason| {
+        let tls = certificate.acceptor(service.protocols()).map_err(|reason| {
             let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
             ListenError { address, protocol: "tls", reason, kind: std::io::ErrorKind::InvalidInput }
         })?;
-        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?, tls })
+        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?, service, tls })
     }
 
     /// Where they listen.
@@ -143,11 +175,11 @@ impl TlsListeners {
         let mut serving = Serving { tasks: JoinSet::new(), stop: Arc::default() };
         for (address, listener) in self.sockets {
             let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
-            let tls = Some(self.tls.clone());
+            let tls = Some((self.tls.clone(), self.service.channel()));
             serving.tasks.spawn(async move {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => tcp::serve(listener, tls, handler, connections, counters).await,
-                    Err(error) => tracing::error!(%address, %error, "DNS over TLS is not served"),
+                    Err(error) => tracing::error!(%address, %error, "nothing is served over TLS"),
                 }
             });
         }

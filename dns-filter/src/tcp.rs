@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::counters::{Counters, count, count_latency};
 use crate::handler::{FilterHandler, Next};
+use crate::https;
 use crate::respond::Received;
 use crate::shares::Shares;
 
@@ -41,10 +42,11 @@ impl Connections {
     }
 }
 
-/// Serves a listener until the future is dropped, and its connections with it: plain ones, or DNS over TLS (RFC 7858).
+/// Serves a listener until the future is dropped, and its connections with it: plain ones, or over TLS with what is
+/// spoken there.
 pub(crate) async fn serve<N: Next>(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<(TlsAcceptor, Channel)>,
     handler: Arc<FilterHandler<N>>,
     connections: Connections,
     counters: Arc<Counters>,
@@ -75,8 +77,11 @@ pub(crate) async fn serve<N: Next>(
         conversations.spawn(async move {
             let ended = match tls {
                 None => converse(stream, client, Channel::Tcp, &handler).await,
-                Some(tls) => match timeout(PATIENCE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, client, Channel::Dot, &handler).await,
+                Some((tls, channel)) => match timeout(PATIENCE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) if channel == Channel::Doh => {
+                        https::converse(stream, client, &handler).await
+                    }
+                    Ok(Ok(stream)) => converse(stream, client, channel, &handler).await,
                     Ok(Err(error)) => {
                         count(&handler.counters().tls_failures);
                         Err(error)

@@ -52,7 +52,8 @@ impl Agent {
                 "dns": {
                     "digest": policy.digest().to_string(),
                     "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
-                    "tls": texts(self.encrypted.iter().map(ToString::to_string).collect()),
+                    "tls": texts(self.encrypted[0].iter().map(ToString::to_string).collect()),
+                    "https": texts(self.encrypted[1].iter().map(ToString::to_string).collect()),
                     "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
                     "health": self.upstream_health().iter().map(health).collect::<Vec<_>>(),
                     "cache": { "answers": cached, "bytes": cached_bytes },

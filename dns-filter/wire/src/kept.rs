@@ -99,6 +99,27 @@ pub const fn records_begin(name_bytes: usize) -> usize {
     HEADER_BYTES + name_bytes + 4
 }
 
+/// The shortest TTL of a message's records, without OPT; `None` if there are none, or they are not all there.
+pub fn least_ttl(message: &[u8]) -> Option<u32> {
+    let count = |at: usize| u32::from(u16::from_be_bytes(Bytes::get(message, at)));
+    let mut at = HEADER_BYTES;
+    for _ in 0..count(4) {
+        at = skip_name(message, at).ok()? + 4;
+    }
+    let mut least: Option<u32> = None;
+    for _ in 0..count(6) + count(8) + count(10) {
+        at = skip_name(message, at).ok()?;
+        let [rtype_high, rtype_low, _, _, a, b, c, d, len_high, len_low] =
+            *message.get(at..)?.first_chunk()?;
+        if u16::from_be_bytes([rtype_high, rtype_low]) != TYPE_OPT {
+            let ttl = u32::from_be_bytes([a, b, c, d]);
+            least = Some(least.map_or(ttl, |least| least.min(ttl)));
+        }
+        at += 10 + usize::from(u16::from_be_bytes([len_high, len_low]));
+    }
+    least
+}
+
 /// Adds EDNS options to a message of `len` bytes, and returns its new length; `None`, and nothing is changed, if the message
 /// does not end in an OPT record, or there is no room for more.
 pub fn add_options(message: &mut [u8], len: usize, options: &[u8]) -> Option<usize> {

@@ -15,7 +15,7 @@ mod question;
 mod rule;
 
 pub use answer::{ANSWER_BUFFER_BYTES, Blocked, LONGEST_ANSWER_BYTES, Rcode, Reply, Template, write_answer};
-pub use kept::{Kept, Ttl, add_options, records_begin};
+pub use kept::{Kept, Ttl, add_options, least_ttl, records_begin};
 pub use memory::{Bytes, Memory, Round};
 pub use query::Query;
 pub use question::{
