@@ -72,7 +72,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         withholds_private: settings.withholds_private,
         private_domains: settings.private_domains,
     };
-    upstreams.extend(forwarding.zones.iter().flat_map(|zone| &zone.upstreams));
+    upstreams.extend(forwarding.zones.iter().flat_map(|zone| zone.upstreams.clone()));
     let clients = match settings.clients {
         named if !named.is_empty() => named,
         _ => [default_clients(), packets::client_networks(&settings.packet)?].concat(),
@@ -264,7 +264,7 @@ impl Agent {
         let handler = Arc::new(handler);
         let connections = Connections::of(self.clients.clone());
         let encrypted = connections.clone();
-        let asked = self.upstreams.iter().map(|Upstream(to)| *to).collect();
+        let asked = self.upstreams.iter().map(|upstream| upstream.address).collect();
         let mut dns = Service::new(listen, asked, handler.clone(), connections, self.counters.clone());
         listeners.into_iter().for_each(|bound| dns.serve(bound));
         let _tls = tls.map(|Tls { certificate, listeners }| {
@@ -328,7 +328,7 @@ impl Agent {
         tracing::info!(
             "DNS on {} (UDP and TCP), asking {}",
             list(self.listening.list().iter().map(ToString::to_string).collect()),
-            list(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect())
+            list(self.upstreams.iter().map(ToString::to_string).collect())
         );
         tracing::info!("record in {}", self.data.join("log").display());
         if let Some(listen) = self.listening.list().first().filter(|_| blocks(&policy, EXAMPLE)) {

@@ -64,8 +64,9 @@ pub struct RunArgs {
     /// Address to answer DNS on, UDP and TCP; repeat for several [default: 127.0.0.1:5300]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<SocketAddr>,
-    /// Resolver to ask for what is not banned; repeat for several. Default: the system's
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Resolver to ask for what is not banned: an address, or tls://NAME#ADDR, https://NAME/PATH#ADDR, quic://NAME#ADDR;
+    /// repeat for several. Default: the system's
+    #[arg(long, value_name = "ADDR:PORT|URL")]
     pub upstream: Vec<String>,
     /// Interface whose packets are judged, and what it is to us: lan, wan or host; repeat for several. Needs root
     #[arg(long, value_name = "NAME=ROLE")]

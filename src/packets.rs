@@ -162,7 +162,7 @@ pub(crate) fn safe(
     listen: &[SocketAddr],
     upstreams: &[Upstream],
 ) -> anyhow::Result<Vec<IpNet>> {
-    let ours = listen.iter().chain(upstreams.iter().map(|Upstream(to)| to)).map(SocketAddr::ip);
+    let ours = listen.iter().chain(upstreams.iter().map(|upstream| &upstream.address)).map(SocketAddr::ip);
     let addresses = ours.chain(default_gateways()?);
     let mut safe = settings.safe.clone();
     safe.extend(addresses.map(|address| IpNet::from(address.to_canonical())));

@@ -38,11 +38,11 @@ pub(crate) fn zones(
 /// # Errors
 /// An upstream that cannot be asked, or is this server.
 fn check(upstreams: &[Upstream], listeners: &[SocketAddr]) -> anyhow::Result<()> {
-    for Upstream(upstream) in upstreams {
-        if let Some(why) = unusable(*upstream) {
+    for upstream in upstreams {
+        if let Some(why) = unusable(upstream.address) {
             bail!("upstream {upstream} cannot be asked: {why}; name another with --upstream ADDR:PORT");
         }
-        if let Some(listener) = listeners.iter().find(|listener| is_the_same(**listener, *upstream)) {
+        if let Some(listener) = listeners.iter().find(|listener| is_the_same(**listener, upstream.address)) {
             bail!(
                 "upstream {upstream} is our own listener {listener}: questions would go round in a circle; \
                  name another with --upstream ADDR:PORT"

@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(dns_over_tls_is_served_to_who_checks_the_certificate, Kdig),
         case!(dns_over_https_is_served_by_get_and_post, Kdig),
         case!(requests_that_ask_nothing_are_refused_by_their_status),
+        case!(upstreams_are_asked_over_tls_and_https, Dig),
         case!(another_certificate_is_used_as_soon_as_it_is_there, Kdig),
         case!(a_key_that_fits_no_certificate_is_named),
         case!(what_is_no_tls_takes_nothing_from_others, Kdig),
@@ -167,6 +168,38 @@ fn requests_that_ask_nothing_are_refused_by_their_status() {
     let said = request(&agent, address, ask, &[]);
     assert!(said.starts_with("HTTP/1.1 200") && said.contains("application/dns-message"), "{said}");
     assert!(said.contains("max-age=300"), "{said}");
+}
+
+/// One agent asks another.
+fn upstreams_are_asked_over_tls_and_https() {
+    let upstream = Upstream::start();
+    let asked = start(folder("dns.test"), &upstream);
+    let ports = ["tls", "https"].map(|what| encrypted(&asked, what).port());
+    for (url, works) in [
+        (format!("tls://dns.test:{}#127.0.0.1", ports[0]), true),
+        (format!("https://dns.test:{}/dns-query#127.0.0.1", ports[1]), true),
+        (format!("https://dns.test:{}/elsewhere#127.0.0.1", ports[1]), false),
+        (format!("tls://other.test:{}#127.0.0.1", ports[0]), false),
+    ] {
+        let folder = TempDir::new().unwrap();
+        fs::create_dir(folder.path().join("policy")).unwrap();
+        fs::write(folder.path().join("policy/p.toml"), POLICY.replace("v.example", "w.example")).unwrap();
+        fs::write(folder.path().join("agent.toml"), format!("[dns]\nupstreams = [{url:?}]\n")).unwrap();
+        fs::copy(asked.folder.path().join("dns.test.pem"), folder.path().join("trusted.pem")).unwrap();
+        let asking = Agent::start_asking(folder, &[]).unwrap_or_else(|said| panic!("{said}"));
+        let before = upstream.asked().len();
+        let answer = asking.dig(&["+time=6", "www.example.org"]);
+        assert_eq!(answer.status(), if works { "NOERROR" } else { "SERVFAIL" }, "{url}: {}", answer.0);
+        let health = &asking.status()["planes"]["dns"]["health"][0];
+        assert_eq!((&health["upstream"], &health["asked"]), (&url.as_str().into(), &1.into()));
+        if works {
+            answer.has("192.0.2.7");
+            // What the other one blocks is blocked.
+            asking.dig(&["a.v.example"]).has("NXDOMAIN");
+        } else {
+            assert_eq!(upstream.asked().len(), before, "{url}: nothing is asked");
+        }
+    }
 }
 
 fn another_certificate_is_used_as_soon_as_it_is_there() {

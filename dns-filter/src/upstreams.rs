@@ -1,6 +1,7 @@
 //! The resolvers that are asked: the fastest first, the next where one is slow, fails, or will not.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use hickory_resolver::net::{DnsError, DnsHandle, NetError};
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig};
 use interdict_dns_wire::UDP_PAYLOAD_BYTES;
 use interdict_policy::{DomainName, Name};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::cache::Kind;
 
@@ -31,19 +34,101 @@ const DOWN_FOR: Duration = Duration::from_secs(10);
 /// Questions that one connection to an upstream has open at one time.
 const OPEN_QUESTIONS_LIMIT: usize = 1024;
 
-/// A resolver that is asked, over UDP and, where the answer is cut off, TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upstream(pub SocketAddr);
+/// A resolver that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where it is.
+    pub address: SocketAddr,
+    over: Over,
+}
+
+/// How an upstream is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Over {
+    /// UDP and, where the answer is cut off, TCP.
+    Plain,
+    /// DNS over TLS, from who has a certificate for this name or address.
+    Tls(Arc<str>),
+    /// DNS over HTTPS, likewise, at this path.
+    Https(Arc<str>, Arc<str>),
+    /// DNS over QUIC, likewise.
+    Quic(Arc<str>),
+}
+
+impl Upstream {
+    /// One that is asked over UDP and TCP.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, over: Over::Plain }
+    }
+}
 
 impl FromStr for Upstream {
     type Err = String;
 
-    /// `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1` or `[2001:db8::1]:53`.
+    /// `192.0.2.1`, `192.0.2.1:53`, `2001:db8::1`, `[2001:db8::1]:53`; `tls://dns.example#192.0.2.1`,
+    /// `https://dns.example/dns-query#192.0.2.1`, `quic://dns.example#192.0.2.1`, where a port may stand behind the name,
+    /// and which need no `#ADDRESS` if that is what the certificate is for.
     fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
-            .map(Upstream)
-            .map_err(|_| format!("\"{}\" is not ADDRESS or ADDRESS:PORT", text.escape_debug()))
+        let Some((scheme, rest)) = text.split_once("://") else { return plain(text) };
+        let wrong = |why: &str| format!("\"{}\" {why}", text.escape_debug());
+        let port = match scheme {
+            "tls" | "quic" => 853,
+            "https" => 443,
+            _ => return Err(wrong("begins with none of tls://, https:// and quic://")),
+        };
+        let (rest, address) = match rest.split_once('#') {
+            Some((rest, address)) => (rest, Some(address)),
+            None => (rest, None),
+        };
+        let (host, path) = match rest.find('/') {
+            Some(at) if scheme == "https" => rest.split_at(at),
+            Some(_) => return Err(wrong("has a path, which only https:// can have")),
+            None => (rest, "/dns-query"),
+        };
+        let (name, port) = match host.rsplit_once(':') {
+            // An IPv6 address stands in brackets.
+            Some((name, digits)) if !digits.ends_with(']') => {
+                (name, digits.parse().map_err(|_| wrong("has no port behind its last colon"))?)
+            }
+            _ => (host, port),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let address: IpAddr = address.unwrap_or(name).parse().map_err(|_| {
+            wrong("does not say at which address it is, and nobody is there yet to be asked: write #ADDRESS behind it")
+        })?;
+        if name.parse::<IpAddr>().is_err() && name.parse::<DomainName>().is_err() {
+            return Err(wrong("names no host"));
+        }
+        let name: Arc<str> = name.into();
+        let over = match scheme {
+            "tls" => Over::Tls(name),
+            "quic" => Over::Quic(name),
+            _ => Over::Https(name, path.into()),
+        };
+        Ok(Self { address: SocketAddr::new(address, port), over })
+    }
+}
+
+fn plain(text: &str) -> Result<Upstream, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)))
+        .map(Upstream::plain)
+        .map_err(|_| format!("\"{}\" is not ADDRESS, ADDRESS:PORT or a URL", text.escape_debug()))
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, over } = self;
+        let mut url = |scheme: &str, name: &str, path: &str| {
+            let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
+            write!(f, "{scheme}://{name}:{}{path}#{}", address.port(), address.ip())
+        };
+        match over {
+            Over::Plain => address.fmt(f),
+            Over::Tls(name) => url("tls", name, ""),
+            Over::Https(name, path) => url("https", name, path),
+            Over::Quic(name) => url("quic", name, ""),
+        }
     }
 }
 
@@ -55,7 +140,7 @@ pub fn system_upstreams() -> Result<Vec<Upstream>, String> {
     let (config, _) =
         hickory_resolver::system_conf::read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?;
     let (_, _, servers) = config.into_parts();
-    Ok(servers.into_iter().map(|server| Upstream(SocketAddr::new(server.ip, 53))).collect())
+    Ok(servers.into_iter().map(|server| Upstream::plain(SocketAddr::new(server.ip, 53))).collect())
 }
 
 /// Names for which other resolvers are asked: conditional forwarding.
@@ -203,20 +288,44 @@ impl Upstreams {
     }
 }
 
+/// TLS by the certificates that this machine trusts: those of its system, or of the file in the variable `SSL_CERT_FILE`.
+fn tls_config() -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    let trusted = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(trusted.certs);
+    if roots.is_empty() {
+        return Err("this machine trusts no certificate, so no upstream can be asked over TLS (on Debian: \
+                    apt-get install ca-certificates)"
+            .to_owned());
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
 impl Server {
-    fn new(Upstream(to): &Upstream) -> Result<Self, String> {
+    fn new(upstream: &Upstream) -> Result<Self, String> {
         let mut options = ResolverOpts::default();
         options.timeout = UPSTREAM_TIMEOUT;
         options.attempts = 1;
         options.edns_payload_len = UDP_PAYLOAD_BYTES;
         options.max_active_requests = OPEN_QUESTIONS_LIMIT;
-        let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-        connections.iter_mut().for_each(|connection| connection.port = to.port());
-        let config = NameServerConfig::new(to.ip(), true, connections);
-        let tls = TlsConfig::new().map_err(|e| e.to_string())?;
+        let mut connections = match &upstream.over {
+            Over::Plain => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
+            Over::Tls(name) => vec![ConnectionConfig::tls(name.clone())],
+            Over::Https(name, path) => vec![ConnectionConfig::https(name.clone(), Some(path.clone()))],
+            Over::Quic(name) => vec![ConnectionConfig::quic(name.clone())],
+        };
+        connections.iter_mut().for_each(|connection| connection.port = upstream.address.port());
+        let config = NameServerConfig::new(upstream.address.ip(), true, connections);
+        let mut tls = TlsConfig::new().map_err(|e| e.to_string())?;
+        if upstream.over != Over::Plain {
+            tls.config = tls_config()?;
+        }
         let context = Arc::new(PoolContext::new(options, tls));
         Ok(Self {
-            name: to.to_string(),
+            name: upstream.to_string(),
             pool: NameServerPool::from_config([config], context, TokioRuntimeProvider::default()),
             usual_us: AtomicU32::new(0),
             failures_in_a_row: AtomicU32::new(0),
@@ -314,6 +423,44 @@ impl Server {
             usual: Duration::from_micros(self.usual_us.load(Relaxed).into()),
             asked: self.asked.load(Relaxed),
             failed: self.failed.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_read_and_printed() {
+        for (text, shown) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+            ("tls://192.0.2.1", "tls://192.0.2.1:853#192.0.2.1"),
+            ("tls://[2001:db8::1]", "tls://[2001:db8::1]:853#2001:db8::1"),
+            ("tls://dns.example#192.0.2.1", "tls://dns.example:853#192.0.2.1"),
+            ("quic://dns.example:8853#192.0.2.1", "quic://dns.example:8853#192.0.2.1"),
+            ("https://dns.example/#192.0.2.1", "https://dns.example:443/#192.0.2.1"),
+            ("https://dns.example:8443/q#2001:db8::1", "https://dns.example:8443/q#2001:db8::1"),
+            ("https://192.0.2.1", "https://192.0.2.1:443/dns-query#192.0.2.1"),
+        ] {
+            let upstream: Upstream = text.parse().unwrap();
+            assert_eq!(upstream.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(upstream), "{shown}");
+        }
+        for (text, why) in [
+            ("dns.example", "is not ADDRESS"),
+            ("192.0.2.1:x", "is not ADDRESS"),
+            ("tls://dns.example", "write #ADDRESS"),
+            ("tls://dns.example#other", "write #ADDRESS"),
+            ("tls://dns.example:x#192.0.2.1", "has no port"),
+            ("tls://dns.example/q#192.0.2.1", "has a path"),
+            ("tls://a..b#192.0.2.1", "names no host"),
+            ("h3://dns.example#192.0.2.1", "begins with none of"),
+        ] {
+            let refused = text.parse::<Upstream>().unwrap_err();
+            assert!(refused.contains(why), "{refused}");
         }
     }
 }

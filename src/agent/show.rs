@@ -2,7 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use interdict_dns_filter::{Forwarder, Upstream, UpstreamHealth};
+use interdict_dns_filter::{Forwarder, UpstreamHealth};
 use interdict_ebpf_loader::{PacketPlane, Pins, Role};
 use interdict_policy::{Exemption, Timestamp};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ impl Agent {
                     "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
                     "tls": texts(self.encrypted[0].iter().map(ToString::to_string).collect()),
                     "https": texts(self.encrypted[1].iter().map(ToString::to_string).collect()),
-                    "upstreams": texts(self.upstreams.iter().map(|Upstream(to)| to.to_string()).collect()),
+                    "upstreams": texts(self.upstreams.iter().map(ToString::to_string).collect()),
                     "health": self.upstream_health().iter().map(health).collect::<Vec<_>>(),
                     "cache": { "answers": cached, "bytes": cached_bytes },
                 },

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -49,6 +49,12 @@ impl Agent {
             .args(["--control", &path("control/sock")])
             .args(upstreams)
             .args(config.into_iter().flatten())
+            // Whom the program trusts, if the folder says so.
+            .envs(
+                Some(path("trusted.pem"))
+                    .filter(|file| Path::new(file).exists())
+                    .map(|file| ("SSL_CERT_FILE", file)),
+            )
             .args(["--console", &SocketAddr::new(loopback(), 0).to_string()])
             .stderr(Stdio::piped())
             .spawn()
