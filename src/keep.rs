@@ -15,6 +15,10 @@ fn file(data: &Path) -> PathBuf {
 /// Takes the answers that an agent left, and removes the file.
 pub(crate) fn take(data: &Path, forwarder: &Forwarder) {
     let path = file(data);
+    // A pipe would keep us waiting.
+    if !fs::metadata(&path).is_ok_and(|about| about.is_file()) {
+        return;
+    }
     match File::open(&path) {
         Ok(file) => match forwarder.restore(&mut BufReader::new(file)) {
             Ok(answers) => tracing::debug!(answers, "kept answers of the last run"),

@@ -32,7 +32,13 @@ pub(crate) fn zones(
         check(&upstreams, listeners)?;
         Ok(ForwardZone { domains, upstreams })
     };
-    named.into_iter().map(zone).collect()
+    let zones = named.into_iter().map(zone).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut domains: Vec<&DomainName> = zones.iter().flat_map(|zone| &zone.domains).collect();
+    domains.sort();
+    if let Some(twice) = domains.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("[[dns.forward]] names {} twice: say once who is asked for it", twice[0]);
+    }
+    Ok(zones)
 }
 
 /// # Errors

@@ -365,7 +365,7 @@ fn bad_starts_say_what_to_do() {
         ),
         (&["--listen", "127.0.0.1:5399", "--upstream", "127.0.0.1:5399"], "is our own listener"),
         (&["--listen", "0.0.0.0:5399", "--upstream", "127.0.0.1:5399"], "is our own listener"),
-        (&["--listen", "127.0.0.1:0", "--upstream", "resolver"], "is not ADDRESS or ADDRESS:PORT"),
+        (&["--listen", "127.0.0.1:0", "--upstream", "resolver"], "is not ADDRESS, ADDRESS:PORT or a URL"),
         (
             &["--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:0"],
             "127.0.0.1:0 cannot be asked: nothing listens",

@@ -75,6 +75,7 @@ struct Step {
     /// The answer section, in any order; TTLs may be two seconds less.
     answer: Option<Vec<String>>,
     authority: Option<Vec<String>>,
+    additional: Option<Vec<String>>,
     /// Codes of extended errors.
     ede: Option<Vec<u16>>,
     /// The answer's options but extended errors, by code and in hexadecimal; `*N` at the end stands for N bytes.
@@ -219,7 +220,11 @@ impl Step {
         assert_eq!(flags.recursion_desired, !self.has("norecurse"), "{what}: RD");
         assert_eq!(flags.checking_disabled, self.has("cd"), "{what}: CD");
         assert_eq!(reply.edns.is_some(), question.edns.is_some(), "{what}: OPT");
-        for (section, expect) in [(&reply.answers, &self.answer), (&reply.authorities, &self.authority)] {
+        for (section, expect) in [
+            (&reply.answers, &self.answer),
+            (&reply.authorities, &self.authority),
+            (&reply.additionals, &self.additional),
+        ] {
             if let Some(expect) = expect {
                 assert_records(section, &records(expect), &what);
             }

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc::{
-    EINVAL, EIO, EMSGSIZE, EOPNOTSUPP, MSG_DONTWAIT, MSG_WAITFORONE, SOL_UDP, UDP_SEGMENT, c_uint, cmsghdr,
-    iovec, mmsghdr, recvmmsg, sendmmsg, sockaddr_storage, socklen_t,
+    MSG_DONTWAIT, MSG_WAITFORONE, SOL_UDP, UDP_SEGMENT, c_uint, cmsghdr, iovec, mmsghdr, recvmmsg, sendmmsg,
+    sockaddr_storage, socklen_t,
 };
 use socket2::{SockAddr, SockAddrStorage};
 
@@ -112,7 +112,8 @@ impl Batch {
         let all = places.zip(self.headers.iter().zip(self.clients.iter())).take(self.received);
         all.filter_map(|(((question, answer), answer_bytes), (header, client))| {
             let question = &question[..QUESTION_LIMIT_BYTES.min(header.msg_len as usize)];
-            let client = address(client, header.msg_hdr.msg_namelen)?;
+            // To port 0 nothing can be sent (RFC 768 has it for who expects no answer).
+            let client = address(client, header.msg_hdr.msg_namelen).filter(|client| client.port() != 0)?;
             Some(Datagram { question, client, answer, answer_bytes })
         })
     }
@@ -151,15 +152,31 @@ impl Batch {
                 // It is the first that could not be sent; those behind it may be for others.
                 _ => {
                     let answers = rest[0].msg_hdr.msg_iovlen;
-                    let error = io::Error::last_os_error().raw_os_error();
-                    // Where the system cannot divide, it is told no more to.
-                    self.divides &=
-                        answers == 1 || !matches!(error, Some(EINVAL | EIO | EMSGSIZE | EOPNOTSUPP));
-                    (done, refused) = (done + 1, refused + answers);
+                    let has_room = io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
+                    let unsent = if answers == 1 { 1 } else { self.send_singly(socket, done) };
+                    // Where they go out singly, the system does not divide for this socket, and is told no more to.
+                    self.divides &= !has_room || unsent == answers;
+                    (done, refused) = (done + 1, refused + unsent);
                 }
             }
         }
         refused
+    }
+
+    /// Sends the answers of a header one by one, after they could not be sent together, and returns how many cannot be
+    /// sent so either.
+    fn send_singly(&mut self, socket: BorrowedFd<'_>, number: usize) -> usize {
+        let together = self.replies[number].msg_hdr;
+        let mut unsent = 0;
+        for at in 0..together.msg_iovlen {
+            let mut alone = header((together.msg_name.cast(), together.msg_namelen), together.msg_iov);
+            // SAFETY: the vectors of a header lie one behind another in `outward`, as many as it says.
+            alone.msg_hdr.msg_iov = unsafe { together.msg_iov.add(at) };
+            // SAFETY: as for all that are sent together.
+            let sent = unsafe { sendmmsg(socket.as_raw_fd(), &raw mut alone, 1, MSG_DONTWAIT) };
+            unsent += usize::from(sent != 1);
+        }
+        unsent
     }
 
     /// The places of answers, those of one length to one client behind one another, and how many there are.

@@ -91,6 +91,8 @@ pub(crate) struct Entry {
     /// In seconds of the cache's clock.
     came_at: u32,
     ttl_secs: u32,
+    /// Whether it says that no upstream had an answer.
+    is_failure: bool,
     /// The policy of which no rule concerns anything in the answer, by [`mark`]; 0 for none.
     clean_under: AtomicU64,
     /// When those were told who want to know which addresses are answered.
@@ -159,8 +161,10 @@ impl Cache {
     }
 
     pub(crate) fn insert(&self, key: Key, entry: Arc<Entry>) {
-        if entry.records.len() <= RECORDS_LIMIT_BYTES && entry.ttl_secs > 0 {
-            self.store.insert(key, entry);
+        match entry.records.len() <= RECORDS_LIMIT_BYTES && entry.ttl_secs > 0 {
+            true => self.store.insert(key, entry),
+            // What was said before holds no more.
+            false => drop(self.store.remove(&key)),
         }
     }
 
@@ -213,7 +217,7 @@ impl Cache {
         if !is_clean || !is_told || entry.age(now) != Age::Fresh {
             return None;
         }
-        let bytes = entry.kept().write(query, entry.ttl(now), limit, out)?;
+        let bytes = entry.kept().write(query, entry.fresh_ttl(now), limit, out)?;
         let is_wanted = entry.is_near_its_end(now) && !entry.refreshing.swap(true, Relaxed);
         let refresh = is_wanted.then(|| Key { kind: asked.kind, name: asked.name.into() });
         Some(Given { bytes, refresh })
@@ -226,9 +230,17 @@ impl Entry {
     pub(crate) fn new(question: &Question, name_bytes: usize, mut answer: Message, now: u32) -> Option<Self> {
         let asked = question.name();
         // Other letters, as in an answer that repeats ours, would keep names from being compressed.
+        // What stands beside an answer is optional, and leads to names that nobody asked for: only service bindings need it.
+        if !answer.answers.iter().any(|record| matches!(record.data, RData::SVCB(_) | RData::HTTPS(_))) {
+            answer.additionals.clear();
+        }
         let sections = [&mut answer.answers, &mut answer.authorities, &mut answer.additionals];
-        for record in sections.into_iter().flatten().filter(|record| record.name.eq_ignore_root(asked)) {
-            record.name = asked.clone();
+        for record in sections.into_iter().flatten() {
+            if record.name.eq_ignore_root(asked) {
+                record.name = asked.clone();
+            }
+            // RFC 2181, §8, and RFC 8767, §4.
+            record.ttl = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl.min(TTL_LIMIT_SECS) };
         }
         let ttl_secs = ttl_secs(&answer);
         let rcode = u8::try_from(u16::from(answer.metadata.response_code)).ok()?;
@@ -244,10 +256,10 @@ impl Entry {
         Some(Self::with(rcode, counts, bytes.get(begin..)?.into(), ttl_secs, now))
     }
 
-    /// No upstream had an answer.
+    /// No upstream had an answer: what one said that will not, or SERVFAIL.
     pub(crate) fn failure(code: ResponseCode, now: u32) -> Self {
-        let rcode = u8::try_from(u16::from(code)).unwrap_or(SERVFAIL);
-        Self::with(rcode, [0; 3], Box::default(), FAILURE_TTL_SECS, now)
+        let rcode = if code == ResponseCode::Refused { REFUSED } else { SERVFAIL };
+        Self { is_failure: true, ..Self::with(rcode, [0; 3], Box::default(), FAILURE_TTL_SECS, now) }
     }
 
     fn with(rcode: u8, counts: [u16; 3], records: Box<[u8]>, ttl_secs: u32, now: u32) -> Self {
@@ -257,6 +269,7 @@ impl Entry {
             rcode,
             came_at: now,
             ttl_secs,
+            is_failure: false,
             clean_under: AtomicU64::new(0),
             told_at: AtomicU32::new(0),
             retry_at: AtomicU32::new(0),
@@ -266,7 +279,7 @@ impl Entry {
 
     /// Whether it says that no upstream had an answer.
     pub(crate) fn is_failure(&self) -> bool {
-        self.rcode == SERVFAIL
+        self.is_failure
     }
 
     pub(crate) fn age(&self, now: u32) -> Age {
@@ -277,13 +290,13 @@ impl Entry {
         }
     }
 
-    /// The TTLs that are given out.
-    fn ttl(&self, now: u32) -> Ttl {
-        match self.age(now) {
-            Age::Fresh => Ttl::Less(now.saturating_sub(self.came_at)),
-            Age::Stale | Age::Over => Ttl::Stale(STALE_TTL_SECS),
-        }
+    /// The TTLs of an answer that holds, or came just now.
+    pub(crate) fn fresh_ttl(&self, now: u32) -> Ttl {
+        Ttl::Less(now.saturating_sub(self.came_at))
     }
+
+    /// Those of one that has ended.
+    pub(crate) const STALE_TTL: Ttl = Ttl::Stale(STALE_TTL_SECS);
 
     fn is_near_its_end(&self, now: u32) -> bool {
         let left = self.ttl_secs.saturating_sub(now.saturating_sub(self.came_at));
@@ -315,10 +328,10 @@ impl Entry {
     }
 
     /// The whole answer to a question, of at most `limit` bytes.
-    pub(crate) fn answer(&self, query: &Query<'_>, now: u32, limit: usize) -> Option<Vec<u8>> {
+    pub(crate) fn answer(&self, query: &Query<'_>, ttl: Ttl, limit: usize) -> Option<Vec<u8>> {
         // The question, the records, and an OPT record with an extended error.
         let mut out = vec![0; query.question().len() + self.records.len() + 64];
-        let bytes = self.kept().write(query, self.ttl(now), limit, &mut out)?;
+        let bytes = self.kept().write(query, ttl, limit, &mut out)?;
         out.truncate(bytes);
         Some(out)
     }
@@ -327,11 +340,12 @@ impl Entry {
     pub(crate) fn message(&self, key: &Key, now: u32) -> Option<Message> {
         let asked = saved::question(key);
         let query = Query::read(&asked).ok()?;
-        Message::from_vec(&self.answer(&query, now, usize::MAX)?).ok()
+        Message::from_vec(&self.answer(&query, self.fresh_ttl(now), usize::MAX)?).ok()
     }
 }
 
 const SERVFAIL: u8 = 2;
+const REFUSED: u8 = 5;
 
 /// How long an answer holds: as long as its shortest record, and a negative one as its SOA says (RFC 2308, §5).
 fn ttl_secs(answer: &Message) -> u32 {
@@ -426,6 +440,9 @@ mod tests {
         assert_eq!((kept.is_near_its_end(153), kept.is_near_its_end(154)), (false, true));
         let failure = Entry::failure(ResponseCode::ServFail, 100);
         assert_eq!((failure.age(104), failure.age(105)), (Age::Fresh, Age::Over));
+        let refused = Entry::failure(ResponseCode::Refused, 100);
+        assert_eq!((refused.rcode, refused.age(105)), (REFUSED, Age::Over));
+        assert_eq!(Entry::failure(ResponseCode::BADVERS, 100).rcode, SERVFAIL);
     }
 
     #[test]
@@ -456,7 +473,7 @@ mod tests {
     fn section() -> impl Strategy<Value = Vec<(String, u32, RData)>> {
         let owner =
             prop_oneof![Just("w.test.".to_owned()), "[a-c]{1,3}\\.w\\.test\\.", Just("test.".to_owned())];
-        prop::collection::vec((owner, 0..200_000_u32, data()), 0..6)
+        prop::collection::vec((owner, 0..=TTL_LIMIT_SECS, data()), 0..6)
     }
 
     proptest! {
@@ -477,7 +494,7 @@ mod tests {
             asked.add_query(Question::query(name("W.tEsT."), RecordType::A));
             asked.edns = edns.then(hickory_proto::op::Edns::new);
             let asked = asked.to_vec().unwrap();
-            let given = kept.answer(&Query::read(&asked).unwrap(), 1 + age, usize::MAX).unwrap();
+            let given = kept.answer(&Query::read(&asked).unwrap(), Ttl::Less(age), usize::MAX).unwrap();
             let given = Message::from_vec(&given).unwrap();
             prop_assert_eq!((given.metadata.id, given.edns.is_some()), (77, edns));
             prop_assert!(given.queries[0].name().eq_case(&name("W.tEsT.")));

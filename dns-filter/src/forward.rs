@@ -1,8 +1,9 @@
 //! Questions that no rule blocks: answered from the cache, or by the upstreams, with a bound on the work in flight.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,9 +16,8 @@ use hickory_proto::rr::rdata::{HTTPS, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
-use interdict_dns_wire::Query;
+use interdict_dns_wire::{Query, Ttl};
 use interdict_policy::{DomainName, Name, Policy, Rule, Verdict};
-use tokio::sync::Semaphore;
 
 use crate::answer::{edns, metadata, send, send_blocked, send_code, send_template};
 use crate::cache::{Age, Cache, Entry, Given, Key, Kind, mark, question};
@@ -26,10 +26,15 @@ use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target};
 use crate::handler::{Next, silence};
 use crate::own::withheld;
 use crate::saved;
+use crate::shares::{Share, Shares};
 use crate::upstreams::{ForwardZone, Upstream, UpstreamHealth, Upstreams};
 
-/// Questions asked of upstreams at one time; more are dropped and counted, and clients ask again.
+/// Questions asked of upstreams at one time, and of these such that one client asked first; more are dropped and counted,
+/// and clients ask again.
 const IN_FLIGHT_LIMIT: usize = 1024;
+const IN_FLIGHT_OF_A_CLIENT_LIMIT: usize = 256;
+/// For whom the server itself asks.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Bytes of answers that are kept, unless said otherwise.
 pub const CACHE_BYTES: u64 = 32 << 20;
 /// When a client that waits for an upstream is given an answer that has ended, if there is one (RFC 8767, §5).
@@ -58,19 +63,27 @@ pub struct Forwarding {
 }
 
 struct Inner {
+    /// Stands for who is asked.
+    routes: u64,
     withholds_private: bool,
     private_domains: Vec<DomainName>,
     filter: Arc<Filter>,
     counters: Arc<Counters>,
     upstreams: Upstreams,
     cache: Cache,
-    in_flight: Arc<Semaphore>,
+    in_flight: Shares,
     /// What is being asked, for whoever asks the same meanwhile; no more than there are places in flight.
     asking: Mutex<HashMap<Key, Asking>>,
 }
 
 /// QTYPE.
 const SOA: u16 = 6;
+const NO_TYPE: u16 = 0;
+const OPT: u16 = 41;
+const TKEY: u16 = 249;
+const TSIG: u16 = 250;
+const IXFR: u16 = 251;
+const AXFR: u16 = 252;
 
 /// An answer that is being waited for.
 type Asking = Shared<BoxFuture<'static, Result<Arc<Entry>, Failure>>>;
@@ -81,15 +94,18 @@ impl Forwarder {
     /// # Errors
     /// When the resolver library cannot be set up.
     pub fn new(forwarding: Forwarding, filter: Arc<Filter>, counters: Arc<Counters>) -> Result<Self, String> {
+        let mut routes = DefaultHasher::new();
+        format!("{:?} {:?}", forwarding.upstreams, forwarding.zones).hash(&mut routes);
         let Forwarding { upstreams, zones, cache_bytes, withholds_private, private_domains } = forwarding;
         Ok(Self(Arc::new(Inner {
+            routes: routes.finish(),
             withholds_private,
             private_domains,
             filter,
             counters,
             upstreams: Upstreams::new(&upstreams, &zones)?,
             cache: Cache::new(cache_bytes),
-            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_LIMIT)),
+            in_flight: Shares::new(IN_FLIGHT_LIMIT, IN_FLIGHT_OF_A_CLIENT_LIMIT),
             asking: Mutex::default(),
         })))
     }
@@ -109,7 +125,7 @@ impl Forwarder {
     /// # Errors
     /// What the system says.
     pub fn save(&self, to: &mut impl Write) -> io::Result<usize> {
-        saved::write(to, unix_secs(), self.0.cache.saved(Instant::now()))
+        saved::write(to, unix_secs(), self.0.routes, self.0.cache.saved(Instant::now()))
     }
 
     /// Keeps the answers that were saved and still hold, and says how many there are.
@@ -117,7 +133,7 @@ impl Forwarder {
     /// # Errors
     /// They cannot be read.
     pub fn restore(&self, from: &mut impl Read) -> io::Result<usize> {
-        let all = saved::read(from, unix_secs())?;
+        let all = saved::read(from, unix_secs(), self.0.routes)?;
         Ok(self.0.cache.restore(all, Instant::now()))
     }
 
@@ -126,58 +142,57 @@ impl Forwarder {
         let mut looked_up = LookedUp { addresses: Vec::new(), ttl: Duration::MAX, failures: 0 };
         for rtype in [RecordType::A, RecordType::AAAA] {
             let key = Key { kind: Kind::plain(rtype), name: name.as_wire().into() };
-            match self.resolve(&key).await.ok().and_then(|entry| self.look_at(&key, &entry)) {
-                Some(answer) if answer.metadata.response_code != ResponseCode::ServFail => {
+            let resolved = self.resolve(&key, NOBODY).await.ok().filter(|(entry, _)| !entry.is_failure());
+            match resolved.and_then(|(entry, _)| self.look_at(&key, &entry)) {
+                Some(answer) => {
                     let held = Held::by(&answer);
                     looked_up.addresses.extend(held.addresses);
                     looked_up.ttl = looked_up.ttl.min(held.ttl);
                 }
-                _ => looked_up.failures += 1,
+                None => looked_up.failures += 1,
             }
         }
         looked_up
     }
 
-    /// What there is to say to a question: from the cache where it holds, else from the upstreams, else from the cache all
-    /// the same (RFC 8767).
-    async fn resolve(&self, key: &Key) -> Result<Arc<Entry>, Failure> {
+    /// What there is to say to a client's question, and with what TTLs: from the cache where it holds, else from the
+    /// upstreams, else from the cache all the same (RFC 8767).
+    async fn resolve(&self, key: &Key, client: IpAddr) -> Result<(Arc<Entry>, Ttl), Failure> {
         let Inner { cache, counters, .. } = &*self.0;
         let now = cache.second(Instant::now());
         let known = cache.get(key);
         let stale = match known.as_ref().map(|entry| (entry, entry.age(now))) {
             Some((entry, Age::Fresh)) => {
                 count(&counters.cached);
-                return Ok(entry.clone());
+                return Ok((entry.clone(), entry.fresh_ttl(now)));
             }
             Some((entry, Age::Stale)) => entry.clone(),
-            _ => return self.ask(key)?.await,
+            _ => return self.ask(key, client)?.await.map(|entry| (entry, Ttl::Less(0))),
         };
         if stale.may_try_again(now) {
-            let patience = tokio::time::timeout(PATIENCE_OF_CLIENTS, self.ask(key)?);
+            let patience = tokio::time::timeout(PATIENCE_OF_CLIENTS, self.ask(key, client)?);
             match patience.await {
-                Ok(Ok(entry)) if !entry.is_failure() => return Ok(entry),
+                Ok(Ok(entry)) if !entry.is_failure() => return Ok((entry, Ttl::Less(0))),
                 _ => stale.try_again_at(now + STALE_AGAIN_SECS),
             }
         }
         count(&counters.stale);
-        Ok(stale)
+        Ok((stale, Entry::STALE_TTL))
     }
 
     /// Asks the upstreams, unless the same is being asked already. Whoever asks may stop waiting.
-    fn ask(&self, key: &Key) -> Result<Asking, Failure> {
+    fn ask(&self, key: &Key, client: IpAddr) -> Result<Asking, Failure> {
         let mut asking = self.0.asking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asked) = asking.get(key) {
             count(&self.0.counters.joined);
             return Ok(asked.clone());
         }
-        let place = self.0.in_flight.clone().try_acquire_owned().map_err(|_| Failure::Overload)?;
+        let place = self.0.in_flight.take(client).ok_or(Failure::Overload)?;
         count(&self.0.counters.forwarded);
         let (forwarder, asked) = (self.clone(), key.clone());
         let task = tokio::spawn(async move {
-            let entry = forwarder.ask_upstreams(&asked).await;
-            forwarder.0.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&asked);
-            drop(place);
-            entry
+            let asked = Asked { forwarder, key: asked, _place: place };
+            asked.forwarder.ask_upstreams(&asked.key).await
         });
         let answer = async { task.await.unwrap_or(Err(Failure::Broken)) }.boxed().shared();
         asking.insert(key.clone(), answer.clone());
@@ -241,6 +256,19 @@ fn unix_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Something that is being asked, until this is dropped.
+struct Asked {
+    forwarder: Forwarder,
+    key: Key,
+    _place: Share,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.forwarder.0.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
 /// What the upstreams said of a name.
 #[derive(Clone, Debug)]
 pub struct LookedUp {
@@ -273,7 +301,7 @@ impl Next for Forwarder {
         let Given { bytes, refresh } = self.0.cache.answer(query, mark(policy), at, limit, out)?;
         count(&self.0.counters.cached);
         if let Some(key) = refresh {
-            match self.ask(&key) {
+            match self.ask(&key, NOBODY) {
                 Ok(_) => count(&self.0.counters.prefetched),
                 Err(_) => self.0.cache.get(&key).iter().for_each(|entry| entry.is_not_refreshed()),
             }
@@ -290,16 +318,16 @@ impl Next for Forwarder {
     ) -> ResponseInfo {
         let silence = || silence(request);
         let Some(name) = Name::from_wire(query.name()) else { return silence() };
-        // Zone transfers are between servers of one zone, and this is none.
-        if matches!(RecordType::from(query.qtype), RecordType::AXFR | RecordType::IXFR) {
+        // Zone transfers are between servers of one zone, and this is none; others are no types of records in a zone.
+        if matches!(query.qtype, NO_TYPE | OPT | TKEY | TSIG | IXFR | AXFR) {
             return send_code(ResponseCode::Refused, edns(query), request, &mut to)
                 .await
                 .unwrap_or_else(silence);
         }
 
         let key = Key { kind: Kind::of(query), name: query.name().into() };
-        let entry = match self.resolve(&key).await {
-            Ok(entry) => entry,
+        let (entry, ttl) = match self.resolve(&key, judged.client()).await {
+            Ok(resolved) => resolved,
             Err(Failure::Overload) => {
                 count(&self.0.counters.overload);
                 return silence();
@@ -311,8 +339,12 @@ impl Next for Forwarder {
             }
         };
         let now = self.0.cache.second(Instant::now());
-        let given = entry.answer(query, now, usize::MAX).and_then(|bytes| Message::from_vec(&bytes).ok());
-        let Some(mut answer) = given else { return silence() };
+        let given = entry.answer(query, ttl, usize::MAX).and_then(|bytes| Message::from_vec(&bytes).ok());
+        let Some(mut answer) = given else {
+            return send_code(ResponseCode::ServFail, edns(query), request, &mut to)
+                .await
+                .unwrap_or_else(silence);
+        };
 
         // The name's own rule covers all that its answer leads to; only for an unlisted name does that decide.
         let decided = match judged.decided() {
@@ -332,11 +364,12 @@ impl Next for Forwarder {
                 return send_blocked(rule, 0, query, request, to).await.unwrap_or_else(silence);
             }
         }
+        // Whatever else it holds: a name of a stranger is not to lead into the network.
+        if judged.decided().is_none() && self.withholds(name, &answer) {
+            count(&self.0.counters.withheld);
+            return send_template(&withheld(), 0, query, request, to).await.unwrap_or_else(silence);
+        }
         match &decided {
-            None if self.withholds(name, &answer) => {
-                count(&self.0.counters.withheld);
-                return send_template(&withheld(), 0, query, request, to).await.unwrap_or_else(silence);
-            }
             None => {
                 observer.unlisted(name, &mut addresses(&answer));
                 entry.is_clean_under(mark(judged.policy()), now);
@@ -349,22 +382,42 @@ impl Next for Forwarder {
             Some((rule, verdict, None)) => tell_addresses(observer, judged, name, (rule, *verdict), &answer),
         }
         answer.metadata = metadata(request, answer.metadata.response_code);
-        send(&answer, request, &mut to).await.unwrap_or_else(silence)
+        match send(&answer, request, &mut to).await {
+            Some(info) => info,
+            // Encoded anew it may be longer than any message.
+            None => {
+                send_code(ResponseCode::ServFail, edns(query), request, &mut to).await.unwrap_or_else(silence)
+            }
+        }
     }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    // Shared address space (RFC 6598).
+    let is_shared = first == 100 && second & 0xc0 == 64;
+    first == 0
+        || is_shared
+        || address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_broadcast()
 }
 
 /// Whether an address is one of this machine or of a private network (RFC 6890; RFC 4193).
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.octets()[0] == 0 || {
-                // Shared address space (RFC 6598).
-                let [a, b, ..] = v4.octets();
-                a == 100 && b & 0xc0 == 64
-            }
-        }
+        IpAddr::V4(v4) => is_private_v4(v4),
         IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local()
+            const SITE_LOCAL: u16 = 0xfec0;
+            let [first, second, .., high, low] = v6.segments();
+            // The well-known prefix of NAT64 (RFC 6052), and the old spelling of IPv4 addresses.
+            let is_translated = (first, second) == (0x64, 0xff9b) || v6.to_ipv4().is_some();
+            let inside = Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+            v6.is_unique_local()
+                || v6.is_unicast_link_local()
+                || first & 0xffc0 == SITE_LOCAL
+                || is_translated && is_private_v4(inside)
         }
     }
 }

@@ -213,17 +213,18 @@ impl<N: Next> FilterHandler<N> {
 
         // 3. EDNS versions to come (RFC 6891 §6.1.3), options that break their rules, and classes other than the
         //    Internet's; what is asked of the server itself.
-        if let Some(said) = about_us(&query, self.identity.nsid(), &self.filter.in_force())
-            && let Some(answer) = texts(&query, said, 0)
-        {
-            count(&c.own);
-            return send_own(answer, &query, request, &mut to).await.unwrap_or_else(silence);
-        }
         let code = match (query.edns, query.qclass) {
             (Some(opt), _) if opt.version > 0 => Some(ResponseCode::BADVERS),
             _ if asked.is_none() && Wanted::of(&query).is_err() => Some(ResponseCode::FormErr),
             (_, CLASS_IN | CLASS_ANY) => None,
-            _ => Some(ResponseCode::Refused),
+            _ => match about_us(&query, self.identity.nsid(), &self.filter.in_force()) {
+                Some(said) => {
+                    count(&c.own);
+                    let Some(answer) = texts(&query, said, 0) else { return silence() };
+                    return send_own(answer, &query, request, &mut to).await.unwrap_or_else(silence);
+                }
+                None => Some(ResponseCode::Refused),
+            },
         };
         if let Some(code) = code {
             count(&c.malformed);

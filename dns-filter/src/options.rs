@@ -17,6 +17,8 @@ const KEEPALIVE: u16 = 11;
 /// Padding (RFC 7830).
 const PADDING: u16 = 12;
 
+/// The longest message.
+const MESSAGE_LIMIT_BYTES: usize = 65_535;
 /// Answers over encrypted channels are a multiple of this long (RFC 8467, §4.1).
 const PADDING_BLOCK_BYTES: usize = 468;
 /// How long a connection may be idle, in units of 100 ms (RFC 7828, §3.1): as `tcp.rs` has it.
@@ -65,7 +67,10 @@ impl Wanted {
                 KEEPALIVE => wanted.keepalive = true,
                 PADDING => wanted.padding = true,
                 // A client's alone, or with a server's of 8 to 32 bytes.
-                COOKIE if matches!(bytes, 8 | 16..=40) => wanted.cookie = data.first_chunk().copied(),
+                COOKIE if matches!(bytes, 8 | 16..=40) => {
+                    // Of several the first counts (RFC 7873, §5.2).
+                    wanted.cookie = wanted.cookie.or(data.first_chunk().copied());
+                }
                 COOKIE => return Err(Broken),
                 _ => {}
             }
@@ -101,12 +106,18 @@ impl Wanted {
         if self.keepalive && channel.is_stream() {
             options.put(KEEPALIVE, &IDLE_TIMEOUT.to_be_bytes());
         }
+        if len + options.len > MESSAGE_LIMIT_BYTES {
+            return len;
+        }
         let len = interdict_dns_wire::add_options(out, len, &options.bytes[..options.len]).unwrap_or(len);
         // Only who asks in padded messages gets such (RFC 7830, §4).
         if !self.padding || !channel.is_encrypted() {
             return len;
         }
         let padded = (len + 4).next_multiple_of(PADDING_BLOCK_BYTES);
+        if padded > MESSAGE_LIMIT_BYTES {
+            return len;
+        }
         let mut padding = vec![0; padded - len];
         padding[..2].copy_from_slice(&PADDING.to_be_bytes());
         padding[2..4].copy_from_slice(&((padded - len - 4) as u16).to_be_bytes());

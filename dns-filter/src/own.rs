@@ -84,6 +84,12 @@ pub(crate) fn explanation(name: Name<'_>, decided: Option<(&Rule, Verdict)>, pol
         Some(Verdict::Exempt) => "is let through and recorded, since you are exempt",
         Some(Verdict::None) | None => "is on no list here",
     };
+    // A name of odd bytes is four times as long when it is printed.
+    let mut name = name.to_string();
+    if name.len() > 200 {
+        name.truncate(200);
+        name.push_str("...");
+    }
     let mut said = vec![format!("{name} {what}")];
     if let Some((rule, _)) = decided {
         said.push(format!("rule {}", rule.id));
@@ -116,7 +122,12 @@ pub(crate) fn texts(query: &Query<'_>, texts: Vec<String>, ttl_secs: u32) -> Opt
     let name = Name::from_wire(query.name())?;
     let owner = HickoryName::from_labels(name.labels()).ok()?;
     // A string of a TXT record has at most 255 bytes.
-    let texts = texts.into_iter().map(|text| text.chars().take(250).collect());
+    let texts = texts.into_iter().map(|mut text| {
+        while text.len() > 255 {
+            text.pop();
+        }
+        text
+    });
     let mut record = Record::from_rdata(owner, ttl_secs, RData::TXT(TXT::new(texts.collect())));
     record.dns_class = DNSClass::from(query.qclass);
     debug_assert_eq!(record.record_type(), RecordType::TXT);

@@ -102,7 +102,7 @@ impl<N: Next> FilterHandler<N> {
         let (found, verdict) = match decide(&policy, name, client) {
             Some((found, verdict @ Verdict::Block)) if !may_ask_why(&query) => (found, verdict),
             Some(_) => return AtOnce::Later,
-            None => return self.from_memory(&query, &policy, &wanted, received, answer),
+            None => return self.answer_from_memory(&query, &policy, &wanted, received, answer),
         };
         let rule = policy.rule(found.rule);
         count(&self.counters().queries);
@@ -129,7 +129,7 @@ impl<N: Next> FilterHandler<N> {
     }
 
     /// The answer to a question for a name on no list.
-    fn from_memory(
+    fn answer_from_memory(
         &self,
         query: &Query<'_>,
         policy: &Policy,
@@ -141,9 +141,11 @@ impl<N: Next> FilterHandler<N> {
             return AtOnce::Later;
         }
         let channel = received.channel;
-        let limit = if channel.is_stream() { out.len() } else { query.payload_bytes().into() };
-        let limit = limit - wanted.bytes(self.identity(), channel);
+        // On a stream nothing is cut off: what has no room here takes the long way.
+        let more = wanted.bytes(self.identity(), channel);
+        let limit = if channel.is_stream() { usize::MAX } else { usize::from(query.payload_bytes()) - more };
         match self.next().answer_at_once(query, policy, received.at, limit, out) {
+            Some(bytes) if bytes + more > out.len() => AtOnce::Later,
             Some(bytes) => {
                 count(&self.counters().queries);
                 count_verdict(self.counters(), channel, Verdict::None);

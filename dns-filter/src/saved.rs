@@ -2,13 +2,14 @@
 //!
 //! A line that says what it is and when it was written, then for each answer, in network byte order: the name's length (2
 //! bytes) and the name, QTYPE (2), flags (1: DO is 1, CD is 2), RCODE (1), the counts of records (3 times 2), the seconds
-//! that it still holds (4), the length of the records (4) and the records, as they were given then.
+//! that it still holds (4), the length of the records (4) and the records, as they were given then, and a hash of all that (8).
 
 use std::io::{self, Read, Write};
 
 use hickory_proto::rr::RecordType;
 use interdict_dns_wire::{Kept, Query, Ttl, records_begin};
 use interdict_policy::Name;
+use siphasher::sip::SipHasher24;
 
 use crate::cache::{Key, Kind};
 
@@ -28,6 +29,23 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
+    fn bytes(&self) -> Vec<u8> {
+        let Self { key, rcode, counts, holds_secs, records } = self;
+        let Kind { qtype, dnssec_ok, checking_disabled } = key.kind;
+        let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+        [
+            &(key.name.len() as u16).to_be_bytes()[..],
+            &key.name,
+            &qtype.to_be_bytes(),
+            &[flags, *rcode],
+            counts.map(u16::to_be_bytes).as_flattened(),
+            &holds_secs.to_be_bytes(),
+            &(records.len() as u32).to_be_bytes(),
+            records,
+        ]
+        .concat()
+    }
+
     /// The same after some seconds; `None` if it does not hold so long, or cannot be read.
     pub(crate) fn after(mut self, seconds: u32) -> Option<Self> {
         self.holds_secs = self.holds_secs.checked_sub(seconds).filter(|left| *left > 0)?;
@@ -46,38 +64,37 @@ pub(crate) fn question(key: &Key) -> Vec<u8> {
     [&[0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &key.name, &key.kind.qtype.to_be_bytes(), &[0, 1]].concat()
 }
 
-/// Writes answers as they are at `unix_secs`.
+/// Writes answers as they are at `unix_secs`; `routes` stands for who was asked.
 ///
 /// # Errors
 /// What the system says.
 pub(crate) fn write(
     to: &mut impl Write,
     unix_secs: u64,
+    routes: u64,
     all: impl Iterator<Item = Saved>,
 ) -> io::Result<usize> {
-    writeln!(to, "{MAGIC} {unix_secs}")?;
+    writeln!(to, "{MAGIC} {unix_secs} {routes:016x}")?;
     let mut written = 0;
-    for Saved { key, rcode, counts, holds_secs, records } in all {
-        let Kind { qtype, dnssec_ok, checking_disabled } = key.kind;
-        let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
-        to.write_all(&(key.name.len() as u16).to_be_bytes())?;
-        to.write_all(&key.name)?;
-        to.write_all(&qtype.to_be_bytes())?;
-        to.write_all(&[flags, rcode])?;
-        to.write_all(counts.map(u16::to_be_bytes).as_flattened())?;
-        to.write_all(&holds_secs.to_be_bytes())?;
-        to.write_all(&(records.len() as u32).to_be_bytes())?;
-        to.write_all(&records)?;
+    for saved in all {
+        let bytes = saved.bytes();
+        to.write_all(&bytes)?;
+        to.write_all(&sum(&bytes).to_be_bytes())?;
         written += 1;
     }
     Ok(written)
+}
+
+/// Finds damage, not malice: who can write the file can write everything.
+fn sum(bytes: &[u8]) -> u64 {
+    SipHasher24::new().hash(bytes)
 }
 
 /// Reads the answers that still hold at `unix_secs`, up to the first that is damaged.
 ///
 /// # Errors
 /// It is no such file, or cannot be read.
-pub(crate) fn read(from: &mut impl Read, unix_secs: u64) -> io::Result<Vec<Saved>> {
+pub(crate) fn read(from: &mut impl Read, unix_secs: u64, routes: u64) -> io::Result<Vec<Saved>> {
     let mut line = Vec::new();
     while line.len() < 64 && line.last() != Some(&b'\n') {
         let mut byte = [0];
@@ -85,9 +102,16 @@ pub(crate) fn read(from: &mut impl Read, unix_secs: u64) -> io::Result<Vec<Saved
         line.extend(byte);
     }
     let written = std::str::from_utf8(&line).ok().and_then(|line| line.trim_end().strip_prefix(MAGIC));
-    let written: u64 = written
-        .and_then(|time| time.trim().parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no kept answers"))?;
+    let told = written.and_then(|told| {
+        let (time, asked) = told.trim().split_once(' ')?;
+        Some((time.parse::<u64>().ok()?, u64::from_str_radix(asked, 16).ok()?))
+    });
+    let none = || io::Error::new(io::ErrorKind::InvalidData, "it holds no kept answers");
+    let (written, asked) = told.ok_or_else(none)?;
+    // Others are asked now, who may say something else.
+    if asked != routes {
+        return Ok(Vec::new());
+    }
     // A clock that was set back says nothing of how long ago it was.
     let Some(gone) = unix_secs.checked_sub(written) else { return Ok(Vec::new()) };
     let gone = u32::try_from(gone).unwrap_or(u32::MAX);
@@ -119,7 +143,11 @@ fn read_one(from: &mut impl Read) -> io::Result<Saved> {
     let mut records = vec![0; records_bytes as usize];
     from.read_exact(&mut records)?;
     let kind = Kind { qtype, dnssec_ok: flags & 1 != 0, checking_disabled: flags & 2 != 0 };
-    Ok(Saved { key: Key { kind, name: name.into() }, rcode, counts, holds_secs, records })
+    let saved = Saved { key: Key { kind, name: name.into() }, rcode, counts, holds_secs, records };
+    match u64::from_be_bytes(take(from)?) == sum(&saved.bytes()) {
+        true => Ok(saved),
+        false => Err(damaged()),
+    }
 }
 
 fn take<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
@@ -143,22 +171,23 @@ mod tests {
 
     fn written(all: &[Saved], unix_secs: u64) -> Vec<u8> {
         let mut file = Vec::new();
-        assert_eq!(write(&mut file, unix_secs, all.iter().cloned()).unwrap(), all.len());
+        assert_eq!(write(&mut file, unix_secs, 7, all.iter().cloned()).unwrap(), all.len());
         file
     }
 
     #[test]
     fn what_was_written_is_read_and_is_older_by_then() {
         let file = written(&[saved(), saved()], 1000);
-        assert_eq!(read(&mut &file[..], 1000).unwrap(), [saved(), saved()]);
-        let later = read(&mut &file[..], 1100).unwrap();
+        assert_eq!(read(&mut &file[..], 1000, 7).unwrap(), [saved(), saved()]);
+        assert_eq!(read(&mut &file[..], 1000, 8).unwrap(), [], "others are asked now");
+        let later = read(&mut &file[..], 1100, 7).unwrap();
         assert_eq!((later.len(), later[0].holds_secs), (2, 200));
         assert_eq!(later[0].records[6..10], 200_u32.to_be_bytes(), "its TTL");
         for gone in [1300, 900] {
-            assert_eq!(read(&mut &file[..], gone).unwrap(), [], "at {gone}");
+            assert_eq!(read(&mut &file[..], gone, 7).unwrap(), [], "at {gone}");
         }
-        assert!(read(&mut &b"something else"[..], 1000).is_err());
-        assert!(read(&mut &[][..], 1000).is_err());
+        assert!(read(&mut &b"something else"[..], 1000, 7).is_err());
+        assert!(read(&mut &[][..], 1000, 7).is_err());
     }
 
     proptest! {
@@ -168,9 +197,10 @@ mod tests {
             let len = file.len();
             file[at % len] = byte;
             file.truncate(end);
-            for saved in read(&mut &file[..], 1010).unwrap_or_default() {
-                prop_assert!(Name::from_wire(&saved.key.name).is_some());
-                prop_assert!(saved.after(1).is_none_or(|later| later.records.len() < 100));
+            // What is read was written, if the time was.
+            let is_whole = file.starts_with(b"interdict-cache-1 1000 0000000000000007\n");
+            for read in read(&mut &file[..], 1000, 7).unwrap_or_default().into_iter().filter(|_| is_whole) {
+                prop_assert_eq!(read, saved());
             }
         }
     }

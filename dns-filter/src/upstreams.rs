@@ -1,6 +1,7 @@
 //! The resolvers that are asked: the fastest first, the next where one is slow, fails, or will not.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -191,17 +192,23 @@ impl Upstreams {
     /// # Errors
     /// When the resolver library cannot be set up.
     pub(crate) fn new(upstreams: &[Upstream], forward: &[ForwardZone]) -> Result<Self, String> {
-        let servers = |upstreams: &[Upstream]| {
-            let servers = upstreams.iter().map(|upstream| Server::new(upstream).map(Arc::new));
-            servers.collect::<Result<Vec<_>, _>>()
+        // One that is named twice is one.
+        let mut known: HashMap<String, Arc<Server>> = HashMap::new();
+        let mut servers = |upstreams: &[Upstream]| -> Result<Vec<Arc<Server>>, String> {
+            let server = |upstream: &Upstream| match known.entry(upstream.to_string()) {
+                Entry::Occupied(server) => Ok(server.get().clone()),
+                Entry::Vacant(place) => Ok(place.insert(Arc::new(Server::new(upstream)?)).clone()),
+            };
+            upstreams.iter().map(server).collect()
         };
+        let general = servers(upstreams)?;
         let mut zones = HashMap::new();
         for zone in forward {
             let asked = servers(&zone.upstreams)?;
             let names = zone.domains.iter().map(|domain| domain.as_name().as_wire().into());
             zones.extend(names.map(|name| (name, asked.clone())));
         }
-        Ok(Self { servers: servers(upstreams)?, zones, start: Instant::now() })
+        Ok(Self { servers: general, zones, start: Instant::now() })
     }
 
     /// How they have been: those that are asked for most names in the order in which they were named, then others.
@@ -210,6 +217,7 @@ impl Upstreams {
         let mut others: Vec<&Arc<Server>> = self.zones.values().flatten().collect();
         others.sort_by(|one, other| (&one.name, Arc::as_ptr(one)).cmp(&(&other.name, Arc::as_ptr(other))));
         others.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        others.retain(|other| !self.servers.iter().any(|server| Arc::ptr_eq(server, other)));
         self.servers.iter().chain(others).map(|server| server.health(now)).collect()
     }
 
