@@ -68,6 +68,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let forwarding = Forwarding {
         upstreams: upstreams.clone(),
         zones: zones(settings.forward, &listen)?,
+        randomizes_case: settings.randomizes_case,
         cache_bytes: settings.cache_bytes.unwrap_or(CACHE_BYTES),
         withholds_private: settings.withholds_private,
         private_domains: settings.private_domains,

@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) conduct: Conduct,
     /// `[[dns.forward]]`: domains, and the upstreams that are asked for them.
     pub(crate) forward: Vec<(Vec<DomainName>, Vec<String>)>,
+    /// `[dns] randomize_case`
+    pub(crate) randomizes_case: bool,
     /// `[dns] rebinding = "block"`
     pub(crate) withholds_private: bool,
     /// `[dns] private_domains`
@@ -195,6 +197,7 @@ impl Settings {
                 zone.finish(r);
                 settings.forward.push((domains, upstreams));
             }
+            settings.randomizes_case = dns.flag(r, "randomize_case").unwrap_or_default();
             settings.withholds_private =
                 dns.word(r, "rebinding", &[("allow", false), ("block", true)]).unwrap_or_default();
             settings.private_domains = values(dns.list(r, "private_domains", domain));

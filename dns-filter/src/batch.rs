@@ -120,22 +120,16 @@ impl Batch {
 
     /// Sends what there is to say, without waiting, and returns how many answers the system did not take.
     ///
-    /// Answers of one length to one client, such as another resolver has many of, are handed over as one datagram for the
-    /// system to divide (`UDP_SEGMENT` in udp(7)): they take the way through it once.
+    /// Answers of one length to one client, such as another resolver has many of, and a shorter one behind them, are handed
+    /// over as one datagram for the system to divide (`UDP_SEGMENT` in udp(7)): they take the way through it once.
     pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> usize {
         let mut order = [0; DATAGRAMS];
         let ready = self.in_order(&mut order);
         let (mut headers, mut refused) = (0, 0);
         let mut rest = &order[..ready];
         while let Some((first, _)) = rest.split_first() {
-            let alike = match self.divides {
-                true => {
-                    let limit = DIVIDED_LIMIT_BYTES / self.answer_bytes[usize::from(*first)];
-                    rest.iter().take(limit.max(1)).take_while(|other| self.are_alike(*first, **other)).count()
-                }
-                false => 1,
-            };
-            let (together, others) = rest.split_at(alike);
+            let (together, others) =
+                rest.split_at(if self.divides { self.together(*first, rest) } else { 1 });
             self.reply(headers, ready - rest.len(), together);
             (headers, rest) = (headers + 1, others);
         }
@@ -179,7 +173,20 @@ impl Batch {
         unsent
     }
 
-    /// The places of answers, those of one length to one client behind one another, and how many there are.
+    /// How many answers from the first on go together: those of its length to its client, and one that is shorter.
+    fn together(&self, first: u8, rest: &[u8]) -> usize {
+        let length = |at: u8| self.answer_bytes[usize::from(at)];
+        let limit = (DIVIDED_LIMIT_BYTES / length(first)).max(1);
+        let is_same_client = |other: u8| self.name(first.into()) == self.name(other.into());
+        let alike = rest.iter().take(limit);
+        let alike =
+            alike.take_while(|other| length(**other) == length(first) && is_same_client(**other)).count();
+        let is_last =
+            |other: &&u8| alike < limit && length(**other) < length(first) && is_same_client(**other);
+        alike + usize::from(rest.get(alike).filter(is_last).is_some())
+    }
+
+    /// The places of answers, those to one client behind one another, the longest first, and how many there are.
     fn in_order(&self, order: &mut [u8; DATAGRAMS]) -> usize {
         let mut keys = [(0, 0); DATAGRAMS];
         let mut ready = 0;
@@ -192,19 +199,14 @@ impl Batch {
         ready
     }
 
-    /// A number that answers share which may go together; others may have it too.
+    /// A number by which the answers to one client come together, the longest first; others may come between.
     fn key(&self, at: usize) -> u64 {
         let words = self
             .name(at)
             .chunks_exact(4)
             .map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         let folded = words.fold(0_u64, |sum, word| sum.rotate_left(29) ^ u64::from(word));
-        folded.rotate_left(16) ^ self.answer_bytes[at] as u64
-    }
-
-    fn are_alike(&self, one: u8, other: u8) -> bool {
-        let (one, other) = (usize::from(one), usize::from(other));
-        self.answer_bytes[one] == self.answer_bytes[other] && self.name(one) == self.name(other)
+        folded << 16 | (usize::from(u16::MAX) - self.answer_bytes[at]) as u64
     }
 
     /// The address of a client, as the system wrote it.

@@ -53,6 +53,8 @@ pub struct Forwarding {
     pub upstreams: Vec<Upstream>,
     /// Names for which others are asked.
     pub zones: Vec<ForwardZone>,
+    /// Whether plain upstreams are asked for names in random letters, which their answers must repeat.
+    pub randomizes_case: bool,
     /// Bytes of answers that are kept at most.
     pub cache_bytes: u64,
     /// Whether answers to names on no list that hold addresses of private networks are withheld, but for names of
@@ -96,14 +98,15 @@ impl Forwarder {
     pub fn new(forwarding: Forwarding, filter: Arc<Filter>, counters: Arc<Counters>) -> Result<Self, String> {
         let mut routes = DefaultHasher::new();
         format!("{:?} {:?}", forwarding.upstreams, forwarding.zones).hash(&mut routes);
-        let Forwarding { upstreams, zones, cache_bytes, withholds_private, private_domains } = forwarding;
+        let Forwarding { upstreams, zones, randomizes_case, cache_bytes, withholds_private, private_domains } =
+            forwarding;
         Ok(Self(Arc::new(Inner {
             routes: routes.finish(),
             withholds_private,
             private_domains,
             filter,
             counters,
-            upstreams: Upstreams::new(&upstreams, &zones)?,
+            upstreams: Upstreams::new(&upstreams, &zones, randomizes_case)?,
             cache: Cache::new(cache_bytes),
             in_flight: Shares::new(IN_FLIGHT_LIMIT, IN_FLIGHT_OF_A_CLIENT_LIMIT),
             asking: Mutex::default(),

@@ -164,6 +164,9 @@ pub(crate) struct Upstreams {
 struct Server {
     name: String,
     pool: NameServerPool<TokioRuntimeProvider>,
+    /// Whether names are written in letters that an answer must repeat, which nobody can guess who does not see them
+    /// (draft-vixie-dnsext-dns0x20); where it does not, it is asked over TCP.
+    randomizes_case: bool,
     /// How long it takes to answer, smoothed, in microseconds; 0 if it was never asked.
     usual_us: AtomicU32,
     failures_in_a_row: AtomicU32,
@@ -191,13 +194,19 @@ pub struct UpstreamHealth {
 impl Upstreams {
     /// # Errors
     /// When the resolver library cannot be set up.
-    pub(crate) fn new(upstreams: &[Upstream], forward: &[ForwardZone]) -> Result<Self, String> {
+    pub(crate) fn new(
+        upstreams: &[Upstream],
+        forward: &[ForwardZone],
+        randomizes_case: bool,
+    ) -> Result<Self, String> {
         // One that is named twice is one.
         let mut known: HashMap<String, Arc<Server>> = HashMap::new();
         let mut servers = |upstreams: &[Upstream]| -> Result<Vec<Arc<Server>>, String> {
             let server = |upstream: &Upstream| match known.entry(upstream.to_string()) {
                 Entry::Occupied(server) => Ok(server.get().clone()),
-                Entry::Vacant(place) => Ok(place.insert(Arc::new(Server::new(upstream)?)).clone()),
+                Entry::Vacant(place) => {
+                    Ok(place.insert(Arc::new(Server::new(upstream, randomizes_case)?)).clone())
+                }
             };
             upstreams.iter().map(server).collect()
         };
@@ -313,7 +322,7 @@ fn tls_config() -> Result<ClientConfig, String> {
 }
 
 impl Server {
-    fn new(upstream: &Upstream) -> Result<Self, String> {
+    fn new(upstream: &Upstream, randomizes_case: bool) -> Result<Self, String> {
         let mut options = ResolverOpts::default();
         options.timeout = UPSTREAM_TIMEOUT;
         options.attempts = 1;
@@ -334,6 +343,7 @@ impl Server {
         let context = Arc::new(PoolContext::new(options, tls));
         Ok(Self {
             name: upstream.to_string(),
+            randomizes_case: randomizes_case && upstream.over == Over::Plain,
             pool: NameServerPool::from_config([config], context, TokioRuntimeProvider::default()),
             usual_us: AtomicU32::new(0),
             failures_in_a_row: AtomicU32::new(0),
@@ -356,6 +366,7 @@ impl Server {
         let mut options = DnsRequestOptions::default();
         options.edns_payload_len = UDP_PAYLOAD_BYTES;
         options.edns_set_dnssec_ok = kind.dnssec_ok;
+        options.case_randomization = self.randomizes_case;
         let mut request = DnsRequest::from_query(question, options);
         request.metadata.checking_disabled = kind.checking_disabled;
         let error = match self.pool.send(request).next().await {
