@@ -16,7 +16,8 @@ use libtest_mimic::Trial;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::support::{Agent, Line, Scripted, rcode, records, until};
+use crate::case;
+use crate::support::{Agent, Case, Line, Scripted, rcode, records, until};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,7 +46,7 @@ fn one() -> usize {
     1
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Step {
     /// Waits first.
@@ -96,6 +97,77 @@ struct Step {
 
 fn no_error() -> String {
     "NOERROR".to_owned()
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![case!(an_answer_is_the_same_from_upstream_and_from_memory)]
+}
+
+/// The first answer comes the long way, the second from the bytes that were kept: whoever asks cannot tell.
+fn an_answer_is_the_same_from_upstream_and_from_memory() {
+    const ANSWERS: [(&str, &[&str]); 7] = [
+        (
+            "A",
+            &[
+                "w.test. 300 IN CNAME cdn.test.",
+                "cdn.test. 300 IN A 192.0.2.7",
+                "cdn.test. 300 IN A 192.0.2.8",
+            ],
+        ),
+        ("AAAA", &["w.test. 300 IN AAAA 2001:db8::7"]),
+        ("MX", &["w.test. 300 IN MX 10 a.mail.w.test.", "w.test. 300 IN MX 20 b.mail.w.test."]),
+        ("TXT", &["w.test. 300 IN TXT \"one\" \"two\"", "w.test. 300 IN TXT \"\""]),
+        ("HTTPS", &["w.test. 300 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.7"]),
+        ("CAA", &["w.test. 300 IN CAA 0 issue \"ca.test\""]),
+        ("NAPTR", &["w.test. 300 IN NAPTR 1 2 \"s\" \"SIP+D2U\" \"\" sip.w.test."]),
+    ];
+    let soa = "test. 300 IN SOA ns.test. host.test. 1 3600 600 86400 300";
+    let line = |rtype: &str, answer: &[&str], rcode: &str| {
+        let authority = if answer.is_empty() { vec![soa] } else { Vec::new() };
+        let mut line = toml::Table::new();
+        line.insert("ask".into(), format!("* {rtype}").into());
+        line.insert("answer".into(), answer.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>().into());
+        line.insert("authority".into(), authority.into_iter().map(str::to_owned).collect::<Vec<_>>().into());
+        line.insert("rcode".into(), rcode.into());
+        line.try_into::<Line>().unwrap()
+    };
+    let mut script: Vec<Line> =
+        ANSWERS.iter().map(|(rtype, answer)| line(rtype, answer, "NOERROR")).collect();
+    script.extend([line("SRV", &[], "NXDOMAIN"), line("*", &[], "NOERROR")]);
+    let upstream = Scripted::start(0, &script);
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::write(folder.path().join("policy/p.toml"), policy("")).unwrap();
+    let agent = Agent::start_asking(folder, &[upstream.address()]).unwrap_or_else(|said| panic!("{said}"));
+    let server = agent.address();
+    let types = ANSWERS.iter().map(|(rtype, _)| *rtype).chain(["SRV", "DS"]);
+    for (number, rtype) in types.enumerate() {
+        for (round, with) in
+            ["", "do", "cd", "noedns", "norecurse", "payload=512", "tcp"].into_iter().enumerate()
+        {
+            let with: Vec<String> = with.split_whitespace().map(str::to_owned).collect();
+            let step = Step { with, ..Step::default() };
+            // Each by a name of its own, since a kind that was asked for before is kept.
+            let name = format!("W{number}-{round}.Test");
+            let bytes = step.question(&format!("{name} {rtype}")).to_vec().unwrap();
+            let ask = || if step.has("tcp") { over_tcp(server, &bytes) } else { over_udp(server, &bytes) };
+            upstream.asked();
+            let (fresh, kept) = (ask().unwrap(), ask().unwrap());
+            assert_eq!(upstream.asked().len(), 1, "{name} {rtype}: the second is from memory");
+            assert_eq!(fresh.metadata, kept.metadata, "{name} {rtype}");
+            assert_eq!(fresh.queries, kept.queries, "{name} {rtype}");
+            assert_eq!(fresh.edns, kept.edns, "{name} {rtype}");
+            for (fresh, kept) in [(&fresh.answers, &kept.answers), (&fresh.authorities, &kept.authorities)] {
+                let shown = |section: &[Record]| -> Vec<String> {
+                    section
+                        .iter()
+                        .map(|record| format!("{} {} {}", record.name, record.record_type(), record.data))
+                        .collect()
+                };
+                assert_eq!(shown(fresh), shown(kept), "{name} {rtype}");
+            }
+        }
+    }
 }
 
 /// One for each file.

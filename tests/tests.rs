@@ -35,6 +35,7 @@ fn main() {
         packets::cases(),
         reload::cases(),
         resolvers::cases(),
+        scenarios::cases(),
         swap::cases(),
         commands::cases(),
         diagnostics::cases(),

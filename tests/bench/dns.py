@@ -254,4 +254,5 @@ def main():
                     process.kill()
 
 
-main()
+if __name__ == "__main__":
+    main()

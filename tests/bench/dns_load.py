@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""How interdict's DNS plane behaves under load, beside Unbound in the same run.
+
+Usage: tests/bench/dns_load.py [--rate N] [--seconds N] [--names N] [--soak MILLIONS]
+Needs what tests/bench/dns.py needs, and Debian's unbound. Loopback only; the server runs on CPU 0, the load on CPU 1.
+
+- latency: the median and the 99th percentile at a steady rate, blocked and cached (by what dnsperf -v prints);
+- memory: what the server's resident memory grows by for each of 100 000 more answers that it keeps;
+- reload: a policy of --names names is put in force under that rate: queries lost, and the 99th percentile meanwhile;
+- soak: so many million queries, half of them cached and a tenth for names that were never asked before, with the
+  resident memory ten times on the way.
+"""
+import argparse, os, pathlib, re, signal, statistics, subprocess, tempfile, threading, time
+
+import dns
+
+LATENCY = re.compile(r"^> \S+ \S+ \S+ ([\d.]+)$", re.M)
+
+
+def resident_bytes(pid):
+    return sum(int(pathlib.Path(f"/proc/{process}/statm").read_text().split()[1]) for process in dns.processes(pid)) * 4096
+
+
+def latencies(port, questions, rate, seconds):
+    """Every latency in microseconds, and how many queries were lost."""
+    out = subprocess.run(["taskset", "-c", "1", "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", questions, "-l",
+                          str(seconds), "-c", "4", "-Q", str(rate), "-T", "1", "-v"], capture_output=True, text=True).stdout
+    lost = int(re.search(r"Queries lost:\s+(\d+)", out).group(1))
+    return [float(one) * 1e6 for one in LATENCY.findall(out)], lost
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * share))]
+
+
+def once(port, file):
+    """Asks every question of a file once."""
+    subprocess.run(["taskset", "-c", "1", "dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", file, "-n", "1", "-c", "4",
+                    "-q", "100", "-T", "1"], capture_output=True)
+
+
+def main():
+    args = argparse.ArgumentParser()
+    args.add_argument("--rate", type=int, default=20_000)
+    args.add_argument("--seconds", type=int, default=4)
+    args.add_argument("--names", type=int, default=1_000_000)
+    args.add_argument("--soak", type=float, default=0)
+    args = args.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        files = dns.questions(folder)
+        many = dns.write(folder, "many.txt", "".join(f"m{i}.fine.test A\n" for i in range(100_000)))
+        started = [dns.upstream(folder)]
+        servers = {}
+        try:
+            for number, server in enumerate(["interdict", "unbound"]):
+                home = folder / server
+                home.mkdir()
+                port = dns.NSD + 1 + number
+                command = dns.SERVERS[server](home, port)
+                if server == "unbound":
+                    conf = pathlib.Path(command[-1])
+                    conf.write_text(conf.read_text().replace("server:", "server:\n msg-cache-size: 64m\n rrset-cache-size: 128m", 1))
+                log = (home / "log").open("w")
+                process = subprocess.Popen(["taskset", "-c", "0"] + command, stdout=log, stderr=log)
+                started.append(process)
+                while not dns.answers(port):
+                    time.sleep(0.1)
+                servers[server] = (port, process.pid)
+
+            print(f"| at {args.rate} queries a second, microseconds | interdict median | 99 % | Unbound median | 99 % |")
+            print("| --- | ---: | ---: | ---: | ---: |")
+            usual = None
+            for work in ["blocked", "cached"]:
+                row = []
+                for server, (port, _) in servers.items():
+                    dns.load(port, files[work], 1)
+                    runs = [latencies(port, files[work], args.rate, args.seconds)[0] for _ in range(3)]
+                    row += [statistics.median(statistics.median(run) for run in runs),
+                            statistics.median(percentile(run, 0.99) for run in runs)]
+                usual = row[1]
+                print(f"| {work} | {' | '.join(f'{one:.0f}' for one in row)} |")
+
+            for server, (port, pid) in servers.items():
+                before = resident_bytes(pid)
+                once(port, many)
+                print(f"{server}: {(resident_bytes(pid) - before) / 100_000:.0f} bytes of resident memory for a kept answer")
+
+            port, pid = servers["interdict"]
+            policy = folder / "interdict" / "policy.toml"
+            names = ", ".join(f'"b{i}.vendor.example"' for i in range(args.names))
+            text = policy.read_text().replace("domains = [", f"domains = [{names}, ", 1)
+            fresh = policy.with_name(".fresh")
+            fresh.write_text(text)
+            measured = []
+            load = threading.Thread(target=lambda: measured.append(latencies(port, files["cached"], args.rate, 20)))
+            load.start()
+            time.sleep(2)
+            since = time.monotonic()
+            fresh.rename(policy)
+            interdict = str(dns.ROOT / "target/release/interdict")
+            subprocess.run([interdict, "reload", "--control", str(folder / "interdict" / "sock")], capture_output=True)
+            took = time.monotonic() - since
+            load.join()
+            values, lost = measured[0]
+            print(f"reload of {args.names} names: in force after {took:.1f} s; {lost} of {len(values)} queries lost, "
+                  f"99th percentile over 20 s around it {percentile(values, 0.99):.0f} microseconds (usual {usual:.0f})")
+
+            if args.soak:
+                round_queries = int(args.soak * 1e6 / 10)
+                for part in range(10):
+                    new = dns.write(folder, "new.txt", "".join(f"n{part}-{i}.fine.test A\n" for i in range(round_queries // 10)))
+                    once(port, new)
+                    done = 0
+                    while done < round_queries * 9 // 10:
+                        done += dns.load(port, files["mixed"], 5)[0]
+                    print(f"soak: {(part + 1) * round_queries} queries, {resident_bytes(pid) >> 20} MiB resident", flush=True)
+        finally:
+            for process in started:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+if __name__ == "__main__":
+    main()
