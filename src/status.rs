@@ -82,11 +82,11 @@ fn for_people(status: &Value) -> String {
         lines.push(format!("metrics  http://{}/metrics", text(&status["console"])));
     }
     for (name, value) in status["counters"]["dns"].as_object().into_iter().flatten() {
-        lines.push(format!("{value:>12} {name}"));
+        lines.push(format!("{:>12} {name}", value.to_string()));
     }
     for counted in status["counters"]["packet"]["rules"].as_array().into_iter().flatten() {
         let [rule, verdict] = ["rule", "verdict"].map(|key| text(&counted[key]));
-        lines.push(format!("{:>12} packets: {verdict} by {rule}", counted["packets"]));
+        lines.push(format!("{:>12} packets: {verdict} by {rule}", counted["packets"].to_string()));
     }
     lines.join("\n")
 }
