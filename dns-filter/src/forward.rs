@@ -172,9 +172,11 @@ impl Forwarder {
             Some((entry, Age::Stale)) => entry.clone(),
             _ => return self.ask(key, client)?.await.map(|entry| (entry, Ttl::Less(0))),
         };
-        if stale.may_try_again(now) {
-            let patience = tokio::time::timeout(PATIENCE_OF_CLIENTS, self.ask(key, client)?);
-            match patience.await {
+        // Where there is no place to ask, what has ended is better than nothing too.
+        if stale.may_try_again(now)
+            && let Ok(asking) = self.ask(key, client)
+        {
+            match tokio::time::timeout(PATIENCE_OF_CLIENTS, asking).await {
                 Ok(Ok(entry)) if !entry.is_failure() => return Ok((entry, Ttl::Less(0))),
                 _ => stale.try_again_at(now + STALE_AGAIN_SECS),
             }

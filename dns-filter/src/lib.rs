@@ -3,7 +3,7 @@
 //! [`Filter`] holds the policy in force and decides. [`FilterHandler`] is that decision as a hickory
 //! `RequestHandler`: blocked questions are answered here, everything else goes to what stands behind it, which
 //! is a [`Forwarder`] in interdict, or any handler of another server (see [`FilterHandler::in_front_of`]).
-//! [`Listeners`] serve a handler over UDP and TCP; [`serve_diverted`] does for questions that were on their way to other
+//! [`Listeners`] serve a handler over UDP and TCP, [`TlsListeners`] over TLS and HTTPS; [`serve_diverted`] does for questions that were on their way to other
 //! resolvers.
 #![deny(unsafe_code)]
 

@@ -2,7 +2,7 @@
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::TXT;
-use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record, RecordType};
+use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record};
 use interdict_dns_wire::{Blocked, Query, Rcode, Reply, Template};
 use interdict_policy::{Name, Policy, Rule, Verdict};
 
@@ -18,21 +18,18 @@ const SYNTHESIZED: u16 = 29;
 const TTL_SECS: u32 = 60;
 
 /// Names by which programs ask a network whether they may go around its resolver, in wire form: "no" is what a filter has
-/// to say. Firefox's canary; Apple's relays; designated resolvers (RFC 9462), of which there are none.
-const CANARIES: [(&[u8], Rcode); 3] = [
-    (b"\x13use-application-dns\x03net\0", Rcode::NxDomain),
-    (b"\x04mask\x06icloud\x03com\0", Rcode::NxDomain),
-    (b"\x07mask-h2\x06icloud\x03com\0", Rcode::NxDomain),
-];
+/// to say. Firefox's canary, and Apple's relays.
+const CANARIES: [&[u8]; 3] =
+    [b"\x13use-application-dns\x03net\0", b"\x04mask\x06icloud\x03com\0", b"\x07mask-h2\x06icloud\x03com\0"];
+/// Below it designated resolvers are asked for (RFC 9462), of which none is named here.
 const DESIGNATED: &[u8] = b"\x08resolver\x04arpa\0";
 
 /// The answer to a question that no resolver is to ask elsewhere. For names on no list only.
 pub(crate) fn canary(name: Name<'_>) -> Option<Template> {
-    let wire = name.as_wire();
-    let known = CANARIES.iter().find(|(canary, _)| *canary == wire).map(|(_, rcode)| *rcode);
-    let below = |parent: &[u8]| name.suffixes().any(|suffix| suffix.as_wire() == parent);
-    let rcode = known.or_else(|| below(DESIGNATED).then_some(Rcode::NoError))?;
-    Some(synthesized(rcode))
+    if CANARIES.contains(&name.as_wire()) {
+        return Some(synthesized(Rcode::NxDomain));
+    }
+    name.suffixes().any(|suffix| suffix.as_wire() == DESIGNATED).then(|| synthesized(Rcode::NoError))
 }
 
 fn synthesized(rcode: Rcode) -> Template {
@@ -130,7 +127,6 @@ pub(crate) fn texts(query: &Query<'_>, texts: Vec<String>, ttl_secs: u32) -> Opt
     });
     let mut record = Record::from_rdata(owner, ttl_secs, RData::TXT(TXT::new(texts.collect())));
     record.dns_class = DNSClass::from(query.qclass);
-    debug_assert_eq!(record.record_type(), RecordType::TXT);
     let mut message = Message::query();
     message.answers.push(record);
     Some(message)

@@ -73,7 +73,7 @@ impl<N: Next> FilterHandler<N> {
         self.respond(&Received { message, client, at: Instant::now(), channel, asked }).await
     }
 
-    /// The same for a message that may have been on its way to another resolver.
+    /// The same, for front ends of this crate.
     pub(crate) async fn respond(&self, received: &Received<'_>) -> Option<Vec<u8>> {
         let mut answer = [0; ANSWER_LIMIT_BYTES];
         match self.answer_at_once(received, &mut answer) {
@@ -83,8 +83,8 @@ impl<N: Next> FilterHandler<N> {
         }
     }
 
-    /// The answer to a plain question that a rule blocks: the bytes that the kernel plane sends too, which hickory's
-    /// encoder would not give.
+    /// The answer to a plain question, if that takes nothing but memory: to one that a rule blocks, in the bytes that the
+    /// kernel plane sends too, or from the cache.
     pub(crate) fn answer_at_once(
         &self,
         received: &Received<'_>,

@@ -92,13 +92,7 @@ impl Listeners {
                     tracing::error!(%address, %error, "UDP is not served");
                 }
             }
-            let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
-            serving.tasks.spawn(async move {
-                match tokio::net::TcpListener::from_std(tcp) {
-                    Ok(listener) => tcp::serve(listener, None, handler, connections, counters).await,
-                    Err(error) => tracing::error!(%address, %error, "TCP is not served"),
-                }
-            });
+            serving.add(address, tcp, None, handler, connections, counters);
         }
         serving
     }
@@ -174,14 +168,8 @@ impl TlsListeners {
     ) -> Serving {
         let mut serving = Serving { tasks: JoinSet::new(), stop: Arc::default() };
         for (address, listener) in self.sockets {
-            let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
             let tls = Some((self.tls.clone(), self.service.channel()));
-            serving.tasks.spawn(async move {
-                match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => tcp::serve(listener, tls, handler, connections, counters).await,
-                    Err(error) => tracing::error!(%address, %error, "nothing is served over TLS"),
-                }
-            });
+            serving.add(address, listener, tls, handler, connections, counters);
         }
         serving
     }
@@ -194,6 +182,25 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Serves a listener too: plain, or over TLS with what is spoken there.
+    fn add<N: Next>(
+        &mut self,
+        address: SocketAddr,
+        listener: TcpListener,
+        tls: Option<(TlsAcceptor, Channel)>,
+        handler: &Arc<FilterHandler<N>>,
+        connections: &Connections,
+        counters: &Arc<Counters>,
+    ) {
+        let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
+        self.tasks.spawn(async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => tcp::serve(listener, tls, handler, connections, counters).await,
+                Err(error) => tracing::error!(%address, %error, "TCP is not served"),
+            }
+        });
+    }
+
     /// Waits for as long as they are served.
     pub async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}

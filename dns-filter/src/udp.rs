@@ -1,5 +1,5 @@
-//! DNS over UDP: what a rule blocks is answered at once, everything else by a task of its own, of which there is a
-//! bounded number.
+//! DNS over UDP: what takes nothing but memory is answered at once, everything else by a task of its own, of which there is
+//! a bounded number.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdSocket};
