@@ -80,6 +80,8 @@ def unbound(folder, port):
  use-syslog: no
  do-daemonize: no
  num-threads: 1
+ msg-cache-size: 64m
+ rrset-cache-size: 128m
  module-config: "iterator"
  do-not-query-localhost: no
  local-zone: "test." nodefault
@@ -193,6 +195,29 @@ def load(port, questions, seconds):
     return number("Queries completed"), number("Queries lost"), codes
 
 
+def start(server, home, port):
+    """Starts a server on CPU 0, and says whether it answers; what it says is in its folder's `log`. None if it is missing."""
+    command = SERVERS[server](home, port)
+    if not shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin"):
+        return None
+    log = (home / "log").open("w")
+    process = subprocess.Popen(["taskset", "-c", "0"] + command, stdout=log, stderr=log)
+    for _ in range(100):
+        if answers(port):
+            return process, True
+        time.sleep(0.1)
+    return process, False
+
+
+def stop(processes):
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
 def main():
     args = argparse.ArgumentParser()
     args.add_argument("--seconds", type=int, default=3)
@@ -211,18 +236,14 @@ def main():
                 home = folder / server
                 home.mkdir()
                 port = NSD + 1 + number
-                command = SERVERS[server](home, port)
-                if not shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin"):
+                begun = start(server, home, port)
+                if not begun:
                     print(f"{server} is missing: it is not measured", file=sys.stderr)
                     continue
-                log = (home / "log").open("w")
-                process = subprocess.Popen(["taskset", "-c", "0"] + command, stdout=log, stderr=log)
+                process, is_up = begun
                 started.append(process)
-                for _ in range(100):
-                    if answers(port):
-                        servers[server] = (port, process.pid)
-                        break
-                    time.sleep(0.1)
+                if is_up:
+                    servers[server] = (port, process.pid)
                 else:
                     print(f"{server} does not answer:\n{(home / 'log').read_text()[-500:]}", file=sys.stderr)
             figures = {}
@@ -246,12 +267,7 @@ def main():
                 row = [median[work, server] for server in servers]
                 print(f"| {work} | {' | '.join(f'{one:.1f}' for one in row)} | {row[0] / min(row[1:]):.2f} |")
         finally:
-            for process in started:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+            stop(started)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Needs what tests/bench/dns.py needs, and Debian's unbound. Loopback only; the se
 - soak: so many million queries, half of them cached and a tenth for names that were never asked before, with the
   resident memory ten times on the way.
 """
-import argparse, os, pathlib, re, signal, statistics, subprocess, tempfile, threading, time
+import argparse, pathlib, re, statistics, subprocess, tempfile, threading, time
 
 import dns
 
@@ -59,15 +59,13 @@ def main():
                 home = folder / server
                 home.mkdir()
                 port = dns.NSD + 1 + number
-                command = dns.SERVERS[server](home, port)
-                if server == "unbound":
-                    conf = pathlib.Path(command[-1])
-                    conf.write_text(conf.read_text().replace("server:", "server:\n msg-cache-size: 64m\n rrset-cache-size: 128m", 1))
-                log = (home / "log").open("w")
-                process = subprocess.Popen(["taskset", "-c", "0"] + command, stdout=log, stderr=log)
+                begun = dns.start(server, home, port)
+                if not begun:
+                    raise SystemExit(f"{server} is missing")
+                process, is_up = begun
                 started.append(process)
-                while not dns.answers(port):
-                    time.sleep(0.1)
+                if not is_up:
+                    raise SystemExit(f"{server} does not answer:\n{(home / 'log').read_text()[-500:]}")
                 servers[server] = (port, process.pid)
 
             print(f"| at {args.rate} queries a second, microseconds | interdict median | 99 % | Unbound median | 99 % |")
@@ -118,12 +116,7 @@ def main():
                         done += dns.load(port, files["mixed"], 5)[0]
                     print(f"soak: {(part + 1) * round_queries} queries, {resident_bytes(pid) >> 20} MiB resident", flush=True)
         finally:
-            for process in started:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+            dns.stop(started)
 
 
 if __name__ == "__main__":
