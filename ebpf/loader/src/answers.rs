@@ -1,7 +1,7 @@
 //! What answers to questions told of addresses: which are open, which are open to one client, which are learned.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -67,6 +67,8 @@ struct Shared {
     opened: Mutex<Table<Address>>,
     opened_to: Mutex<Table<ClientOpening>>,
     learned: Mutex<Table<Address>>,
+    /// Where connections go that are followed by their servers' names.
+    named: Mutex<HashSet<Address>>,
     registry: Arc<RwLock<Registry>>,
     control: Arc<Control>,
 }
@@ -83,6 +85,7 @@ impl Answers {
                 Registry::has_exemptions,
             ),
             learned: Table::new(learned, MAX_LEARNED, control::LEARNED_ADDRESSES, Registry::learns),
+            named: Mutex::default(),
             registry,
             control,
         };
@@ -132,6 +135,22 @@ impl Answers {
     /// The rule that learned an address, and for how long.
     pub fn is_learned(&self, address: IpAddr) -> Option<(RuleId, Duration)> {
         self.known(&self.shared.learned, key(address))
+    }
+
+    /// Has the programs follow connections to these addresses, which were let through by their servers' names, and to no
+    /// others. They begin by themselves to follow one; call it every second with all of them, so that they go on.
+    pub(crate) fn follow(&self, remotes: Vec<Address>) {
+        let remotes: HashSet<_> = remotes.into_iter().collect();
+        let control = &self.shared.control;
+        control.set_count(control::NAMED_FLOWS, remotes.len() as u64);
+        remotes.iter().for_each(|&remote| control.add_told(remote));
+        let mut named = lock(&self.shared.named);
+        let some_are_over = !named.is_subset(&remotes);
+        *named = remotes;
+        drop(named);
+        if some_are_over {
+            self.shared.publish_told();
+        }
     }
 
     /// Removes what has expired, and what is told of rules that no longer say so. Returns how many.
@@ -210,9 +229,10 @@ impl Shared {
     fn publish_told(&self) {
         // With all locked nothing is told meanwhile.
         let (opened, opened_to, learned) = (lock(&self.opened), lock(&self.opened_to), lock(&self.learned));
+        let named = lock(&self.named);
         let to_clients = opened_to.known.keys().map(Key::address);
-        let all = opened.known.keys().chain(learned.known.keys()).map(Key::address).chain(to_clients);
-        self.control.set_told(all);
+        let all = opened.known.keys().chain(learned.known.keys()).chain(named.iter()).map(Key::address);
+        self.control.set_told(all.chain(to_clients));
     }
 }
 
@@ -312,7 +332,7 @@ impl<K: Key> Table<K> {
     }
 }
 
-fn lock<K>(table: &Mutex<Table<K>>) -> MutexGuard<'_, Table<K>> {
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change of a table is whole before the next begins: a panic elsewhere leaves it as it should be.
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }

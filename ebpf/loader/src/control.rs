@@ -101,8 +101,8 @@ impl Control {
 
     fn word(&self, index: u32) -> &AtomicU64 {
         assert!(index < control::WORDS);
-        // SAFETY: the mapping holds WORDS words, begins at a page, and lives as long as `self`. The programs only
-        // read the words, each in one load.
+        // SAFETY: the mapping holds WORDS words, begins at a page, and lives as long as `self`. The programs
+        // read the words, each in one load, and change some atomically.
         unsafe { self.memory.start().cast::<AtomicU64>().add(index as usize).as_ref() }
     }
 }

@@ -31,6 +31,7 @@ use interdict_policy::{Digest, RuleId};
 use crate::{
     Error, Moment, Reached,
     accounts::Accounts,
+    answers::Answers,
     calls,
     clock::Clock,
     control::Control,
@@ -116,6 +117,7 @@ pub struct EventReader {
     contacts: BpfHashMap<MapData, ContactKey, ContactCounts>,
     reported: BpfHashMap<MapData, ContactKey, Reported>,
     accounts: Arc<Accounts>,
+    answers: Answers,
     /// The last question of a contact that had an event of its own, as a sample for those that have none.
     asked: HashMap<ContactKey, Question>,
     registry: Arc<RwLock<Registry>>,
@@ -172,6 +174,7 @@ impl EventReader {
         tables: Tables,
         registry: Arc<RwLock<Registry>>,
         control: Arc<Control>,
+        answers: Answers,
         interfaces: HashMap<u32, String>,
     ) -> Self {
         let Tables { seats, contacts, reported, flows, accounts } = tables;
@@ -186,6 +189,7 @@ impl EventReader {
             contacts,
             reported,
             accounts,
+            answers,
             asked,
             registry,
             control,
@@ -300,7 +304,9 @@ impl EventReader {
         let clock = Clock::now();
         let is_awake = self.sleep.is_over(self.control.set_slept(), clock.boot_ns());
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-        self.flows.sweep(&registry, &clock, is_awake, each)
+        let named = self.flows.sweep(&registry, &clock, is_awake, each)?;
+        self.answers.follow(named);
+        Ok(())
     }
 
     fn keys(&self) -> Result<Vec<ContactKey>, Error> {

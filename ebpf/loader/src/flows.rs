@@ -4,6 +4,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
 use interdict_ebpf_shared::{
+    Address,
     contact::Hook,
     count::Count,
     flow::{Depth, Flow, FlowKey},
@@ -17,7 +18,7 @@ use crate::{
     clock::Clock,
     events::ip,
     registry::{Registry, word_of},
-    staging::named,
+    staging,
 };
 
 /// A contact without a packet for this long is over.
@@ -68,15 +69,18 @@ impl Flows {
         Self { map, reported: HashMap::new() }
     }
 
-    /// Hands over each contact that got further than was reported, and each that is over: if times say what is idle.
+    /// Hands over each contact that got further than was reported, and each that is over: if times say what is idle. Returns
+    /// where those are that are followed by a server's name, as far as they go on.
     pub(crate) fn sweep(
         &mut self,
         registry: &Registry,
         clock: &Clock,
         is_awake: bool,
         mut each: impl FnMut(Reached),
-    ) -> Result<(), Error> {
-        let keys: Vec<FlowKey> = self.map.keys().collect::<Result<_, _>>().map_err(named(maps::FLOWS))?;
+    ) -> Result<Vec<Address>, Error> {
+        let mut named = Vec::new();
+        let keys: Vec<FlowKey> =
+            self.map.keys().collect::<Result<_, _>>().map_err(staging::named(maps::FLOWS))?;
         self.reported.retain(|key, _| self.map.get(key, 0).is_ok());
         for key in keys {
             let Ok(flow) = self.map.get(&key, 0) else { continue };
@@ -89,12 +93,14 @@ impl Flows {
                 // Only a reader removes entries, and there is one.
                 let _ = self.map.remove(&key);
                 self.reported.remove(&key);
+            } else if key.client_port != [0; 2] {
+                named.push(key.remote);
             }
             if got_further || is_over {
                 reached(&key, &flow, is_over, registry, clock).into_iter().for_each(&mut each);
             }
         }
-        Ok(())
+        Ok(named)
     }
 }
 

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 /// Where the links of a plane that stays are pinned, unless the operator names another folder.
 ///
 /// It ends in the version of [`interdict_ebpf_shared::SCHEMA`].
-pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v6";
+pub const DEFAULT_PIN: &str = "/sys/fs/bpf/interdict/v7";
 
 /// Prefixes of NAT64 that an operator may name: the others are those that everybody has.
 pub const MAX_NAT64: usize = MAX_TRANSLATIONS - 3;

@@ -522,6 +522,7 @@ impl PacketPlane {
             events::Tables { seats, contacts, reported, flows, accounts: Arc::clone(&self.accounts) },
             Arc::clone(&self.registry),
             Arc::clone(&self.control),
+            self.answers(),
             interfaces,
         ))
     }

@@ -42,6 +42,15 @@ impl Word {
         }
     }
 
+    /// Sets bits.
+    #[inline(always)]
+    pub(crate) fn set(self, bits: u64) {
+        // SAFETY: as promised in `new`.
+        unsafe {
+            core::arch::asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) self.0, bits = in(reg) bits);
+        }
+    }
+
     /// Adds, and returns what was there before.
     #[inline(always)]
     pub(crate) fn fetch_add(self, value: u64) -> u64 {
@@ -78,6 +87,10 @@ impl Word {
 impl Word {
     pub(crate) fn add(self, value: u64) {
         self.fetch_add(value);
+    }
+
+    pub(crate) fn set(self, bits: u64) {
+        self.shared().fetch_or(bits, core::sync::atomic::Ordering::Relaxed);
     }
 
     pub(crate) fn fetch_add(self, value: u64) -> u64 {

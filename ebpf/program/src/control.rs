@@ -3,11 +3,12 @@
 use core::ptr;
 
 use interdict_ebpf_shared::{
-    control::{SECRET, WORDS},
+    Address,
+    control::{NAMED_FLOWS, SECRET, TOLD, TOLD_WORDS, WORDS, told_bit},
     table::Secret,
 };
 
-use crate::{maps::CONTROL, scratch::masked};
+use crate::{atomic::Word, maps::CONTROL, scratch::masked};
 
 /// All of them.
 #[derive(Clone, Copy)]
@@ -32,6 +33,21 @@ impl Control {
     pub(crate) fn has<const FIRST: u32, const MASK: usize>(self, (word, bit): (u32, u64)) -> bool {
         const { assert!(FIRST as usize + MASK < WORDS as usize && (MASK + 1).is_power_of_two()) };
         self.read(FIRST as usize + masked::<MASK>(word as usize)) & bit != 0
+    }
+
+    /// Has programs look whether packets to and from an address belong to a connection that is followed by its server's
+    /// name.
+    #[inline(always)]
+    pub(crate) fn follow(self, address: Address) {
+        let (word, bit) = told_bit(address);
+        self.set(TOLD as usize + masked::<{ TOLD_WORDS as usize - 1 }>(word as usize), bit);
+        self.set(NAMED_FLOWS as usize, 1);
+    }
+
+    #[inline(always)]
+    fn set(self, at: usize, bits: u64) {
+        // SAFETY: there are as many words, as asserted of those that are asked for; the agent, too, changes them atomically.
+        unsafe { Word::new(self.0.cast::<u64>().add(at).cast_mut()) }.set(bits);
     }
 
     #[inline(always)]

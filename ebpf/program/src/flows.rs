@@ -22,17 +22,18 @@ use crate::{
     record,
 };
 
-/// Counts a packet of a client that was let through.
+/// Counts a packet of a client that was let through: with the client's port if it was by the server's name.
 ///
 /// Not inlined, for its part of the stack.
 #[inline(never)]
-pub(crate) fn went_out(event: &Event) {
+pub(crate) fn went_out(event: &Event, client_port: [u8; 2]) {
     let key = FlowKey {
         client: event.contact.client,
         remote: event.remote.address,
         port: event.remote.port,
+        client_port,
         protocol: event.remote.protocol,
-        zero: 0,
+        zero: [0; 3],
     };
     let (rule, generation) = (event.contact.rule, event.contact.generation);
     let mut there = FLOWS.get_ptr_mut(key);
@@ -59,21 +60,47 @@ pub(crate) fn went_out(event: &Event) {
     words.last_ns.store(event.time_ns);
 }
 
+/// Counts a further packet of a connection that was let through by the server's name, if it is one.
+#[inline(never)]
+pub(crate) fn went_on<F: Frame + ?Sized>(frame: &F, read: &Outbound) {
+    let transport = &read.transport;
+    let key = FlowKey {
+        client: read.client,
+        remote: read.remote,
+        port: transport.destination,
+        client_port: transport.source,
+        protocol: transport.protocol,
+        zero: [0; 3],
+    };
+    let Some(flow) = FLOWS.get_ptr_mut(key) else { return };
+    let words = Words::of(flow);
+    words.packets_out.add(1);
+    words.bytes_out.add(frame.length().into());
+    words.last_ns.store(now_ns());
+}
+
 /// Counts a packet to a client, if it belongs to a contact that is followed from this hook.
 #[inline(always)]
 pub(crate) fn came_back<F: Frame + ?Sized>(frame: &F, read: &Outbound, hook: Hook) {
     let transport = &read.transport;
-    let key = FlowKey {
+    let mut key = FlowKey {
         client: read.remote,
         remote: read.client,
         port: transport.source,
+        client_port: [0; 2],
         protocol: transport.protocol,
-        zero: 0,
+        zero: [0; 3],
     };
-    let Some(flow) = FLOWS.get_ptr_mut(key) else { return };
+    let mut there = FLOWS.get_ptr_mut(key);
+    if there.is_none() && hook as u8 == Hook::Lan as u8 {
+        key.client_port = transport.destination;
+        there = FLOWS.get_ptr_mut(key);
+    }
+    let Some(flow) = there else { return };
     // An answer for somebody behind us comes by the programs of two interfaces.
     // SAFETY: as for the words; the hook of a flow never changes.
-    if unsafe { (*flow).hook } != hook as u8 {
+    let followed = unsafe { (*flow).hook };
+    if followed != hook as u8 && followed != Hook::Tls as u8 {
         return;
     }
     let words = Words::of(flow);

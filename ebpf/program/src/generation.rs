@@ -34,7 +34,7 @@ pub(crate) struct Generation {
     number: u64,
     control: Control,
     settings: &'static Settings,
-    /// Not 0 if there are addresses of which answers told. It is kept as a number until it is asked for: of a `bool` the
+    /// Not 0 if there are addresses of which answers told, or a server's name. It is kept as a number until it is asked for: of a `bool` the
     /// verifier knows its value, and would verify all that follows for each.
     told: u64,
 }
@@ -51,7 +51,8 @@ impl Generation {
             settings: settings(number)?,
             told: control.word::<{ control::OPEN_ADDRESSES }>()
                 | control.word::<{ control::CLIENT_OPENINGS }>()
-                | control.word::<{ control::LEARNED_ADDRESSES }>(),
+                | control.word::<{ control::LEARNED_ADDRESSES }>()
+                | control.word::<{ control::NAMED_FLOWS }>(),
         })
     }
 
@@ -106,7 +107,19 @@ impl Generation {
         self.told != 0 && self.control.word::<INDEX>() != 0
     }
 
-    /// Whether an answer may have opened an address, or had it learned.
+    /// Whether there are connections that are followed by their servers' names.
+    #[inline(always)]
+    pub(crate) fn follows_names(&self) -> bool {
+        self.has_told::<{ control::NAMED_FLOWS }>()
+    }
+
+    /// Has every packet to and from an address looked at: a connection to it is followed by its server's name.
+    #[inline(always)]
+    pub(crate) fn follow(&self, address: Address) {
+        self.control.follow(address);
+    }
+
+    /// Whether an answer may have opened an address, or had it learned, or a connection to it is followed.
     #[inline(always)]
     fn is_told(&self, address: Address) -> bool {
         const MASK: usize = control::TOLD_WORDS as usize - 1;

@@ -90,7 +90,7 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
         // The address alone is never left open.
         Fate::Unjudged(_) => Exit::NoMatch,
         Fate::LetThrough(exit) => {
-            flows::went_out(place.event());
+            flows::went_out(place.event(), [0; 2]);
             exit
         }
         Fate::Drop(exit) => return leave(exit, XDP_DROP),
@@ -98,13 +98,23 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     };
     let action = match aim {
         Aim::Hello => match hello::judge(&ctx, &generation, outbound, place) {
-            Fate::Pass(_) => pass(exit),
+            Fate::Pass(_) => {
+                if generation.follows_names() {
+                    flows::went_on(&Packet::new(&ctx), outbound);
+                }
+                pass(exit)
+            }
             Fate::Unjudged(what) => {
                 unjudged(&ctx, &generation, outbound, place, place.hand_over((what, exit)))
             }
-            Fate::LetThrough(exit) => {
+            Fate::LetThrough(by_name) => {
                 hello::record(place);
-                pass(exit)
+                // What the address lets through is followed by that.
+                if !exit.lets_through() {
+                    flows::went_out(place.event(), outbound.transport.source);
+                    generation.follow(outbound.remote);
+                }
+                pass(by_name)
             }
             Fate::Drop(exit) => {
                 hello::record(place);
@@ -547,7 +557,7 @@ fn interdict_host_out(ctx: TcContext) -> i32 {
             Fate::Pass(exit) => next(exit),
             Fate::Unjudged(_) => next(Exit::NoMatch),
             Fate::LetThrough(exit) => {
-                flows::went_out(place.event());
+                flows::went_out(place.event(), [0; 2]);
                 flows::let_out(outbound);
                 next(exit)
             }

@@ -20,18 +20,22 @@ pub const CLIENT_OPENINGS: u32 = 3;
 /// How many addresses are learned, likewise.
 pub const LEARNED_ADDRESSES: u32 = 4;
 
+/// How many connections are followed that were let through by the server's name, likewise. A program that finds one more
+/// makes the number odd at least, until the agent has counted.
+pub const NAMED_FLOWS: u32 = 5;
+
 /// 1 while DNS questions are judged; while it is 0, no packet pays for a look at them.
-pub const JUDGE_QUERIES: u32 = 5;
+pub const JUDGE_QUERIES: u32 = 6;
 
 /// When the agent last said that it lives, in nanoseconds since boot.
-pub const HEARTBEAT: u32 = 6;
+pub const HEARTBEAT: u32 = 7;
 
 /// Questions of one client that are answered in a second.
-pub const CLIENT_QPS: u32 = 7;
+pub const CLIENT_QPS: u32 = 8;
 
 /// The first of the words in which the bits of this machine's addresses are set, as [`ours_bit`] says: of most other
 /// addresses they tell without a look into the table that they are not ours.
-pub const OURS: u32 = 8;
+pub const OURS: u32 = 9;
 
 /// How many words of [`OURS`] there are.
 pub const OURS_WORDS: u32 = 4;
@@ -62,8 +66,9 @@ pub const SAFE: u32 = SECRET + 3;
 /// How many words of [`SAFE`] there are.
 pub const SAFE_WORDS: u32 = 4;
 
-/// The first of the words in which the bits of addresses are set that are open, open to a client, or learned, as
-/// [`told_bit`] says: of most other addresses they tell without a look into the tables that they are none of these.
+/// The first of the words in which the bits of addresses are set that are open, open to a client, or learned, or that a
+/// connection of [`NAMED_FLOWS`] goes to, as [`told_bit`] says: of most other addresses they tell without a look into the
+/// tables that they are none of these.
 pub const TOLD: u32 = SAFE + SAFE_WORDS;
 
 /// How many words of [`TOLD`] there are.

@@ -121,6 +121,14 @@ counted! {
     }
 }
 
+impl Exit {
+    /// Whether a packet that leaves by it was let through under a rule about its address, or about the name that led there.
+    #[inline(always)]
+    pub const fn lets_through(self) -> bool {
+        matches!(self, Self::Opened | Self::Allowed | Self::Logged | Self::Exempt)
+    }
+}
+
 counted! {
     /// Why a record was not kept as usual. Verdicts and [`RuleCounts`] are never touched by any of these.
     pub enum Loss {

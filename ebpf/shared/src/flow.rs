@@ -12,12 +12,22 @@ pub struct FlowKey {
     pub remote: Address,
     /// The port there, in network byte order; 0 where there is none or it is not known.
     pub port: [u8; 2],
+    /// The client's port, likewise, of a connection that was let through by the server's name: the next one to the same
+    /// service may name another. 0 where the address decided.
+    pub client_port: [u8; 2],
     /// The IP protocol number.
     pub protocol: u8,
     /// Always 0.
-    pub zero: u8,
+    pub zero: [u8; 3],
 }
-plain_bytes!(FlowKey { client: Address, remote: Address, port: [u8; 2], protocol: u8, zero: u8 });
+plain_bytes!(FlowKey {
+    client: Address,
+    remote: Address,
+    port: [u8; 2],
+    client_port: [u8; 2],
+    protocol: u8,
+    zero: [u8; 3]
+});
 
 /// What became of it, kept by all CPUs together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

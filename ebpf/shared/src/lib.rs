@@ -28,7 +28,7 @@ pub use address::Address;
 ///
 /// A pinned object is reopened without any check of its types, so a change of any map, key or value changes this
 /// number, and with it the folder in which an agent looks.
-pub const SCHEMA: u32 = 6;
+pub const SCHEMA: u32 = 7;
 
 /// Asserts that the fields of a struct fill it, and promises aya what it needs to know about its bytes.
 macro_rules! plain_bytes {

@@ -1,6 +1,6 @@
 //! The server's name in a TLS ClientHello.
 
-use interdict_ebpf_loader::{Contact, Entry, Hook, PacketPlane, Reply};
+use interdict_ebpf_loader::{Contact, Depth, Entry, Hook, PacketPlane, Reached, Reply};
 use interdict_policy::Verdict;
 
 use crate::{
@@ -14,6 +14,7 @@ tests![
     a_hello_in_any_length_is_read_or_counted,
     who_is_exempt_may_name_it,
     other_ports_and_other_data_are_left_alone,
+    a_connection_let_through_by_its_servers_name_is_followed,
 ];
 
 const RULES: &str = "address block 192.0.2.0/24";
@@ -248,4 +249,63 @@ fn other_ports_and_other_data_are_left_alone() {
     udp.extend(&data);
     assert_eq!(exit(&plane, &udp), "no_match", "over UDP the address decides");
     assert_eq!(exit(&plane, &frame("v4 udp", &to("192.0.2.1", 443))), "blocked");
+}
+
+/// The same segment on its way back, with so many bytes of data.
+fn back(sent: &[u8], bytes: usize) -> Vec<u8> {
+    let mut frame = sent.to_vec();
+    let (source, length, ports) = if frame[12] == 8 { (26, 4, 34) } else { (22, 16, 54) };
+    let (before, behind) = frame.split_at_mut(source + length);
+    before[source..].swap_with_slice(&mut behind[..length]);
+    let (before, behind) = frame.split_at_mut(ports + 2);
+    before[ports..].swap_with_slice(&mut behind[..2]);
+    frame.truncate(ports + 20);
+    frame.resize(ports + 20 + bytes, 0);
+    let said = (20 + bytes + if length == 4 { 20 } else { 0 }) as u16;
+    let at = if length == 4 { 16 } else { 18 };
+    frame[at..at + 2].copy_from_slice(&said.to_be_bytes());
+    frame
+}
+
+fn a_connection_let_through_by_its_servers_name_is_followed() {
+    let mut plane = plane();
+    let mut events = plane.events().unwrap();
+    let mut reached = || {
+        let mut seen: Vec<Reached> = Vec::new();
+        events.reached(|contact| seen.push(contact)).unwrap();
+        seen
+    };
+    for version in ["v4", "v6"] {
+        let seen = segment(version, &hello("www.vendor.example", 2, &[]), 443);
+        let data = segment(version, &[23, 3, 3, 0, 5, 1, 2, 3, 4, 5], 443);
+        // Another connection of the same client to the same service names another server.
+        let ports = if version == "v4" { 34 } else { 54 };
+        let of_another = |frame: &[u8]| [&frame[..ports], &[0x77, 0x77], &frame[ports + 2..]].concat();
+        let other = of_another(&segment(version, &hello("other.example", 2, &[]), 443));
+        let (other_data, another) =
+            (of_another(&data), segment(version, &hello("other.example", 0, &[]), 443));
+        let out = |frame: &[u8]| assert!(matches!(run(&plane, frame), Reply::Passed(_)));
+        let come_back = |frame: &[u8]| _ = plane.prober().reply(Entry::LanOut, frame).unwrap();
+        [&seen, &other, &data, &other_data, &data].into_iter().for_each(|frame| out(frame));
+        come_back(&back(&data, 0));
+        let connected = reached();
+        let [contact] = &connected[..] else { panic!("{version}: {connected:?}") };
+        assert_eq!((contact.depth, contact.hook, contact.port), (Depth::Connected, Hook::Tls, Some(443)));
+        assert_eq!((contact.rule.as_str(), contact.verdict), ("seen", Verdict::Log));
+        // It goes on after the agent has looked, and what another connection brings is not of this one.
+        out(&data);
+        let answers = [back(&data, 0), back(&data, 100), back(&other_data, 700)];
+        answers.iter().for_each(|answer| come_back(answer));
+        let received = reached();
+        let [contact] = &received[..] else { panic!("{version}: {received:?}") };
+        assert_eq!((contact.depth, contact.sent.packets, contact.received.packets), (Depth::Received, 4, 3));
+        assert_eq!(contact.sent.bytes, (seen.len() + 3 * data.len()) as u64);
+        assert_eq!(contact.received.bytes, (2 * answers[0].len() + answers[1].len()) as u64);
+        // Whatever else it says is a packet of it.
+        out(&another);
+        assert_eq!(reached(), []);
+    }
+    // Nothing is followed where the rule blocks.
+    run(&plane, &segment("v4", &hello("vendor.example", 2, &[]), 443));
+    assert_eq!(reached(), []);
 }
