@@ -22,6 +22,26 @@ pub(crate) fn since_boot_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
+/// How the clock stands to the time since boot, which nobody can set.
+pub(crate) struct Offset {
+    ns: i128,
+}
+
+impl Offset {
+    pub(crate) fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { ns: since_epoch.as_nanos() as i128 - i128::from(since_boot_ns()) }
+    }
+
+    /// By how many seconds the clock was set since the last look, if by more than it may differ.
+    pub(crate) fn jumped(&mut self, may_differ: Duration) -> Option<f64> {
+        let now = Self::now();
+        let by_ns = now.ns - self.ns;
+        self.ns = now.ns;
+        (by_ns.unsigned_abs() > may_differ.as_nanos()).then_some(by_ns as f64 / 1e9)
+    }
+}
+
 /// Whether the kernel holds its clock to be synchronized, asked at most once a minute.
 #[derive(Default)]
 pub(crate) struct State {

@@ -1,5 +1,6 @@
 //! One event: what a plane hands in, and its shape in the record.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -219,13 +220,18 @@ impl Entry {
         }
     }
 
-    /// The event's line in the record, without the end of line.
-    pub(crate) fn line(&self, node: &str, seq: u64, clock: &'static str) -> String {
+    /// Writes the event's line in the record, without the end of line.
+    pub(crate) fn write(&self, node: &str, seq: u64, clock: &'static str, out: &mut Vec<u8>) {
+        let time = clock::shown(self.time);
+        // Nearly always all three are one.
+        let shown = |other| {
+            if other == self.time { Cow::Borrowed(time.as_str()) } else { Cow::Owned(clock::shown(other)) }
+        };
         let event = Event {
             id: format!("{node}-{seq}"),
             node,
             seq,
-            time: clock::shown(self.time),
+            time: &time,
             mono_ns: self.mono_ns,
             clock,
             plane: self.plane,
@@ -239,14 +245,14 @@ impl Entry {
             exemption: self.exemption.as_deref(),
             digest: self.digest.as_deref(),
             count: self.count,
-            first: clock::shown(self.first),
-            last: clock::shown(self.last),
+            first: shown(self.first),
+            last: shown(self.last),
             depth: self.depth,
             act: self.act.as_deref(),
             detail: self.detail.as_ref(),
             process: self.process.as_ref(),
         };
-        serde_json::to_string(&event).expect("an event has only text keys")
+        serde_json::to_writer(out, &event).expect("an event has only text keys");
     }
 }
 
@@ -257,7 +263,7 @@ struct Event<'e> {
     id: String,
     node: &'e str,
     seq: u64,
-    time: String,
+    time: &'e str,
     mono_ns: u64,
     clock: &'static str,
     plane: &'static str,
@@ -272,8 +278,8 @@ struct Event<'e> {
     exemption: Option<&'e str>,
     digest: Option<&'e str>,
     count: u64,
-    first: String,
-    last: String,
+    first: Cow<'e, str>,
+    last: Cow<'e, str>,
     depth: Option<Depth>,
     #[serde(skip_serializing_if = "Option::is_none")]
     act: Option<&'e str>,

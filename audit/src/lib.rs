@@ -1,15 +1,27 @@
-//! The record of what was asked and done: one event type for both planes, in one append-only file of JSON lines
-//! a day.
+//! The record of what was asked and done: one event type for both planes, in an append-only log that a stranger can verify.
 //!
-//! [`Entry`] is what a plane hands in, [`Log`] takes it without ever waiting, [`Writer`] numbers and writes it,
-//! [`Tail`] reads it back.
+//! [`Entry`] is what a plane hands in, [`Log`] takes it without ever waiting, [`Writer`] numbers, writes and seals it,
+//! [`Tail`] reads it back, [`verify`] says whether it is what was written.
 #![deny(unsafe_code)]
 
+mod checkpoint;
 mod clock;
 mod entry;
+mod keys;
 mod log;
+mod pack;
+mod proof;
+mod prune;
+mod record;
+mod segment;
 mod tail;
+mod tree;
+mod verify;
 
+pub use checkpoint::{Checkpoint, Reason, Signed};
 pub use entry::{Asked, Depth, Entry, Process};
-pub use log::{Counters, Log, OpenError, QUEUE_LIMIT, Record, Writer};
+pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};
+pub use proof::{Proven, Range, export, prove, verify_file};
+pub use record::OpenError;
 pub use tail::{Start, Tail};
+pub use verify::{Finding, Gap, Report, Trust, verify};

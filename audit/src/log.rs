@@ -1,55 +1,31 @@
-//! The log: a bounded queue that never makes a plane wait, and one thread that numbers and writes.
+//! The log: a bounded queue that never makes a plane wait, and one thread that numbers, writes and seals.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::checkpoint::Reason;
 use crate::clock;
 use crate::entry::Entry;
+use crate::pack::{self, Packer};
+use crate::record::{Files, OpenError, SYNC_EVENTS};
 
 /// Events that wait to be written; more are lost, and the loss is counted and recorded.
 pub const QUEUE_LIMIT: usize = 65_536;
-/// Events written at once.
-const BATCH_LIMIT: usize = 1024;
-/// Bytes read at once when looking back for the end of a line.
-const LOOK_BACK_BYTES: usize = 4096;
 /// How far behind the disk may be.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-
-/// Why a log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another agent writes there.
-    #[error("{0} is in use by another agent; stop it, or name another folder with --data")]
-    InUse(PathBuf),
-    /// The record cannot be continued.
-    #[error(
-        "{}:{line}: the last line is no event, so the numbering cannot go on; move the file away to keep it, and start again",
-        file.display()
-    )]
-    Corrupt {
-        /// The newest file of the record.
-        file: PathBuf,
-        /// Its last line, counted from 1.
-        line: u64,
-    },
-    /// The file system says no.
-    #[error("cannot use {path}: {error}")]
-    Io {
-        /// What was used.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-}
+/// How often the record is signed, whether anything happened or not.
+const SEAL_EVERY: Duration = Duration::from_secs(60);
+/// How long after a failure it is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+/// How far the clock may move against the time since boot, from one look to the next, before it is said.
+const CLOCK_JUMP: Duration = Duration::from_secs(1);
 
 /// Where events are handed in. Cheap to clone.
 #[derive(Clone)]
@@ -62,11 +38,16 @@ pub struct Log {
 struct Counts {
     queued: AtomicU64,
     written: AtomicU64,
+    sealed: AtomicU64,
     lost: AtomicU64,
 }
 
 enum Message {
     Event(Box<Entry>),
+    /// A segment was compressed.
+    Packed(pack::Packed),
+    /// Something else to do with the record, between two batches.
+    Act(Box<dyn FnOnce(&mut Scribe) + Send>),
     Close,
 }
 
@@ -83,7 +64,7 @@ pub struct Counters {
 
 /// A record that can be continued, with nobody writing to it yet.
 pub struct Record {
-    files: DayFiles,
+    files: Files,
 }
 
 impl Record {
@@ -92,7 +73,7 @@ impl Record {
     /// # Errors
     /// When another agent writes there, when the record cannot be continued, or when the file system says no.
     pub fn open(data: &Path, node: &str) -> Result<Self, OpenError> {
-        Ok(Self { files: DayFiles::open(data.join("log"), node)? })
+        Files::open(data, node).map(|files| Self { files })
     }
 
     /// Starts the thread that writes.
@@ -112,10 +93,21 @@ impl Log {
         (Log { queue, counts: Arc::default() }, entries)
     }
 
-    fn start(&self, mut files: DayFiles, entries: Receiver<Message>) -> io::Result<Writer> {
-        let counts = self.counts.clone();
+    fn start(&self, files: Files, entries: Receiver<Message>) -> io::Result<Writer> {
+        let queue = self.queue.clone();
+        let packer = Packer::start(files.data(), move |packed| {
+            let _ = queue.send(Message::Packed(packed));
+        })?;
+        let mut scribe = Scribe {
+            files,
+            counts: self.counts.clone(),
+            packer,
+            lost_told: 0,
+            offset: clock::Offset::now(),
+            retry_at: None,
+        };
         let thread = std::thread::Builder::new().name("audit".to_owned());
-        let thread = thread.spawn(move || files.write_all_from(&entries, &counts))?;
+        let thread = thread.spawn(move || scribe.write_all_from(&entries))?;
         Ok(Writer { queue: self.queue.clone(), thread })
     }
 
@@ -136,8 +128,45 @@ impl Log {
 
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
-        let Counts { queued, written, lost } = &*self.counts;
+        let Counts { queued, written, lost, .. } = &*self.counts;
         Counters { written: written.load(Relaxed), lost: lost.load(Relaxed), queued: queued.load(Relaxed) }
+    }
+
+    /// How many events the newest checkpoint covers.
+    pub fn sealed(&self) -> u64 {
+        self.counts.sealed.load(Relaxed)
+    }
+
+    /// Has a new key sign the record from now on, as both keys sign. Waits for it. Returns the public halves: the old one, and
+    /// the new one.
+    ///
+    /// # Errors
+    /// When the record cannot be written; then the old key stays.
+    pub fn change_key(&self) -> io::Result<[String; 2]> {
+        self.act(Scribe::change_key)
+    }
+
+    /// Removes whole segments whose events are all older than a time. Waits for it. Returns how many events went.
+    ///
+    /// # Errors
+    /// When the record cannot be written, or a file cannot be removed.
+    pub fn prune(&self, before: SystemTime, by: &str) -> io::Result<u64> {
+        let by = by.to_owned();
+        self.act(move |scribe| scribe.prune(before, &by))
+    }
+
+    /// Has the thread that writes do something, and waits for it.
+    fn act<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Scribe) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (done, outcome) = channel();
+        let act = Message::Act(Box::new(move |scribe| {
+            let _ = done.send(act(scribe));
+        }));
+        let closed = || io::Error::other("the record is closed");
+        self.queue.send(act).map_err(|_| closed())?;
+        outcome.recv().map_err(|_| closed())?
     }
 }
 
@@ -148,316 +177,197 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes what waits, brings it to disk, and ends.
+    /// Writes what waits, seals the record, and ends.
     pub fn close(self) {
         let _ = self.queue.send(Message::Close);
         let _ = self.thread.join();
     }
 }
 
-/// The files of the record, one a UTC day, and where the newest one ends.
-struct DayFiles {
-    folder: PathBuf,
-    node: String,
-    /// Held for as long as this agent writes.
-    _lock: File,
-    today: Option<Today>,
-    next_seq: u64,
+/// Who writes the record.
+struct Scribe {
+    files: Files,
+    counts: Arc<Counts>,
+    packer: Packer,
     lost_told: u64,
-    clock: clock::State,
-    /// The last write failed, and that was said.
-    failing: bool,
-    /// Something was written that the disk may not have.
-    unsynced: bool,
-    repaired: Option<Value>,
+    offset: clock::Offset,
+    /// After a failure to sync or to seal.
+    retry_at: Option<Instant>,
 }
 
-struct Today {
-    day: String,
-    file: File,
-    len: u64,
-}
-
-impl DayFiles {
-    fn open(folder: PathBuf, node: &str) -> Result<Self, OpenError> {
-        let io = |error| OpenError::Io { path: folder.clone(), error };
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(&folder).map_err(io)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o640)
-            .open(folder.join(".lock"));
-        let lock = lock.map_err(io)?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-            match error {
-                rustix::io::Errno::WOULDBLOCK => OpenError::InUse(folder.clone()),
-                error => io(error.into()),
-            }
-        })?;
-        let (next_seq, repaired) = match newest(&folder).map_err(io)? {
-            None => (1, None),
-            Some(file) => end_of(&file)?,
-        };
-        Ok(Self {
-            folder,
-            node: node.to_owned(),
-            _lock: lock,
-            today: None,
-            next_seq,
-            lost_told: 0,
-            clock: clock::State::default(),
-            failing: false,
-            unsynced: false,
-            repaired,
-        })
-    }
-
+impl Scribe {
     /// Takes events until the queue is closed. A batch is in the file, for readers to see, as soon as it is
-    /// taken; the disk has it at most a second later.
-    fn write_all_from(&mut self, entries: &Receiver<Message>, counts: &Counts) {
+    /// taken; the disk has it at most a second or [`SYNC_EVENTS`] later.
+    fn write_all_from(&mut self, entries: &Receiver<Message>) {
+        self.seal(Reason::Start);
         let mut unsynced_since: Option<Instant> = None;
         loop {
-            if let Some(detail) = self.repaired.take()
-                && !self.tell("log.repaired", &detail, counts)
-            {
-                self.repaired = Some(detail);
-            }
+            self.tell_of_itself();
             let wait = unsynced_since.map_or(SYNC_EVERY, |since| SYNC_EVERY.saturating_sub(since.elapsed()));
-            let (batch, closed) = take_batch(entries, wait);
-            self.write(&batch, counts);
-            counts.queued.fetch_sub(batch.len() as u64, Relaxed);
+            let Batch { events, others, closed } = take_batch(entries, wait);
+            self.write(&events);
+            self.counts.queued.fetch_sub(events.len() as u64, Relaxed);
+            others.into_iter().for_each(|other| self.do_other(other));
             if closed {
                 // What came after the end was announced.
-                let late = entries.try_iter().take(QUEUE_LIMIT).count() as u64;
-                counts.lost.fetch_add(late, Relaxed);
-                counts.queued.fetch_sub(late, Relaxed);
+                let late =
+                    entries.try_iter().take(QUEUE_LIMIT).filter(|late| matches!(late, Message::Event(_)));
+                let late = late.count() as u64;
+                self.counts.lost.fetch_add(late, Relaxed);
+                self.counts.queued.fetch_sub(late, Relaxed);
+                self.tell_of_itself();
             }
-            let lost = counts.lost.load(Relaxed);
-            if lost > self.lost_told
-                && self.tell("events.lost", &json!({ "count": lost - self.lost_told }), counts)
-            {
-                self.lost_told = lost;
-            }
-            if self.unsynced {
+            if self.files.is_behind() {
                 unsynced_since.get_or_insert_with(Instant::now);
             }
-            if closed || unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_EVERY) {
+            let is_due = self.files.is_far_behind()
+                || unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_EVERY);
+            if is_due {
                 self.sync();
                 unsynced_since = None;
             }
             if closed {
-                return;
+                return self.seal(Reason::Stop);
             }
+            if self.files.sealed_for() >= SEAL_EVERY && self.retry_at.is_none_or(|at| Instant::now() >= at) {
+                self.seal(Reason::Minute);
+            }
+        }
+    }
+
+    /// Tells what the record has to say of itself.
+    fn tell_of_itself(&mut self) {
+        while let Some((act, detail)) = self.files.opened.first().cloned() {
+            if !self.tell(act, detail) {
+                break;
+            }
+            self.files.opened.remove(0);
+        }
+        let lost = self.counts.lost.load(Relaxed);
+        if lost > self.lost_told && self.tell("events.lost", json!({ "count": lost - self.lost_told })) {
+            self.lost_told = lost;
+        }
+        if let Some(seconds) = self.offset.jumped(CLOCK_JUMP) {
+            self.tell("clock.jumped", json!({ "by_secs": seconds }));
+        }
+        for segment in self.files.full.drain(..) {
+            self.packer.take(segment);
         }
     }
 
     /// Writes a batch; what cannot be written is counted as lost.
-    fn write(&mut self, batch: &[Entry], counts: &Counts) {
-        let kept = self.append(batch, counts);
-        counts.lost.fetch_add((batch.len() - kept) as u64, Relaxed);
+    fn write(&mut self, batch: &[Entry]) {
+        let kept = self.append(batch);
+        self.counts.lost.fetch_add((batch.len() - kept) as u64, Relaxed);
     }
 
     /// Writes an event of the log's own. One that cannot be written is no loss: it is tried again.
-    fn tell(&mut self, act: &str, detail: &Value, counts: &Counts) -> bool {
-        self.append(&[Entry::admin(act, detail.clone(), None)], counts) == 1
+    fn tell(&mut self, act: &str, detail: Value) -> bool {
+        self.append(&[Entry::admin(act, detail, None)]) == 1
     }
 
-    /// Writes what it can, and says how many events that was. A failure is logged when it begins and when it ends.
-    fn append(&mut self, batch: &[Entry], counts: &Counts) -> usize {
-        let mut kept = 0;
-        while let Some(first) = batch.get(kept) {
-            let day = clock::day(first.time);
-            let same = batch[kept..].iter().take_while(|entry| clock::day(entry.time) == day).count();
-            let (written, end) = self.append_day(&day, &batch[kept..kept + same]);
-            kept += written;
-            counts.written.fetch_add(written as u64, Relaxed);
-            match end {
-                Ok(()) if self.failing => {
-                    tracing::info!("the record can be written again");
-                    self.failing = false;
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    if !self.failing {
-                        tracing::error!(%error, "the record cannot be written; events are lost until it can be");
-                    }
-                    self.failing = true;
-                    break;
-                }
-            }
-        }
+    fn append(&mut self, batch: &[Entry]) -> usize {
+        let kept = self.files.append(batch);
+        self.counts.written.fetch_add(kept as u64, Relaxed);
         kept
     }
 
-    /// Writes events of one day. After an error the whole lines stay, since readers may have seen them, and the
-    /// half one goes.
-    fn append_day(&mut self, day: &str, entries: &[Entry]) -> (usize, io::Result<()>) {
-        let clock = self.clock.word();
-        let mut text = String::new();
-        for (entry, seq) in entries.iter().zip(self.next_seq..) {
-            text.push_str(&entry.line(&self.node, seq, clock));
-            text.push('\n');
-        }
-        let today = match self.file_of(day) {
-            Ok(today) => today,
-            Err(error) => return (0, Err(error)),
-        };
-        let (bytes, end) = write_some(&mut today.file, text.as_bytes());
-        let whole = text.as_bytes()[..bytes].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-        let lines = text.as_bytes()[..whole].iter().filter(|&&byte| byte == b'\n').count();
-        today.len += whole as u64;
-        if end.is_err() {
-            let good = today.len;
-            let _ = today.file.set_len(good);
-            let _ = today.file.seek(SeekFrom::Start(good));
-        }
-        self.next_seq += lines as u64;
-        self.unsynced |= lines > 0;
-        (lines, end)
-    }
-
-    /// The file of a day. The clock may go back; the record does not: then the newest file goes on.
-    fn file_of(&mut self, day: &str) -> io::Result<&mut Today> {
-        let stays = self.today.as_ref().is_some_and(|today| today.day.as_str() >= day);
-        if !stays {
-            self.sync();
-            let path = self.folder.join(format!("{day}.jsonl"));
-            let newest = newest(&self.folder)?.filter(|newest| *newest > path).unwrap_or(path);
-            let mut file =
-                OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(&newest)?;
-            let len = file.seek(SeekFrom::End(0))?;
-            let day = newest.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            // The file's name must be on disk too.
-            File::open(&self.folder)?.sync_all()?;
-            self.today = Some(Today { day, file, len });
-        }
-        self.today.as_mut().ok_or_else(|| io::Error::other("no file is open"))
-    }
-
     fn sync(&mut self) {
-        if let Some(today) = &self.today
-            && let Err(error) = today.file.sync_data()
-        {
+        if let Err(error) = self.files.sync() {
             tracing::error!(%error, "the record cannot be brought to disk");
         }
-        self.unsynced = false;
+    }
+
+    fn seal(&mut self, reason: Reason) {
+        match self.files.seal(reason) {
+            Ok(()) => self.retry_at = None,
+            Err(error) => {
+                if self.retry_at.is_none() {
+                    tracing::error!(%error, "the record cannot be sealed; it is tried again every second");
+                }
+                self.retry_at = Some(Instant::now() + RETRY_EVERY);
+            }
+        }
+        self.counts.sealed.store(self.files.sealed_size(), Relaxed);
+    }
+
+    fn do_other(&mut self, message: Message) {
+        match message {
+            Message::Packed(packed) => {
+                if self.tell("segment.packed", packed.detail.clone()) {
+                    self.files.is_packed(packed);
+                }
+            }
+            Message::Act(act) => act(self),
+            Message::Event(_) | Message::Close => {}
+        }
+    }
+
+    fn change_key(&mut self) -> io::Result<[String; 2]> {
+        let [old, new] = self.files.change_key()?;
+        self.tell("key.changed", json!({ "old": old, "new": new }));
+        Ok([old, new])
+    }
+
+    fn prune(&mut self, before: SystemTime, by: &str) -> io::Result<u64> {
+        // What goes must be covered by a checkpoint, and its going be on disk first.
+        self.files.seal(Reason::Minute)?;
+        let Some(pruning) = self.files.to_prune(before)? else { return Ok(0) };
+        let mut detail = pruning.detail();
+        detail["by"] = by.into();
+        if !self.tell("log.pruned", detail) {
+            return Err(io::Error::other("the record cannot be written"));
+        }
+        self.files.seal(Reason::Minute)?;
+        pruning.remove()
     }
 }
 
-fn take_batch(entries: &Receiver<Message>, wait: Duration) -> (Vec<Entry>, bool) {
-    let mut batch = Vec::new();
+struct Batch {
+    events: Vec<Entry>,
+    others: Vec<Message>,
+    closed: bool,
+}
+
+fn take_batch(entries: &Receiver<Message>, wait: Duration) -> Batch {
+    let mut batch = Batch { events: Vec::new(), others: Vec::new(), closed: false };
     match entries.recv_timeout(wait) {
-        Ok(Message::Event(entry)) => batch.push(*entry),
-        Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return (batch, true),
-        Err(RecvTimeoutError::Timeout) => return (batch, false),
+        Ok(message) => batch.take(message),
+        Err(RecvTimeoutError::Disconnected) => batch.closed = true,
+        Err(RecvTimeoutError::Timeout) => {}
     }
-    while batch.len() < BATCH_LIMIT {
+    while !batch.events.is_empty()
+        && batch.events.len() < SYNC_EVENTS
+        && batch.others.is_empty()
+        && !batch.closed
+    {
         match entries.try_recv() {
-            Ok(Message::Event(entry)) => batch.push(*entry),
-            Ok(Message::Close) => return (batch, true),
+            Ok(message) => batch.take(message),
             Err(_) => break,
         }
     }
-    (batch, false)
+    batch
 }
 
-/// The newest file of a record.
-fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
-    Ok(files(folder)?.pop())
-}
-
-/// The files of a record, oldest first.
-pub(crate) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            files.push(path);
+impl Batch {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Event(entry) => self.events.push(*entry),
+            Message::Close => self.closed = true,
+            other => self.others.push(other),
         }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Writes until an error, and says how many bytes got through.
-fn write_some(out: &mut impl Write, text: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < text.len() {
-        match out.write(&text[written..]) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-            Ok(bytes) => written += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Err(error)),
-        }
-    }
-    (written, Ok(()))
-}
-
-/// The number that comes next, after cutting off a line that a crash left half written.
-fn end_of(path: &Path) -> Result<(u64, Option<Value>), OpenError> {
-    let io = |error| OpenError::Io { path: path.to_owned(), error };
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
-    let len = file.metadata().map_err(io)?.len();
-    let good = behind_last_newline(&file, len).map_err(io)?;
-    let next_seq = match good {
-        0 => previous_seq(path)? + 1,
-        good => match last_seq(&file, good).map_err(io)? {
-            Some(seq) => seq + 1,
-            None => {
-                let line = BufReader::new((&file).take(good)).split(b'\n').count() as u64;
-                return Err(OpenError::Corrupt { file: path.to_owned(), line });
-            }
-        },
-    };
-    if good == len {
-        return Ok((next_seq, None));
-    }
-    file.set_len(good).map_err(io)?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    Ok((next_seq, Some(json!({ "file": name, "bytes": len - good }))))
-}
-
-/// The number of the event whose line ends at `end`.
-fn last_seq(file: &File, end: u64) -> io::Result<Option<u64>> {
-    let start = behind_last_newline(file, end - 1)?;
-    let mut line = Vec::new();
-    let mut from_start = file;
-    from_start.seek(SeekFrom::Start(start))?;
-    from_start.take(end - start).read_to_end(&mut line)?;
-    from_start.rewind()?;
-    Ok(serde_json::from_slice::<Value>(&line).ok().and_then(|event| event["seq"].as_u64()))
-}
-
-/// Where the last line before `end` begins: just behind the newline before it, or at 0.
-pub(crate) fn behind_last_newline(file: &File, mut end: u64) -> io::Result<u64> {
-    let mut chunk = [0; LOOK_BACK_BYTES];
-    while end > 0 {
-        let from = end.saturating_sub(LOOK_BACK_BYTES as u64);
-        let chunk = &mut chunk[..(end - from) as usize];
-        file.read_exact_at(chunk, from)?;
-        if let Some(at) = chunk.iter().rposition(|&byte| byte == b'\n') {
-            return Ok(from + at as u64 + 1);
-        }
-        end = from;
-    }
-    Ok(0)
-}
-
-/// The last number before an empty file.
-fn previous_seq(path: &Path) -> Result<u64, OpenError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let io = |error| OpenError::Io { path: folder.to_owned(), error };
-    let before = files(folder).map_err(io)?.into_iter().rfind(|file| file.as_path() < path);
-    match before {
-        None => Ok(0),
-        Some(file) => Ok(end_of(&file)?.0 - 1),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment;
+
+    fn text(data: &Path) -> Vec<String> {
+        let segments = segment::list(&data.join("log")).unwrap().segments;
+        segments.iter().map(|segment| std::fs::read_to_string(&segment.path).unwrap()).collect()
+    }
 
     #[test]
     fn what_finds_no_room_is_counted_and_told() {
@@ -467,20 +377,12 @@ mod tests {
         (0..handed_in).for_each(|_| log.record(Entry::admin("flood", Value::Null, None)));
         log.lose(2);
         assert_eq!(log.counters(), Counters { written: 0, lost: 5, queued: handed_in - 3 });
-        let files = DayFiles::open(data.path().join("log"), "n").unwrap();
-        log.start(files, entries).unwrap().close();
+        log.start(Files::open(data.path(), "n").unwrap(), entries).unwrap().close();
         // The one more is the event that tells of the loss.
         assert_eq!(log.counters(), Counters { written: handed_in - 3 + 1, lost: 5, queued: 0 });
-        let text = std::fs::read_to_string(newest(&data.path().join("log")).unwrap().unwrap()).unwrap();
+        let text = text(data.path()).concat();
         let told = text.lines().find(|line| line.contains("events.lost")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(told).unwrap()["detail"], json!({ "count": 5 }));
-    }
-
-    #[test]
-    fn a_write_that_breaks_off_says_how_far_it_got() {
-        let mut disk = [0; 5];
-        let (bytes, end) = write_some(&mut disk.as_mut_slice(), b"1\n2\n3\n");
-        assert_eq!((bytes, end.is_err(), &disk), (5, true, b"1\n2\n3"));
     }
 
     #[test]
@@ -494,9 +396,11 @@ mod tests {
             log.record(entry);
         }
         let folder = data.path().join("log");
-        log.start(DayFiles::open(folder.clone(), "n").unwrap(), entries).unwrap().close();
-        let lines = |day: &str| std::fs::read_to_string(folder.join(day)).unwrap().lines().count();
-        assert_eq!((lines("1970-01-02.jsonl"), lines("1970-01-03.jsonl")), (1, 2));
+        log.start(Files::open(data.path(), "n").unwrap(), entries).unwrap().close();
+        let lines = |name: &str| {
+            std::fs::read_to_string(folder.join(name)).map(|text| text.lines().count()).unwrap_or(0)
+        };
+        assert_eq!((lines("1970-01-02.000000000001.jsonl"), lines("1970-01-03.000000000002.jsonl")), (1, 2));
     }
 
     #[test]
@@ -504,7 +408,7 @@ mod tests {
         let data = tempfile::TempDir::new().unwrap();
         let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
         // A folder where the newest file should be: no event can be written, whatever its day.
-        let obstacle = data.path().join("log/9999-12-31.jsonl");
+        let obstacle = data.path().join("log/9999-12-31.000000000001.jsonl");
         std::fs::create_dir(&obstacle).unwrap();
         log.record(Entry::admin("lost", Value::Null, None));
         while log.counters().lost == 0 {
@@ -513,7 +417,7 @@ mod tests {
         std::fs::remove_dir(&obstacle).unwrap();
         log.record(Entry::admin("kept", Value::Null, None));
         writer.close();
-        let text = std::fs::read_to_string(newest(&data.path().join("log")).unwrap().unwrap()).unwrap();
+        let text = text(data.path()).concat();
         let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let mut acts: Vec<&str> = events.iter().map(|event| event["act"].as_str().unwrap()).collect();
         acts.sort_unstable();

@@ -9,6 +9,8 @@ use interdict_policy::{Digest, Verdict};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+const SOME_KEY: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+
 fn asked(name: &str) -> Entry {
     let asked = Asked::Name { name: name.into(), rtype: "A".into(), via: None, resolver: None };
     let client = "10.0.0.9".parse().unwrap();
@@ -29,7 +31,7 @@ fn lines(data: &Path) -> Vec<Value> {
 
 fn newest(data: &Path) -> std::path::PathBuf {
     let entries = fs::read_dir(data.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.extension().is_some()).max().unwrap()
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).max().unwrap()
 }
 
 #[test]
@@ -75,10 +77,12 @@ fn numbers_go_on_over_starts_and_a_torn_line_is_cut_off_and_told() {
     record(data.path(), vec![asked("c")]);
     let events = lines(data.path());
     let seqs: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert_eq!(seqs, [1, 2, 3, 4, 5]);
     assert_eq!(events[2]["act"], "log.repaired");
     assert_eq!(events[2]["detail"]["bytes"], 17);
-    assert_eq!(events[3]["asked"]["name"], "c");
+    assert_eq!(events[3]["act"], "log.resumed");
+    assert_eq!((&events[3]["detail"]["clean"], &events[3]["detail"]["unsealed"]), (&json!(true), &json!(0)));
+    assert_eq!(events[4]["asked"]["name"], "c");
 }
 
 #[test]
@@ -106,13 +110,13 @@ fn a_reader_crosses_midnight_and_never_sees_half_a_line() {
     let data = TempDir::new().unwrap();
     let log = data.path().join("log");
     fs::create_dir(&log).unwrap();
-    fs::write(log.join("2026-11-23.jsonl"), "1\n2\n").unwrap();
+    fs::write(log.join("2026-11-23.000000000001.jsonl"), "1\n2\n").unwrap();
     let mut tail = Tail::open(data.path(), Start::Beginning).unwrap();
     assert_eq!(tail.next_lines().unwrap(), ["1", "2"]);
-    fs::write(log.join("2026-11-24.jsonl"), "3\n4").unwrap();
+    fs::write(log.join("2026-11-24.000000000003.jsonl"), "3\n4").unwrap();
     assert_eq!(tail.next_lines().unwrap(), ["3"]);
     assert!(tail.next_lines().unwrap().is_empty());
-    fs::write(log.join("2026-11-24.jsonl"), "3\n45\n").unwrap();
+    fs::write(log.join("2026-11-24.000000000003.jsonl"), "3\n45\n").unwrap();
     assert_eq!(tail.next_lines().unwrap(), ["45"]);
     assert!(Tail::open(data.path(), Start::End).unwrap().next_lines().unwrap().is_empty());
 }
@@ -182,9 +186,11 @@ fn a_refused_record_is_left_as_it_is() {
     let data = TempDir::new().unwrap();
     let log = data.path().join("log");
     fs::create_dir(&log).unwrap();
-    fs::write(log.join("2026-11-24.jsonl"), "garbage\n{\"id\"").unwrap();
+    fs::write(log.join("2026-11-24.000000000003.jsonl"), "garbage\n{\"id\"").unwrap();
+    fs::create_dir(data.path().join("keys")).unwrap();
+    fs::write(data.path().join("keys/log.key"), SOME_KEY).unwrap();
     assert!(matches!(Record::open(data.path(), "n"), Err(OpenError::Corrupt { line: 1, .. })));
-    assert_eq!(fs::read_to_string(log.join("2026-11-24.jsonl")).unwrap(), "garbage\n{\"id\"");
+    assert_eq!(fs::read_to_string(log.join("2026-11-24.000000000003.jsonl")).unwrap(), "garbage\n{\"id\"");
 }
 
 #[test]
@@ -192,8 +198,8 @@ fn a_reader_starts_where_it_is_told() {
     let data = TempDir::new().unwrap();
     let log = data.path().join("log");
     fs::create_dir(&log).unwrap();
-    fs::write(log.join("2026-11-23.jsonl"), "1\n2\n").unwrap();
-    fs::write(log.join("2026-11-24.jsonl"), "3\n4").unwrap();
+    fs::write(log.join("2026-11-23.000000000001.jsonl"), "1\n2\n").unwrap();
+    fs::write(log.join("2026-11-24.000000000003.jsonl"), "3\n4").unwrap();
     let check = |start, wanted: &[&str]| {
         let mut tail = Tail::open(data.path(), start).unwrap();
         let mut all = Vec::new();
@@ -207,13 +213,16 @@ fn a_reader_starts_where_it_is_told() {
     check(Start::LastN(1), &["3"]);
     check(Start::LastN(2), &["2", "3"]);
     check(Start::LastN(9), &["1", "2", "3"]);
+    check(Start::After(1), &["2", "3"]);
+    check(Start::After(2), &["3"]);
+    check(Start::After(7), &[]);
     // The half line is no line yet, and is whole when it comes.
     let mut tail = Tail::open(data.path(), Start::End).unwrap();
     assert!(tail.next_lines().unwrap().is_empty());
-    fs::write(log.join("2026-11-24.jsonl"), "3\n45\n").unwrap();
+    fs::write(log.join("2026-11-24.000000000003.jsonl"), "3\n45\n").unwrap();
     assert_eq!(tail.next_lines().unwrap(), ["45"]);
     // A line longer than what is read at once.
     let long = "x".repeat(3 << 20);
-    fs::write(log.join("2026-11-25.jsonl"), format!("{long}\n")).unwrap();
+    fs::write(log.join("2026-11-25.000000000005.jsonl"), format!("{long}\n")).unwrap();
     assert_eq!(tail.next_lines().unwrap(), [long]);
 }
