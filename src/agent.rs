@@ -19,6 +19,7 @@ use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::audit::{self, Retention};
 use crate::cli::RunArgs;
 use crate::config::{PacketSettings, Settings, TlsSettings};
 use crate::console::Console;
@@ -85,6 +86,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let control = control::bind(&socket)?;
     let console = settings.console.map(Console::bind).transpose()?;
     let record = Record::open(&data, &node())?;
+    let retention = Retention::new(settings.retain, settings.legal_hold, &data)?;
 
     let policy = Arc::new(first.policy);
     store.keep(&policy)?;
@@ -145,7 +147,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     for exemption in policy.expired(Timestamp::now()) {
         tracing::warn!(exemption = %exemption.id, expires = %exemption.expires, "an exemption has ended");
     }
-    let started = json!({ "version": env!("CARGO_PKG_VERSION"), "warning": first.warning });
+    let started = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "warning": first.warning,
+        "legal_hold": retention.hold(),
+    });
     log.record(Entry::admin("agent.started", started, Some(policy.digest())));
     let reloader =
         Reloader::new(files, filter.clone(), plane.clone(), policies, store, log.clone(), first.warning);
@@ -173,6 +179,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         counters: Arc::default(),
         questions: questions.clone(),
         log: log.clone(),
+        retention: retention.clone(),
         reloader: Arc::new(reloader),
     };
 
@@ -195,7 +202,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 /// Whether, without privileges, the policy can be read again and the data written.
 fn check_access(policy: &[PathBuf], policy_is_in_order: bool, data: &Path) -> anyhow::Result<()> {
-    for folder in ["log", "policies", "state"] {
+    for folder in ["log", "log/tile", "log/checkpoints", "keys", "policies", "state"] {
         privileges::check_writable(&data.join(folder))?;
     }
     match crate::files::read(policy) {
@@ -235,6 +242,7 @@ struct Agent {
     counters: Arc<Counters>,
     questions: Arc<Recorder>,
     log: Log,
+    retention: Retention,
     reloader: Arc<Reloader>,
 }
 
@@ -293,6 +301,7 @@ impl Agent {
         let _rounds = agent.rounds.clone().zip(agent.learning.clone()).map(|(rounds, learning)| {
             tokio::spawn(keep_rounds(rounds, learning, agent.filter.clone(), handler))
         });
+        let _retention = tokio::spawn(remove_what_is_old(agent.clone()));
         let mut retry_after = RETRY_AFTER;
         loop {
             let retry = agent.reloader.is_worth_another_try();
@@ -407,6 +416,22 @@ const EXAMPLE: &str = "s07.upd.kaspersky.com";
 fn blocks(policy: &Policy, name: &str) -> bool {
     let decided = name.parse::<DomainName>().ok().and_then(|name| policy.decide_name(name.as_name()));
     decided.is_some_and(|decided| policy.rule(decided.rule).action == Action::Block)
+}
+
+/// How often it is looked whether there are events that are not to be retained.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+async fn remove_what_is_old(agent: Arc<Agent>) {
+    loop {
+        let agent = agent.clone();
+        let pruned = tokio::task::spawn_blocking(move || agent.retention.prune_old(&agent.log)).await;
+        match pruned {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(events)) => tracing::info!(events, "old events are removed from the record"),
+            Ok(Err(error)) => tracing::warn!("old events stay on record: {error:#}"),
+        }
+        tokio::time::sleep(PRUNE_EVERY).await;
+    }
 }
 
 async fn sweep_every_second(questions: Arc<Recorder>) {
@@ -533,6 +558,20 @@ impl Answer for Agent {
         }
     }
 
+    fn rekey(&self) -> anyhow::Result<Value> {
+        let [old, new] = self.log.change_key().context("the old key goes on to sign")?;
+        Ok(json!({ "old": old, "new": new }))
+    }
+
+    fn prune(&self, before: Option<jiff::civil::Date>, uid: u32) -> anyhow::Result<Value> {
+        self.retention.prune(&self.log, before, &format!("uid {uid}"))
+    }
+
+    fn exported(&self, events: [u64; 2], uid: u32) -> Value {
+        self.log.record(audit::exported(events, uid));
+        json!({})
+    }
+
     fn why(&self, asks: &[String], client: Option<IpAddr>) -> anyhow::Result<Vec<Explanation>> {
         let explain = |ask: &String| ask.parse().map(|ask| self.explain(&ask, client));
         asks.iter().map(explain).collect::<Result<_, _>>().map_err(anyhow::Error::msg)
@@ -550,7 +589,7 @@ fn default_data() -> anyhow::Result<PathBuf> {
 }
 
 /// What this machine calls itself.
-fn node() -> String {
+pub(crate) fn node() -> String {
     let name = rustix::system::uname();
     name.nodename().to_string_lossy().into_owned()
 }

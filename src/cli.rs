@@ -13,7 +13,7 @@ use interdict_policy::export::Format;
 use interdict_policy::import;
 
 use crate::{
-    agent, check, control, demo, diff, export, import as import_list, out, packets, status, tail, why,
+    agent, audit, check, control, demo, diff, export, import as import_list, out, packets, status, tail, why,
 };
 
 /// Enforces a ban on a vendor's network services, and keeps the record.
@@ -48,6 +48,9 @@ enum Verb {
     Reload(ControlArgs),
     /// Print events as they are recorded
     Tail(TailArgs),
+    /// Verify the record, prove events, hand them out, remove old ones
+    #[command(subcommand)]
+    Audit(AuditVerb),
     /// Detach the kernel programs that an agent left in place with at_exit = "keep"
     Unload(UnloadArgs),
 }
@@ -192,6 +195,88 @@ pub(crate) struct TailArgs {
     pub(crate) control: ControlArgs,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Say whether the record, a pack or a proof is what was signed, every byte of it
+    Verify(VerifyArgs),
+    /// Print the proof that an event is on record, to be sent to somebody
+    Prove(ProveArgs),
+    /// Write a pack of events that a stranger can verify
+    Export(PackArgs),
+    /// Remove old events, whole days of them; that is put on record, and the rest stays verifiable
+    Prune(PruneArgs),
+    /// Have a new key sign the record from now on, as both keys sign
+    Rekey(ChangeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A pack, or a proof. Default: the whole record
+    pub(crate) pack: Option<PathBuf>,
+    /// A public key of the record, as its owner told you. Default: the one that lies beside it
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// A file of checkpoints that was kept elsewhere, or another copy of the data folder; repeat for several
+    #[arg(long, value_name = "PATH")]
+    pub(crate) against: Vec<PathBuf>,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR", conflicts_with = "pack")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProveArgs {
+    /// The event's id, or its number
+    pub(crate) id: String,
+    /// File to write [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// Events from this time on: 2026-11-24T03:00:00Z, or a day
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Events before this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// File to write, which must not be there yet [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove events of days before this one. Default: what the agent's configuration does not retain
+    #[arg(long, value_name = "DAY")]
+    pub(crate) before: Option<jiff::civil::Date>,
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+}
+
+/// Whose record is to be changed.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Folder of a record to which no agent writes. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct UnloadArgs {
     /// Folder of the pins
@@ -256,6 +341,7 @@ impl Cli {
             Verb::Status(args) => status::status(&args),
             Verb::Reload(args) => status::reload(&args),
             Verb::Tail(args) => tail::tail(&args),
+            Verb::Audit(verb) => audit::audit(&verb),
             Verb::Unload(args) => packets::unload(&args.pin).map(|()| Outcome::Done),
         };
         match outcome {

@@ -48,6 +48,10 @@ pub(crate) struct Settings {
     pub(crate) cache_bytes: Option<u64>,
     /// `[packet]`
     pub(crate) packet: PacketSettings,
+    /// `[audit] retain = "365d"`: how long events can be read. Without it nothing is ever removed.
+    pub(crate) retain: Option<Duration>,
+    /// `[audit] legal_hold = "REASON"`: nothing is removed as long as it stands.
+    pub(crate) legal_hold: Option<String>,
     /// `[audit] data`
     pub(crate) data: Option<PathBuf>,
     /// `[control] socket`
@@ -160,7 +164,7 @@ impl Settings {
         if let Some(mut policy) = root.table(r, "policy") {
             settings.policy = values(policy.list(r, "paths", |text| Ok(PathBuf::from(text))));
             settings.profile = policy.text(r, "profile").map(|text| text.value.to_owned());
-            settings.resolve_banned = read_period(r, &mut policy, "resolve_banned");
+            settings.resolve_banned = read_period(r, &mut policy, "resolve_banned", &ROUNDS);
             policy.finish(r);
         }
         if let Some(mut dns) = root.table(r, "dns") {
@@ -232,6 +236,8 @@ impl Settings {
         }
         if let Some(mut audit) = root.table(r, "audit") {
             settings.data = audit.text(r, "data").map(|text| PathBuf::from(text.value));
+            settings.retain = read_period(r, &mut audit, "retain", &RETENTION);
+            settings.legal_hold = audit.text(r, "legal_hold").map(|text| text.value.to_owned());
             audit.finish(r);
         }
         if let Some(mut control) = root.table(r, "control") {
@@ -284,22 +290,43 @@ fn read_address(r: &mut Reader<'_>, table: &mut Table<'_, '_>, key: &'static str
     }
 }
 
-/// The shortest and the longest time between two rounds of something.
-const PERIOD_AT_LEAST: Duration = Duration::from_secs(60);
-const PERIOD_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+/// How long a time may be.
+struct Period {
+    at_least: Duration,
+    at_most: Duration,
+    help: &'static str,
+}
 
-/// A time such as `30m`, `1h` or `1h 30m`.
-fn read_period(r: &mut Reader<'_>, table: &mut Table<'_, '_>, key: &'static str) -> Option<Duration> {
-    const HELP: &str = "write a time from 1m to 1d, such as 30m or 1h";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Between two rounds of something.
+const ROUNDS: Period = Period {
+    at_least: Duration::from_secs(60),
+    at_most: DAY,
+    help: "write a time from 1m to 1d, such as 30m or 1h",
+};
+/// Between an event and its removal.
+const RETENTION: Period = Period {
+    at_least: DAY,
+    at_most: Duration::from_secs(100 * 366 * 24 * 3600),
+    help: "write a time of a day or more, such as 365d",
+};
+
+/// A time such as `30m`, `1h`, `1h 30m` or `365d`.
+fn read_period(
+    r: &mut Reader<'_>,
+    table: &mut Table<'_, '_>,
+    key: &'static str,
+    Period { at_least, at_most, help }: &Period,
+) -> Option<Duration> {
     let text = table.text(r, key)?.value;
     let read = text.parse::<Span>().and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
     let wrong = match read.ok().and_then(|period| Duration::try_from(period).ok()) {
         None => "is not a time",
-        Some(period) if period < PERIOD_AT_LEAST => "is too short",
-        Some(period) if period > PERIOD_AT_MOST => "is too long",
+        Some(period) if period < *at_least => "is too short",
+        Some(period) if period > *at_most => "is too long",
         Some(period) => return Some(period),
     };
-    table.wrong(r, key, format!("\"{}\" {wrong}", text.escape_debug()), HELP);
+    table.wrong(r, key, format!("\"{}\" {wrong}", text.escape_debug()), help);
     None
 }
 

@@ -32,6 +32,21 @@ pub enum Request {
     Status,
     /// Read the policy files again; only for root and the agent's user.
     Reload,
+    /// Have a new key sign the record; only for root and the agent's user.
+    Rekey,
+    /// Remove old events from the record; only for root and the agent's user.
+    Prune {
+        /// Of days before this one. Without it, what the agent's configuration does not retain.
+        #[serde(default)]
+        before: Option<jiff::civil::Date>,
+    },
+    /// Put on record that events were handed out; only for root and the agent's user.
+    Exported {
+        /// The number of the first.
+        first: u64,
+        /// The number of the last.
+        last: u64,
+    },
     /// Explain decisions.
     Why {
         /// Names, addresses, or address:port/proto.
@@ -40,6 +55,16 @@ pub enum Request {
         #[serde(default)]
         client: Option<IpAddr>,
     },
+}
+
+impl Request {
+    /// Whether it changes anything.
+    const fn changes(&self) -> bool {
+        match self {
+            Self::Reload | Self::Rekey | Self::Prune { .. } | Self::Exported { .. } => true,
+            Self::Status | Self::Why { .. } => false,
+        }
+    }
 }
 
 /// Where the agent is reached unless said otherwise: `/run/interdict` for root, else the user's runtime folder.
@@ -146,6 +171,16 @@ pub(crate) trait Answer: Send + Sync + 'static {
     /// Reads the policy files again, for a process of the user `uid`. May block.
     fn reload(&self, uid: u32) -> Value;
 
+    /// Has a new key sign the record. May block.
+    fn rekey(&self) -> anyhow::Result<Value>;
+
+    /// Removes events from the record, of days before one, or what is not to be retained, for a process of the user `uid`. May
+    /// block.
+    fn prune(&self, before: Option<jiff::civil::Date>, uid: u32) -> anyhow::Result<Value>;
+
+    /// Puts on record that events were handed out, to a process of the user `uid`.
+    fn exported(&self, events: [u64; 2], uid: u32) -> Value;
+
     /// Explains what is decided for each name or address, for a client. May block.
     fn why(&self, asks: &[String], client: Option<IpAddr>) -> anyhow::Result<Vec<Explanation>>;
 }
@@ -202,9 +237,9 @@ async fn serve_one(mut stream: UnixStream, agent: Arc<dyn Answer>) -> std::io::R
     let (read, mut write) = stream.split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(REQUEST_LIMIT_BYTES)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
-        Ok(Request::Reload) if caller != 0 && caller != uid() => {
-            Err(anyhow::anyhow!("reload is only for root and the agent's user"))
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) if request.changes() && caller != 0 && caller != uid() => {
+            Err(anyhow::anyhow!("this is only for root and the agent's user"))
         }
         Ok(request) => tokio::task::spawn_blocking(move || answer(&*agent, request, caller))
             .await
@@ -219,6 +254,9 @@ fn answer(agent: &dyn Answer, request: Request, uid: u32) -> anyhow::Result<Stri
     Ok(match request {
         Request::Status => agent.status().to_string(),
         Request::Reload => agent.reload(uid).to_string(),
+        Request::Rekey => agent.rekey()?.to_string(),
+        Request::Exported { first, last } => agent.exported([first, last], uid).to_string(),
+        Request::Prune { before } => agent.prune(before, uid)?.to_string(),
         Request::Why { asks, client } => {
             let answers = agent.why(&asks, client)?;
             serde_json::to_string(&Explained { answers, error: None })?

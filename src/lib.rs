@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod audit;
 mod check;
 pub mod cli;
 mod config;

@@ -1,7 +1,6 @@
 //! `interdict tail`: the record, as it is written.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,21 +8,14 @@ use interdict_audit::{Start, Tail};
 use interdict_policy::printable;
 use serde_json::Value;
 
+use crate::audit::data_folder;
 use crate::cli::{Outcome, TailArgs};
-use crate::control::{self, Request};
 
 /// How often the record is looked at for more.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) fn tail(args: &TailArgs) -> anyhow::Result<Outcome> {
-    let data = match &args.data {
-        Some(data) => data.clone(),
-        None => {
-            let status = control::ask(&args.control.socket(), &Request::Status)
-                .context("whose record? name its folder with --data DIR")?;
-            PathBuf::from(status["data"].as_str().context("the agent names no data folder")?)
-        }
-    };
+    let data = data_folder(args.data.as_ref(), &args.control)?;
     let mut tail =
         Tail::open(&data, Start::Beginning).with_context(|| format!("no record in {}", data.display()))?;
     let mut out = std::io::stdout().lock();

@@ -2,6 +2,7 @@
 //!
 //! What cannot run here (a tool is missing, no root) is reported by name as ignored, never as passed.
 
+mod audit;
 mod commands;
 mod contacts;
 mod diagnostics;
@@ -25,6 +26,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let cases = [
         differential::cases(),
+        audit::cases(),
         contacts::cases(),
         dns::cases(),
         embed::cases(),

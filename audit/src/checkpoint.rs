@@ -129,7 +129,7 @@ pub(crate) fn digest(note: &[u8]) -> String {
 }
 
 /// Cuts a file of notes into them. What is left in the end is no whole note.
-pub(crate) fn notes(text: &str) -> (Vec<&str>, &str) {
+pub fn notes(text: &str) -> (Vec<&str>, &str) {
     let (mut notes, mut rest) = (Vec::new(), text);
     while let Some(end) = end_of_note(rest) {
         let (note, behind) = rest.split_at(end);

@@ -18,7 +18,7 @@ mod tail;
 mod tree;
 mod verify;
 
-pub use checkpoint::{Checkpoint, Reason, Signed};
+pub use checkpoint::{Checkpoint, Reason, Signed, notes};
 pub use entry::{Asked, Depth, Entry, Process};
 pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};
 pub use proof::{Proven, Range, export, prove, verify_file};

@@ -11,7 +11,7 @@ pub(crate) use server::{Answered, Server, ServerKind};
 pub(crate) use upstream::Upstream;
 
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -174,6 +174,15 @@ pub(crate) fn dig(server: SocketAddr, words: &[&str]) -> Dig {
         .output()
         .expect("dig runs");
     Dig(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Sockets of one port for both protocols. Of a port that is free for one, another program may have the other.
+pub(crate) fn bind_both(address: IpAddr) -> (UdpSocket, TcpListener) {
+    until("a port is free for both protocols", || {
+        let udp = UdpSocket::bind((address, 0)).ok()?;
+        let tcp = TcpListener::bind(udp.local_addr().ok()?).ok()?;
+        Some((udp, tcp))
+    })
 }
 
 /// Waits until something holds; panics with `what` when it has not after ten seconds.

@@ -1,7 +1,7 @@
 //! An upstream that answers by a script, and misbehaves by it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_proto::serialize::txt::Parser;
 use serde::Deserialize;
 
-use super::loopback;
+use super::{bind_both, loopback};
 
 /// What is said to a question.
 #[derive(Clone, Debug, Deserialize)]
@@ -85,9 +85,8 @@ struct Stage {
 
 impl Scripted {
     pub(crate) fn start(number: usize, script: &[Line]) -> Self {
-        let udp = UdpSocket::bind((loopback(), 0)).unwrap();
+        let (udp, tcp) = bind_both(loopback());
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).unwrap();
         let stage = Arc::new(Stage {
             number,
             script: Mutex::new(script.to_vec()),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tempfile::TempDir;
 
-use super::{Upstream, tool_path, until};
+use super::{Upstream, bind_both, tool_path};
 
 /// A server, and the form in which it takes a policy.
 #[derive(Clone, Copy, Debug)]
@@ -199,11 +199,8 @@ impl ServerKind {
 
 /// An address whose port is free for UDP and TCP a moment ago.
 fn free_address() -> SocketAddr {
-    until("a port is free for both protocols", || {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").ok()?;
-        let address = tcp.local_addr().ok()?;
-        UdpSocket::bind(address).ok().map(|_| address)
-    })
+    let (udp, _) = bind_both(Ipv4Addr::LOCALHOST.into());
+    udp.local_addr().unwrap()
 }
 
 fn question(id: u16, name: &str, kind: RecordType) -> Vec<u8> {

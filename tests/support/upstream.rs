@@ -1,7 +1,7 @@
 //! An upstream that answers as told, and remembers what it was asked.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, HTTPS, SVCB, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::loopback;
+use super::{bind_both, loopback};
 
 /// A server on loopback. `*.silent.test` gets no answer, `*.none.test` NXDOMAIN, `alias-TO.test` a CNAME to TO with its
 /// `_` read as dots and an address behind it, `service-TO.test` an HTTPS record that leads to TO, `at-ADDRESS.test`
@@ -22,9 +22,8 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start() -> Self {
-        let udp = UdpSocket::bind((loopback(), 0)).unwrap();
+        let (udp, tcp) = bind_both(loopback());
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let noted = asked.clone();
         std::thread::spawn(move || {

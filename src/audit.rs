@@ -1,0 +1,351 @@
+//! `interdict audit`: the record as evidence.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use interdict_audit::{
+    Entry, Log, Proven, Range, Record, Report, Signed, Trust, export, notes, prove, verify, verify_file,
+};
+use interdict_policy::printable;
+use jiff::civil::Date;
+use serde_json::{Value, json};
+
+use crate::agent::node;
+use crate::cli::{AuditVerb, ChangeArgs, ControlArgs, Outcome, PackArgs, ProveArgs, PruneArgs, VerifyArgs};
+use crate::control::{self, Request};
+use crate::history;
+use crate::out;
+
+pub(crate) fn audit(verb: &AuditVerb) -> anyhow::Result<Outcome> {
+    match verb {
+        AuditVerb::Verify(args) => verify_record(args),
+        AuditVerb::Prove(args) => prove_event(args),
+        AuditVerb::Export(args) => export_pack(args),
+        AuditVerb::Prune(args) => prune(args),
+        AuditVerb::Rekey(args) => rekey(args),
+    }
+}
+
+/// The data folder that was named, or else the running agent's.
+///
+/// # Errors
+/// When none was named and no agent answers.
+pub(crate) fn data_folder(named: Option<&PathBuf>, control: &ControlArgs) -> anyhow::Result<PathBuf> {
+    if let Some(data) = named {
+        return Ok(data.clone());
+    }
+    let status = control::ask(&control.socket(), &Request::Status)
+        .context("whose record? name its folder with --data DIR")?;
+    status["data"].as_str().map(PathBuf::from).context("the agent names no data folder")
+}
+
+fn verify_record(args: &VerifyArgs) -> anyhow::Result<Outcome> {
+    let mut trust = Trust { key: args.key.clone(), ..Trust::default() };
+    for path in &args.against {
+        trust.checkpoints.extend(checkpoints(path)?);
+    }
+    let (report, event) = match &args.pack {
+        Some(path) => {
+            let proven =
+                verify_file(path, &trust).with_context(|| format!("cannot verify {}", path.display()))?;
+            let Proven { events: [first, last], event, report } = proven;
+            if !args.control.json && report.is_verified() {
+                out::line(format_args!("events   {first} to {last} of {}", report.sealed))?;
+            }
+            (report, event)
+        }
+        None => {
+            let data = data_folder(args.data.as_ref(), &args.control)?;
+            let report = verify(&data, &trust)
+                .with_context(|| format!("cannot verify the record in {}", data.display()))?;
+            (report, None)
+        }
+    };
+    if args.control.json {
+        let mut shown = serde_json::to_value(&report)?;
+        shown["verified"] = report.is_verified().into();
+        if event.is_some() {
+            shown["event"] = event.unwrap_or_default();
+        }
+        out::line(shown)?;
+    } else {
+        if let Some(event) = event {
+            out::line(printable(&event.to_string()))?;
+        }
+        out::line(for_people(&report, args.key.is_some()))?;
+    }
+    Ok(if report.is_verified() { Outcome::Done } else { Outcome::Finding })
+}
+
+/// The checkpoints in a file that was kept elsewhere, or of another copy of a record.
+fn checkpoints(path: &Path) -> anyhow::Result<Vec<Signed>> {
+    let cannot = || format!("cannot read checkpoints from {}", path.display());
+    let files = match path.join("log/checkpoints") {
+        folder if folder.is_dir() => {
+            let entries = fs::read_dir(folder).with_context(cannot)?;
+            let mut files: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+            files.sort();
+            files
+        }
+        _ => vec![path.to_owned()],
+    };
+    let mut checkpoints = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).with_context(cannot)?;
+        let (found, rest) = notes(&text);
+        for note in found {
+            checkpoints
+                .push(Signed::read(note).with_context(|| format!("{}: not a checkpoint", file.display()))?);
+        }
+        if !rest.trim().is_empty() {
+            bail!("{}: a checkpoint in it is not whole", file.display());
+        }
+    }
+    if checkpoints.is_empty() {
+        bail!("{} holds no checkpoint", path.display());
+    }
+    Ok(checkpoints)
+}
+
+fn for_people(report: &Report, key_is_known: bool) -> String {
+    let mut text = String::new();
+    let mut line = |label: &str, what: &str| {
+        let _ = writeln!(text, "{label:8} {}", printable(what));
+    };
+    line("record", report.origin.as_deref().unwrap_or("of nobody"));
+    for (number, key) in report.keys.iter().enumerate() {
+        let label = if number == 0 { "key" } else { "then" };
+        line(label, key);
+    }
+    if !key_is_known && !report.keys.is_empty() {
+        line(
+            "",
+            "(the key that lies beside it: compare it with what its owner told you, or name that with --key)",
+        );
+    }
+    let unsealed = match report.events.saturating_sub(report.sealed) {
+        0 => String::new(),
+        events => format!(", {events} more to be signed with the next"),
+    };
+    let period = report.period.as_ref().map(|[from, to]| format!(" from {from} to {to}")).unwrap_or_default();
+    line(
+        "sealed",
+        &format!("{} events by {} checkpoints{period}{unsealed}", report.sealed, report.checkpoints),
+    );
+    if let Some(root) = &report.root {
+        line("root", root);
+    }
+    for [first, last] in &report.pruned {
+        line("removed", &format!("events {first} to {last}, by order that is on record"));
+    }
+    for gap in &report.gaps {
+        line("gap", &format!("{} to {}, {}", gap.from, gap.to, gap.why));
+    }
+    if report.lost > 0 {
+        line("lost", &format!("{} events, as the record says itself", report.lost));
+    }
+    if report.clock_jumps > 0 {
+        line("clock", &format!("set {} times", report.clock_jumps));
+    }
+    for finding in &report.findings {
+        let place = match (finding.file.as_str(), finding.line) {
+            ("", _) => String::new(),
+            (file, None) => format!("{file}: "),
+            (file, Some(line)) => format!("{file}:{line}: "),
+        };
+        line("WRONG", &format!("{place}{}", finding.what));
+    }
+    if report.more_findings > 0 {
+        line("", &format!("and {} more", report.more_findings));
+    }
+    match report.is_verified() {
+        true => line("verified", "every byte is as it was signed"),
+        false => line("NOT", "verified"),
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn prove_event(args: &ProveArgs) -> anyhow::Result<Outcome> {
+    let data = data_folder(args.data.as_ref(), &args.control)?;
+    let number = args.id.rsplit('-').next().and_then(|number| number.parse().ok());
+    let number = number.with_context(|| {
+        format!(
+            "\"{}\" is no event; write its id as `tail --json` shows it, or its number",
+            args.id.escape_debug()
+        )
+    })?;
+    let proof = prove(&data, number).with_context(|| format!("cannot prove event {number}"))?;
+    let Some(path) = &args.out else {
+        write!(io::stdout().lock(), "{proof}")?;
+        return Ok(Outcome::Done);
+    };
+    fs::write(path, proof).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Outcome::Done)
+}
+
+fn export_pack(args: &PackArgs) -> anyhow::Result<Outcome> {
+    let data = data_folder(args.data.as_ref(), &args.control)?;
+    let time = |text: &Option<String>| text.as_deref().map(history::time).transpose();
+    let range = Range { from: time(&args.from)?, to: time(&args.to)? };
+    let cannot = || format!("cannot write a pack of the record in {}", data.display());
+    let [first, last] = match &args.out {
+        Some(path) => {
+            let file = File::create_new(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let written = export(&data, range, &mut BufWriter::new(&file))
+                .and_then(|numbers| file.sync_all().map(|()| numbers));
+            if written.is_err() {
+                let _ = fs::remove_file(path);
+            }
+            written.with_context(cannot)?
+        }
+        None => export(&data, range, &mut BufWriter::new(io::stdout().lock())).with_context(cannot)?,
+    };
+    out::say(format_args!("events {first} to {last}"))?;
+    let noted = match &args.data {
+        None => control::ask(&args.control.socket(), &Request::Exported { first, last }).map(|_| ()),
+        Some(data) => with_record(data, |log| {
+            log.record(exported([first, last], uid()));
+            Ok(())
+        }),
+    };
+    // The pack is written, whoever may write to the record.
+    if let Err(error) = noted {
+        out::say(format_args!("the record does not say that they were handed out: {error:#}"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// That events were handed out.
+pub(crate) fn exported([first, last]: [u64; 2], uid: u32) -> Entry {
+    Entry::admin("events.exported", json!({ "first": first, "last": last, "by": format!("uid {uid}") }), None)
+}
+
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn prune(args: &PruneArgs) -> anyhow::Result<Outcome> {
+    let done = match &args.change.data {
+        None => control::ask(&args.change.control.socket(), &Request::Prune { before: args.before })
+            .context("whose record? name its folder with --data DIR")?,
+        Some(data) => {
+            let before = args.before.context(
+                "name a day with --before; without an agent nobody knows how long events are retained",
+            )?;
+            let retention = Retention::of(data)?;
+            with_record(data, |log| retention.prune(log, Some(before), &format!("uid {}", uid())))?
+        }
+    };
+    match args.change.control.json {
+        true => out::line(&done)?,
+        false => out::line(format_args!("{} events removed", done["removed"]))?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn rekey(args: &ChangeArgs) -> anyhow::Result<Outcome> {
+    let done = match &args.data {
+        None => control::ask(&args.control.socket(), &Request::Rekey)
+            .context("whose record? name its folder with --data DIR")?,
+        Some(data) => with_record(data, |log| {
+            let [old, new] = log.change_key()?;
+            Ok(json!({ "old": old, "new": new }))
+        })?,
+    };
+    match args.control.json {
+        true => out::line(&done)?,
+        false => {
+            let key = |name: &str| done[name].as_str().map(printable).unwrap_or_default().into_owned();
+            out::line(format_args!("signed so far by   {}\nsigned from now by {}", key("old"), key("new")))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Does something with a record to which no agent writes.
+fn with_record<T>(data: &Path, act: impl FnOnce(&Log) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    if !data.join("log").is_dir() {
+        bail!("no record in {}", data.display());
+    }
+    let record = Record::open(data, &node()).context("without --data the running agent is asked")?;
+    let (log, writer) = record.start()?;
+    let done = act(&log);
+    writer.close();
+    done
+}
+
+/// How long events are retained.
+#[derive(Clone, Debug)]
+pub(crate) struct Retention {
+    retain: Option<Duration>,
+    /// Why nothing may be removed.
+    hold: Option<String>,
+}
+
+/// Where an agent leaves why nothing may be removed, so that it holds without one too.
+const HOLD: &str = "state/legal-hold";
+
+impl Retention {
+    /// As the agent was told.
+    ///
+    /// # Errors
+    /// When it cannot be noted in the data folder.
+    pub(crate) fn new(retain: Option<Duration>, hold: Option<String>, data: &Path) -> anyhow::Result<Self> {
+        let path = data.join(HOLD);
+        let noted = match &hold {
+            Some(reason) => fs::create_dir_all(data.join("state")).and_then(|()| fs::write(&path, reason)),
+            None => fs::remove_file(&path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+        };
+        noted.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { retain, hold })
+    }
+
+    /// As the last agent of a data folder was told.
+    fn of(data: &Path) -> anyhow::Result<Self> {
+        match fs::read_to_string(data.join(HOLD)) {
+            Ok(reason) => Ok(Self { retain: None, hold: Some(reason) }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { retain: None, hold: None }),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", data.join(HOLD).display())),
+        }
+    }
+
+    /// Why nothing may be removed, if that is so.
+    pub(crate) fn hold(&self) -> Option<&str> {
+        self.hold.as_deref()
+    }
+
+    /// Removes events of days before one, or what is not to be retained.
+    ///
+    /// # Errors
+    /// When nothing may be removed, no day is named and all is retained, or the record says no.
+    pub(crate) fn prune(&self, log: &Log, before: Option<Date>, by: &str) -> anyhow::Result<Value> {
+        if let Some(reason) = &self.hold {
+            bail!("a legal hold stands: {}", reason.escape_debug());
+        }
+        let before: SystemTime = match (before, self.retain) {
+            (Some(day), _) => day.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp().into(),
+            (None, Some(retain)) => SystemTime::now() - retain,
+            (None, None) => bail!(
+                "name a day with --before, or set `retain` in [audit]: nothing says how long events are retained"
+            ),
+        };
+        let removed = log.prune(before, by)?;
+        Ok(json!({ "removed": removed }))
+    }
+
+    /// Removes what is not to be retained, if anything is, and may be.
+    pub(crate) fn prune_old(&self, log: &Log) -> anyhow::Result<u64> {
+        match self.retain.filter(|_| self.hold.is_none()) {
+            Some(retain) => Ok(log.prune(SystemTime::now() - retain, "retention")?),
+            None => Ok(0),
+        }
+    }
+}

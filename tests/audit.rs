@@ -1,0 +1,231 @@
+//! The record as evidence: what an operator hands out, and what an auditor makes of it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::case;
+use crate::support::{Agent, Case, Upstream, interdict, until};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(a_record_is_verified_and_a_changed_byte_is_named, Dig),
+        case!(a_stranger_verifies_a_pack_and_an_event, Dig),
+        case!(a_new_key_signs_from_now_on, Dig),
+        case!(a_killed_agent_leaves_a_record_that_goes_on, Dig),
+        case!(nothing_is_removed_under_a_legal_hold),
+        case!(two_records_of_one_node_are_told_apart, Dig),
+        case!(a_record_that_was_cut_stops_the_agent, Dig),
+    ]
+}
+
+const POLICY: &str = r#"
+format = 1
+[[rule]]
+id = "v-all"
+role = "update"
+action = "block"
+domains = ["v.example"]
+"#;
+
+fn start() -> Agent {
+    Agent::start(&[("p.toml", POLICY)], &Upstream::start())
+}
+
+fn ask(agent: &Agent, count: usize) {
+    for number in 0..count {
+        agent.dig(&[&format!("n{number}.v.example")]).has("NXDOMAIN");
+    }
+    until("all of them are on record", || {
+        let asked = agent.events().into_iter().filter(|event| event["plane"] == "dns").count();
+        (asked >= count).then_some(())
+    });
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn audit(words: &[&str], code: i32) -> String {
+    let output = interdict(&[&["audit"], words].concat());
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+    text
+}
+
+fn data(folder: &TempDir) -> String {
+    folder.path().join("data").display().to_string()
+}
+
+fn verified(folder: &TempDir) -> Value {
+    serde_json::from_str(&audit(&["verify", "--json", "--data", &data(folder)], 0)).unwrap()
+}
+
+/// The newest segment of a record.
+fn segment(folder: &TempDir) -> std::path::PathBuf {
+    let entries = fs::read_dir(folder.path().join("data/log")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")).max().unwrap()
+}
+
+fn a_record_is_verified_and_a_changed_byte_is_named() {
+    let agent = start();
+    ask(&agent, 3);
+    let output = agent.tell(&["audit", "verify"]);
+    assert!(
+        output.status.success() && text(&output).contains("more to be signed with the next"),
+        "{}",
+        text(&output)
+    );
+    let folder = agent.stop();
+    let report = verified(&folder);
+    assert_eq!((&report["verified"], &report["sealed"]), (&true.into(), &report["events"]));
+    let path = segment(&folder);
+    let whole = fs::read_to_string(&path).unwrap();
+    fs::write(&path, whole.replacen("n1.v.example", "n7.v.example", 1)).unwrap();
+    let said = audit(&["verify", "--data", &data(&folder)], 1);
+    let place = format!("{}:3: event 3 is not what was sealed", path.file_name().unwrap().to_string_lossy());
+    assert!(said.contains(&place) && said.contains("NOT      verified"), "{said}");
+    fs::write(&path, &whole).unwrap();
+    audit(&["verify", "--data", &data(&folder)], 0);
+    audit(&["verify", "--data", "/nowhere"], 2);
+}
+
+fn stranger(pack: &Path, key: &str) -> Output {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/audit/verify.py");
+    Command::new("python3").args([script, &pack.display().to_string(), key]).output().unwrap()
+}
+
+fn a_stranger_verifies_a_pack_and_an_event() {
+    let agent = start();
+    ask(&agent, 5);
+    let folder = agent.stop();
+    let key = fs::read_to_string(folder.path().join("data/keys/log.pub")).unwrap().trim().to_owned();
+    let [pack, proof] = ["pack", "proof"].map(|name| folder.path().join(name));
+    let [pack_name, proof_name] = [&pack, &proof].map(|path| path.display().to_string());
+    audit(&["export", "--data", &data(&folder), "--out", &pack_name], 0);
+    // What is there is not written over.
+    audit(&["export", "--data", &data(&folder), "--out", &pack_name], 2);
+    let said = stranger(&pack, &key);
+    assert!(said.status.success() && text(&said).contains("verified: events 1 to "), "{}", text(&said));
+    audit(&["verify", &pack_name, "--key", &key], 0);
+    audit(&["prove", "3", "--data", &data(&folder), "--out", &proof_name], 0);
+    assert!(audit(&["verify", &proof_name, "--key", &key], 0).contains("n1.v.example"));
+    audit(&["verify", &proof_name], 1);
+    let changed = fs::read_to_string(&pack).unwrap().replacen("n1.v.example", "n7.v.example", 1);
+    fs::write(&pack, changed).unwrap();
+    assert_eq!(stranger(&pack, &key).status.code(), Some(1));
+    assert!(
+        audit(&["verify", &pack_name, "--key", &key], 1).contains("its events are not those of the record")
+    );
+    audit(&["prove", "what", "--data", &data(&folder)], 2);
+    assert!(audit(&["prove", "999", "--data", &data(&folder)], 2).contains("covers events 1 to"));
+}
+
+fn a_new_key_signs_from_now_on() {
+    let agent = start();
+    ask(&agent, 1);
+    let output = agent.tell(&["audit", "rekey", "--json"]);
+    let keys: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let event = agent.event("the change is on record", |event| event["act"] == "key.changed");
+    assert_eq!(event["detail"], keys);
+    let folder = agent.stop();
+    assert_eq!(verified(&folder)["keys"], Value::from(vec![keys["old"].clone(), keys["new"].clone()]));
+    // Also without an agent, but not against one.
+    audit(&["rekey", "--data", &data(&folder)], 0);
+    let report = verified(&folder);
+    assert_eq!(report["keys"].as_array().unwrap().len(), 3);
+    let newest = report["keys"][2].as_str().unwrap();
+    audit(&["verify", "--data", &data(&folder), "--key", newest], 0);
+    let agent = Agent::start_in(folder, &Upstream::start()).unwrap_or_else(|said| panic!("{said}"));
+    assert!(audit(&["rekey", "--data", &data(&agent.folder)], 2).contains("in use by another agent"));
+}
+
+fn a_killed_agent_leaves_a_record_that_goes_on() {
+    let agent = start();
+    ask(&agent, 4);
+    let folder = agent.kill();
+    assert!(
+        audit(&["verify", "--data", &data(&folder)], 1)
+            .contains("events after the newest checkpoint are not signed")
+    );
+    let agent = Agent::start_in(folder, &Upstream::start()).unwrap_or_else(|said| panic!("{said}"));
+    let resumed = agent.event("the gap is on record", |event| event["act"] == "log.resumed");
+    assert_eq!((&resumed["detail"]["clean"], &resumed["detail"]["unsealed"]), (&false.into(), &5.into()));
+    let folder = agent.stop();
+    let report = verified(&folder);
+    assert_eq!(report["gaps"][0]["why"], "killed");
+    assert_eq!(report["sealed"], report["events"]);
+}
+
+fn nothing_is_removed_under_a_legal_hold() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
+    let config =
+        |text: &str| fs::write(folder.path().join("agent.toml"), format!("[audit]\n{text}\n")).unwrap();
+    config("retain = \"365d\"\nlegal_hold = \"case 12\"");
+    let upstream = Upstream::start();
+    let agent = Agent::start_in(folder, &upstream).unwrap_or_else(|said| panic!("{said}"));
+    let prune = |agent: &Agent| text(&agent.tell(&["audit", "prune", "--before", "2020-01-01"]));
+    assert!(prune(&agent).contains("a legal hold stands: case 12"));
+    let folder = agent.stop();
+    // Also when no agent runs that knows of it.
+    let offline = ["prune", "--before", "2020-01-01", "--data", &data(&folder)];
+    assert!(audit(&offline, 2).contains("a legal hold stands: case 12"));
+    fs::write(folder.path().join("agent.toml"), "[audit]\nretain = \"365d\"\n").unwrap();
+    let agent = Agent::start_in(folder, &upstream).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(prune(&agent), "0 events removed\n");
+    let folder = agent.stop();
+    audit(&["prune", "--before", "2020-01-01", "--data", &data(&folder)], 0);
+    assert!(audit(&["prune", "--data", &data(&folder)], 2).contains("name a day with --before"));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let place = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &place),
+            false => _ = fs::copy(&path, place).unwrap(),
+        }
+    }
+}
+
+fn two_records_of_one_node_are_told_apart() {
+    let agent = start();
+    ask(&agent, 1);
+    let (one, other) = (agent.stop(), TempDir::new().unwrap());
+    copy(one.path(), other.path());
+    let upstream = Upstream::start();
+    let [one, other] = [(one, 2), (other, 3)].map(|(folder, count)| {
+        let agent = Agent::start_in(folder, &upstream).unwrap_or_else(|said| panic!("{said}"));
+        ask(&agent, count);
+        agent.stop()
+    });
+    for folder in [&one, &other] {
+        audit(&["verify", "--data", &data(folder), "--against", &data(folder)], 0);
+    }
+    let said = audit(&["verify", "--data", &data(&other), "--against", &data(&one)], 1);
+    assert!(said.contains("there are two records"), "{said}");
+    let kept = other.path().join("kept");
+    fs::write(&kept, "no checkpoint\n").unwrap();
+    audit(&["verify", "--data", &data(&other), "--against", &kept.display().to_string()], 2);
+}
+
+fn a_record_that_was_cut_stops_the_agent() {
+    let agent = start();
+    ask(&agent, 3);
+    let folder = agent.stop();
+    let path = segment(&folder);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+    let said = Agent::start_in(folder, &Upstream::start()).err().expect("it does not start");
+    assert!(
+        said.contains("is not what its last checkpoint says: it covers 5 events, and there are 2"),
+        "{said}"
+    );
+}
