@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use interdict_audit::{Entry, Log, Record};
+use interdict_audit::{Entry, IndexHandle, Indexer, Log, Record};
 use interdict_dns_filter::{
     CACHE_BYTES, Certificate, Clients, Conduct, Connections, Counters, DivertedSockets, Filter,
     FilterHandler, Forwarder, Forwarding, TlsListeners, TlsService, Upstream, default_clients,
@@ -117,6 +117,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     check_access(&files.paths, first.warning.is_none(), &data)?;
 
     let (log, writer) = record.start()?;
+    let indexer = Indexer::start(&data)?;
     let fallback = Arc::new(Fallback::new(log.clone()));
     let mut recorder = None;
     if let Some(plane) = &mut plane {
@@ -180,6 +181,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         questions: questions.clone(),
         log: log.clone(),
         retention: retention.clone(),
+        index: indexer.handle(),
         reloader: Arc::new(reloader),
     };
 
@@ -197,6 +199,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     log.record(Entry::admin("agent.stopped", json!({}), None));
     drop(log);
     writer.close();
+    indexer.stop();
     served
 }
 
@@ -243,6 +246,7 @@ struct Agent {
     questions: Arc<Recorder>,
     log: Log,
     retention: Retention,
+    index: IndexHandle,
     reloader: Arc<Reloader>,
 }
 
@@ -565,6 +569,11 @@ impl Answer for Agent {
 
     fn prune(&self, before: Option<jiff::civil::Date>, uid: u32) -> anyhow::Result<Value> {
         self.retention.prune(&self.log, before, &format!("uid {uid}"))
+    }
+
+    fn reindex(&self) -> Value {
+        self.index.make_again();
+        json!({})
     }
 
     fn exported(&self, events: [u64; 2], uid: u32) -> Value {

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use interdict_audit::{
-    Entry, Log, Proven, Range, Record, Report, Signed, Trust, export, notes, prove, verify, verify_file,
+    Entry, Index, Log, Proven, Range, Record, Report, Signed, Trust, export, notes, prove, verify,
+    verify_file,
 };
 use interdict_policy::printable;
 use jiff::civil::Date;
@@ -27,6 +29,7 @@ pub(crate) fn audit(verb: &AuditVerb) -> anyhow::Result<Outcome> {
         AuditVerb::Export(args) => export_pack(args),
         AuditVerb::Prune(args) => prune(args),
         AuditVerb::Rekey(args) => rekey(args),
+        AuditVerb::Reindex(args) => reindex(args),
     }
 }
 
@@ -263,6 +266,23 @@ fn rekey(args: &ChangeArgs) -> anyhow::Result<Outcome> {
             let key = |name: &str| done[name].as_str().map(printable).unwrap_or_default().into_owned();
             out::line(format_args!("signed so far by   {}\nsigned from now by {}", key("old"), key("new")))?;
         }
+    }
+    Ok(Outcome::Done)
+}
+
+fn reindex(args: &ChangeArgs) -> anyhow::Result<Outcome> {
+    match &args.data {
+        None => {
+            control::ask(&args.control.socket(), &Request::Reindex)
+                .context("whose record? name its folder with --data DIR")?;
+            out::say("the agent makes the index again")?;
+        }
+        Some(data) => with_record(data, |_| {
+            Index::remove(data)?;
+            let events = Index::open(data)?.catch_up(&AtomicBool::new(false))?;
+            out::say(format_args!("{events} events are in the index"))?;
+            Ok(())
+        })?,
     }
     Ok(Outcome::Done)
 }

@@ -207,6 +207,8 @@ pub(crate) enum AuditVerb {
     Prune(PruneArgs),
     /// Have a new key sign the record from now on, as both keys sign
     Rekey(ChangeArgs),
+    /// Make the index again, which is all in the record
+    Reindex(ChangeArgs),
 }
 
 #[derive(Debug, Args)]

@@ -40,6 +40,8 @@ pub enum Request {
         #[serde(default)]
         before: Option<jiff::civil::Date>,
     },
+    /// Make the index of the record again; only for root and the agent's user.
+    Reindex,
     /// Put on record that events were handed out; only for root and the agent's user.
     Exported {
         /// The number of the first.
@@ -61,7 +63,7 @@ impl Request {
     /// Whether it changes anything.
     const fn changes(&self) -> bool {
         match self {
-            Self::Reload | Self::Rekey | Self::Prune { .. } | Self::Exported { .. } => true,
+            Self::Reload | Self::Rekey | Self::Prune { .. } | Self::Reindex | Self::Exported { .. } => true,
             Self::Status | Self::Why { .. } => false,
         }
     }
@@ -178,6 +180,9 @@ pub(crate) trait Answer: Send + Sync + 'static {
     /// block.
     fn prune(&self, before: Option<jiff::civil::Date>, uid: u32) -> anyhow::Result<Value>;
 
+    /// Has the index of the record made again.
+    fn reindex(&self) -> Value;
+
     /// Puts on record that events were handed out, to a process of the user `uid`.
     fn exported(&self, events: [u64; 2], uid: u32) -> Value;
 
@@ -255,6 +260,7 @@ fn answer(agent: &dyn Answer, request: Request, uid: u32) -> anyhow::Result<Stri
         Request::Status => agent.status().to_string(),
         Request::Reload => agent.reload(uid).to_string(),
         Request::Rekey => agent.rekey()?.to_string(),
+        Request::Reindex => agent.reindex().to_string(),
         Request::Exported { first, last } => agent.exported([first, last], uid).to_string(),
         Request::Prune { before } => agent.prune(before, uid)?.to_string(),
         Request::Why { asks, client } => {

@@ -1,13 +1,13 @@
 //! Writes a record under load, and tells what that took: `load FOLDER EVENTS RATE` (events a second; 0 for as many as go).
 //!
-//! One JSON object on standard output: `written`, `lost`, `secs` (until all were on disk and signed), `cpu_secs` (of this
+//! One JSON object on standard output: `written`, `lost`, `sealed_secs` (until all were written), `secs` (and in the index), `cpu_secs` (of this
 //! process, handing in included), `bytes` (of the folder, once old segments are compressed), `verify_secs`, and `verified`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use interdict_audit::{Asked, Entry, Record, Trust, verify};
+use interdict_audit::{Asked, Entry, Indexer, Record, Trust, verify};
 use interdict_policy::{Digest, Verdict};
 
 const NAMES: [&str; 6] = ["s07.upd", "dnl-03.geo", "ksn-url-geo", "activation-v2", "ds", "touch"];
@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [folder, events, rate] = &words[..] else { return Err("load FOLDER EVENTS RATE".into()) };
     let (folder, events, rate): (&Path, u64, u64) = (folder.as_ref(), events.parse()?, rate.parse()?);
     let (log, writer) = Record::open(folder, "load")?.start()?;
+    let indexer = Indexer::start(folder)?;
     let (start, cpu) = (Instant::now(), cpu_secs());
     for number in 0..events {
         if rate == 0 {
@@ -60,16 +61,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     while log.counters().queued > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
+    let end = log.counters().written;
+    let sealed_secs = start.elapsed().as_secs_f64();
+    while indexer.handle().end() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let (secs, cpu) = (start.elapsed().as_secs_f64(), cpu_secs() - cpu);
     // Segments are compressed behind.
-    let plain = || std::fs::read_dir(folder.join("log")).map(|entries| {
-        entries.flatten().filter(|entry| entry.path().extension().is_some_and(|kind| kind == "jsonl")).count()
-    });
+    let plain = || {
+        std::fs::read_dir(folder.join("log")).map(|entries| {
+            entries
+                .flatten()
+                .filter(|entry| entry.path().extension().is_some_and(|kind| kind == "jsonl"))
+                .count()
+        })
+    };
     while plain()? > 1 {
         std::thread::sleep(Duration::from_millis(20));
     }
     let counters = log.counters();
     writer.close();
+    indexer.stop();
     let bytes = bytes_in(folder)?;
     let start = Instant::now();
     let report = verify(folder, &Trust::default())?;
@@ -77,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!(
         "{}",
         serde_json::json!({
-            "written": counters.written, "lost": counters.lost, "handed_in_secs": handed_in, "secs": secs, "cpu_secs": cpu,
+            "written": counters.written, "lost": counters.lost, "handed_in_secs": handed_in, "sealed_secs": sealed_secs, "secs": secs, "cpu_secs": cpu,
             "bytes": bytes, "verify_secs": verify_secs, "verified": report.is_verified(),
         })
     );

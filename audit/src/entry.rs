@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use interdict_policy::{Digest, Verdict};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::clock;
@@ -78,7 +78,7 @@ pub struct Entry {
     rule: Option<String>,
     role: Option<String>,
     exemption: Option<String>,
-    digest: Option<String>,
+    digest: Option<Digest>,
     count: u64,
     first: SystemTime,
     last: SystemTime,
@@ -106,7 +106,7 @@ impl Entry {
             verdict: Some(verdict),
             rule: Some(rule.to_owned()),
             role: Some(role.to_owned()),
-            digest: Some(digest.to_string()),
+            digest: Some(digest),
             depth: Some(Depth::Asked),
             ..Self::now("dns")
         }
@@ -141,7 +141,7 @@ impl Entry {
             verdict: Some(verdict),
             rule: Some(rule.to_owned()),
             role: Some(role.to_owned()),
-            digest: Some(digest.to_string()),
+            digest: Some(digest),
             count,
             first,
             last,
@@ -184,14 +184,13 @@ impl Entry {
             act: Some(act.to_owned()),
             client: Some(client),
             detail: Some(detail),
-            digest: Some(digest.to_string()),
+            digest: Some(digest),
             ..Self::now("dns")
         }
     }
 
     /// Something the agent or its operator did, now.
     pub fn admin(act: &str, detail: Value, digest: Option<Digest>) -> Self {
-        let digest = digest.map(|digest| digest.to_string());
         Self { act: Some(act.to_owned()), detail: Some(detail), digest, ..Self::now("admin") }
     }
 
@@ -243,7 +242,7 @@ impl Entry {
             rule: self.rule.as_deref(),
             role: self.role.as_deref(),
             exemption: self.exemption.as_deref(),
-            digest: self.digest.as_deref(),
+            digest: self.digest.as_ref(),
             count: self.count,
             first: shown(self.first),
             last: shown(self.last),
@@ -276,7 +275,8 @@ struct Event<'e> {
     role: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exemption: Option<&'e str>,
-    digest: Option<&'e str>,
+    #[serde(serialize_with = "in_digits")]
+    digest: Option<&'e Digest>,
     count: u64,
     first: Cow<'e, str>,
     last: Cow<'e, str>,
@@ -287,4 +287,11 @@ struct Event<'e> {
     detail: Option<&'e Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'e Process>,
+}
+
+fn in_digits<S: Serializer>(digest: &Option<&Digest>, out: S) -> Result<S::Ok, S::Error> {
+    match digest {
+        Some(digest) => out.collect_str(digest),
+        None => out.serialize_none(),
+    }
 }

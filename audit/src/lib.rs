@@ -4,9 +4,11 @@
 //! [`Tail`] reads it back, [`verify`] says whether it is what was written.
 #![deny(unsafe_code)]
 
+mod background;
 mod checkpoint;
 mod clock;
 mod entry;
+mod index;
 mod keys;
 mod log;
 mod pack;
@@ -20,6 +22,7 @@ mod verify;
 
 pub use checkpoint::{Checkpoint, Reason, Signed, notes};
 pub use entry::{Asked, Depth, Entry, Process};
+pub use index::{Daily, Index, IndexHandle, Indexer};
 pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};
 pub use proof::{Proven, Range, export, prove, verify_file};
 pub use record::OpenError;

@@ -16,8 +16,9 @@ use crate::entry::Entry;
 use crate::pack::{self, Packer};
 use crate::record::{Files, OpenError, SYNC_EVENTS};
 
-/// Events that wait to be written; more are lost, and the loss is counted and recorded.
-pub const QUEUE_LIMIT: usize = 65_536;
+/// Events that wait to be written; more are lost, and the loss is counted and recorded. A disk may take a second for a sync;
+/// at most they take some 130 MB.
+pub const QUEUE_LIMIT: usize = 262_144;
 /// How far behind the disk may be.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often the record is signed, whether anything happened or not.

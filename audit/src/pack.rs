@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::background;
 use crate::segment::Segment;
 
 /// Of zstd: more takes several times as long for a tenth less.
@@ -39,8 +40,7 @@ impl Packer {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::DirBuilder::new().recursive(true).mode(0o750).create(&folder)?,
         }
-        let thread = std::thread::Builder::new().name("audit-pack".to_owned());
-        thread.spawn(move || {
+        background::spawn("audit-pack", move || {
             for segment in segments {
                 match pack(&segment, &folder) {
                     Ok(packed) => done(packed),
