@@ -34,6 +34,7 @@ use crate::observe::{Kernel, Recorder};
 use crate::packets::{self, Heart, PacketRecorder, Parts, Policies};
 use crate::privileges;
 use crate::reload::{Cause, PolicyFiles, Refused, Reloader, first};
+use crate::selftest::{self, Selftest};
 use crate::store::Store;
 use crate::upstreams::{upstreams, zones};
 use crate::watch::Watch;
@@ -156,6 +157,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     log.record(Entry::admin("agent.started", started, Some(policy.digest())));
     let reloader =
         Reloader::new(files, filter.clone(), plane.clone(), policies, store, log.clone(), first.warning);
+    let selftest = Arc::new(Selftest {
+        log: log.clone(),
+        canary: questions.canary(),
+        plane: plane.clone(),
+        last: Mutex::default(),
+        turn: Mutex::default(),
+    });
     let agent = Agent {
         guard: plane.as_ref().map(|plane| Arc::new(Guard::new(plane.clone(), log.clone()))),
         listening: Addresses::default(),
@@ -182,6 +190,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         log: log.clone(),
         retention: retention.clone(),
         index: indexer.handle(),
+        selftest,
         reloader: Arc::new(reloader),
     };
 
@@ -247,6 +256,7 @@ struct Agent {
     log: Log,
     retention: Retention,
     index: IndexHandle,
+    selftest: Arc<Selftest>,
     reloader: Arc<Reloader>,
 }
 
@@ -305,6 +315,7 @@ impl Agent {
         let _rounds = agent.rounds.clone().zip(agent.learning.clone()).map(|(rounds, learning)| {
             tokio::spawn(keep_rounds(rounds, learning, agent.filter.clone(), handler))
         });
+        let _selftest = tokio::spawn(test_itself(agent.clone()));
         let _retention = tokio::spawn(remove_what_is_old(agent.clone()));
         let mut retry_after = RETRY_AFTER;
         loop {
@@ -420,6 +431,18 @@ const EXAMPLE: &str = "s07.upd.kaspersky.com";
 fn blocks(policy: &Policy, name: &str) -> bool {
     let decided = name.parse::<DomainName>().ok().and_then(|name| policy.decide_name(name.as_name()));
     decided.is_some_and(|decided| policy.rule(decided.rule).action == Action::Block)
+}
+
+/// How long after the start the first test of itself is made.
+const FIRST_SELFTEST_AFTER: Duration = Duration::from_secs(30);
+
+async fn test_itself(agent: Arc<Agent>) {
+    tokio::time::sleep(FIRST_SELFTEST_AFTER).await;
+    loop {
+        let tested = agent.clone();
+        let _ = tokio::task::spawn_blocking(move || tested.probe()).await;
+        tokio::time::sleep(selftest::EVERY).await;
+    }
 }
 
 /// How often it is looked whether there are events that are not to be retained.
@@ -569,6 +592,12 @@ impl Answer for Agent {
 
     fn prune(&self, before: Option<jiff::civil::Date>, uid: u32) -> anyhow::Result<Value> {
         self.retention.prune(&self.log, before, &format!("uid {uid}"))
+    }
+
+    fn probe(&self) -> Value {
+        let missing = self.guard.as_ref().and_then(|guard| guard.warning());
+        let serves = |client| self.clients.serves(client);
+        self.selftest.run(&self.filter.policy(), &self.listening.list(), serves, missing)
     }
 
     fn reindex(&self) -> Value {

@@ -46,6 +46,8 @@ enum Verb {
     Status(ControlArgs),
     /// Have the running agent read its policy files again
     Reload(ControlArgs),
+    /// Have the running agent send a blocked name and a blocked address through both planes now
+    Probe(ControlArgs),
     /// Print events as they are recorded
     Tail(TailArgs),
     /// Verify the record, prove events, hand them out, remove old ones
@@ -342,6 +344,7 @@ impl Cli {
             }
             Verb::Status(args) => status::status(&args),
             Verb::Reload(args) => status::reload(&args),
+            Verb::Probe(args) => status::probe(&args),
             Verb::Tail(args) => tail::tail(&args),
             Verb::Audit(verb) => audit::audit(&verb),
             Verb::Unload(args) => packets::unload(&args.pin).map(|()| Outcome::Done),

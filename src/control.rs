@@ -40,6 +40,8 @@ pub enum Request {
         #[serde(default)]
         before: Option<jiff::civil::Date>,
     },
+    /// Test both planes now.
+    Probe,
     /// Make the index of the record again; only for root and the agent's user.
     Reindex,
     /// Put on record that events were handed out; only for root and the agent's user.
@@ -64,7 +66,7 @@ impl Request {
     const fn changes(&self) -> bool {
         match self {
             Self::Reload | Self::Rekey | Self::Prune { .. } | Self::Reindex | Self::Exported { .. } => true,
-            Self::Status | Self::Why { .. } => false,
+            Self::Status | Self::Probe | Self::Why { .. } => false,
         }
     }
 }
@@ -180,6 +182,9 @@ pub(crate) trait Answer: Send + Sync + 'static {
     /// block.
     fn prune(&self, before: Option<jiff::civil::Date>, uid: u32) -> anyhow::Result<Value>;
 
+    /// Tests both planes, and puts on record what came of it. May block.
+    fn probe(&self) -> Value;
+
     /// Has the index of the record made again.
     fn reindex(&self) -> Value;
 
@@ -260,6 +265,7 @@ fn answer(agent: &dyn Answer, request: Request, uid: u32) -> anyhow::Result<Stri
         Request::Status => agent.status().to_string(),
         Request::Reload => agent.reload(uid).to_string(),
         Request::Rekey => agent.rekey()?.to_string(),
+        Request::Probe => agent.probe().to_string(),
         Request::Reindex => agent.reindex().to_string(),
         Request::Exported { first, last } => agent.exported([first, last], uid).to_string(),
         Request::Prune { before } => agent.prune(before, uid)?.to_string(),

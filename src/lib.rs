@@ -30,6 +30,7 @@ mod out;
 pub mod packets;
 mod privileges;
 pub mod reload;
+mod selftest;
 mod status;
 pub mod store;
 mod tail;

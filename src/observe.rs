@@ -13,6 +13,7 @@ use interdict_policy::{Digest, Name, RuleId, Timestamp, Verdict};
 
 use crate::fallback::Fallback;
 use crate::learn::{Learning, Resolved};
+use crate::selftest::Canary;
 
 /// Questions of one client under one rule, in one second, that have an event each; more are counted in one event.
 const EVENTS_A_SECOND: u32 = 100;
@@ -31,6 +32,7 @@ pub(crate) struct Recorder {
     fallback: Arc<Fallback>,
     kernel: Option<Kernel>,
     contacts: Mutex<HashMap<IpAddr, Vec<Contact>>>,
+    canary: Arc<Canary>,
 }
 
 /// Who is told of addresses where packets are filtered.
@@ -65,7 +67,12 @@ struct Counted {
 
 impl Recorder {
     pub(crate) fn new(log: Log, kernel: Option<Kernel>, fallback: Arc<Fallback>) -> Self {
-        Self { log, fallback, kernel, contacts: Mutex::default() }
+        Self { log, fallback, kernel, contacts: Mutex::default(), canary: Arc::default() }
+    }
+
+    /// What the self-test asks for, which is no contact.
+    pub(crate) fn canary(&self) -> Arc<Canary> {
+        self.canary.clone()
     }
 
     /// Records what was only counted so far, and forgets who has asked nothing for a second. Call it once a second,
@@ -84,6 +91,9 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn seen(&self, seen: &Seen<'_>) {
+        if self.canary.is(seen.client, seen.name) {
+            return;
+        }
         if let Some(resolver) = seen.asked {
             self.fallback.saw(seen.client, resolver, seen.policy.digest());
         }

@@ -39,6 +39,30 @@ pub(crate) fn status(args: &ControlArgs) -> anyhow::Result<Outcome> {
     Ok(if status["in_force"] == true { Outcome::Done } else { Outcome::Finding })
 }
 
+/// `interdict probe`: what the agent's test of itself finds now.
+pub(crate) fn probe(args: &ControlArgs) -> anyhow::Result<Outcome> {
+    let tested = control::ask(&args.socket(), &Request::Probe)?;
+    if args.json {
+        out::line(&tested)?;
+    } else {
+        let text = |value: &Value| printable(value.as_str().unwrap_or("-")).into_owned();
+        for test in tested["dns"].as_array().into_iter().flatten() {
+            out::line(format_args!(
+                "dns     {:24} {:8} {}",
+                text(&test["listen"]),
+                text(&test["outcome"]),
+                text(&test["why"])
+            ))?;
+        }
+        if let Some(interfaces) = tested["packet"]["interfaces"].as_array() {
+            let interfaces: Vec<String> = interfaces.iter().map(text).collect();
+            let (outcome, why) = (text(&tested["packet"]["outcome"]), text(&tested["packet"]["why"]));
+            out::line(format_args!("packet  {:24} {outcome:8} {why}", interfaces.join(", ")))?;
+        }
+    }
+    Ok(if tested["passed"] == true { Outcome::Done } else { Outcome::Finding })
+}
+
 fn for_people(status: &Value) -> String {
     let text = |value: &Value| printable(value.as_str().unwrap_or("none")).into_owned();
     let list = |value: &Value| {

@@ -19,6 +19,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(nothing_is_removed_under_a_legal_hold),
         case!(two_records_of_one_node_are_told_apart, Dig),
         case!(a_record_that_was_cut_stops_the_agent, Dig),
+        case!(the_self_test_is_on_record_and_is_no_contact),
+        case!(where_this_machine_is_no_client_the_self_test_says_so),
     ]
 }
 
@@ -228,4 +230,40 @@ fn a_record_that_was_cut_stops_the_agent() {
         said.contains("is not what its last checkpoint says: it covers 5 events, and there are 2"),
         "{said}"
     );
+}
+
+fn the_self_test_is_on_record_and_is_no_contact() {
+    let agent = start();
+    for _ in 0..2 {
+        let output = agent.tell(&["probe"]);
+        let said = text(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("blocked  interdict-selftest.v.example, by v-all"), "{said}");
+    }
+    let tested = agent.event("the test is on record", |event| event["plane"] == "selftest");
+    assert_eq!((&tested["act"], &tested["detail"]["passed"]), (&"selftest".into(), &true.into()));
+    assert_eq!(tested["detail"]["dns"][0]["outcome"], "blocked");
+    assert_eq!(agent.status()["selftest"]["passed"], true);
+    assert!(agent.events().iter().all(|event| event["plane"] != "dns"), "it is no contact");
+    // The same question of anybody else is one.
+    agent.dig(&["interdict-selftest.v.example"]).has("NXDOMAIN");
+    agent.event("a client's question is a contact", |event| event["plane"] == "dns");
+    // A policy that blocks no name has nothing to test.
+    let before = agent.status()["digest"].clone();
+    agent.write_policy("p.toml", &POLICY.replace("block", "log"));
+    until("the other policy is in force", || (agent.status()["digest"] != before).then_some(()));
+    let said = text(&agent.tell(&["probe"]));
+    assert!(said.contains("skipped  the policy blocks no name"), "{said}");
+}
+
+fn where_this_machine_is_no_client_the_self_test_says_so() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
+    fs::write(folder.path().join("agent.toml"), "[dns]\nclients = [\"192.0.2.0/24\"]\n").unwrap();
+    let agent = Agent::start_in(folder, &Upstream::start()).unwrap_or_else(|said| panic!("{said}"));
+    let output = agent.tell(&["probe", "--json"]);
+    let tested: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(tested["dns"][0]["outcome"], "skipped");
+    assert!(tested["dns"][0]["why"].as_str().unwrap().contains("is none of [dns] clients"), "{tested}");
 }

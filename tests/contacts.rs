@@ -11,12 +11,13 @@ use tempfile::TempDir;
 
 use crate::case;
 use crate::packets::{Gateway, at, here, lab};
-use crate::support::Case;
+use crate::support::{Case, until};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(a_blocked_client_is_told_at_once, Root, both_families),
         case!(how_far_a_contact_got_is_on_record, Root, both_families),
+        case!(the_self_test_goes_through_both_planes, Root, both_families),
         case!(a_banned_server_that_a_client_names_is_not_reached, Root, both_families),
         case!(a_local_process_is_refused_and_named, Root, both_families),
         case!(each_clients_packets_are_counted, Root, both_families),
@@ -254,4 +255,31 @@ fn each_clients_packets_are_counted() {
         (&"nets".into(), &"block".into(), &"lan".into())
     );
     assert_eq!(client["client"], here(interdict::lab::CLIENT).to_string());
+}
+
+fn the_self_test_goes_through_both_planes() {
+    let lab = lab();
+    let gateway = Gateway::start(&lab, POLICY, &format!("{LAN}=lan"));
+    let probe = || gateway.ask(&interdict::control::Request::Probe).unwrap();
+    let tested = probe();
+    assert_eq!(
+        (&tested["passed"], &tested["packet"]["outcome"]),
+        (&true.into(), &"blocked".into()),
+        "{tested}"
+    );
+    assert_eq!(tested["packet"]["interfaces"], serde_json::json!([LAN]));
+    let tried = tested["packet"]["why"].as_str().unwrap();
+    assert!(
+        tried.contains(", by nets") && tried.contains("interdict-selftest.banned.example, by names"),
+        "{tried}"
+    );
+    let counters = gateway.status()["counters"]["packet"].clone();
+    assert_eq!(counters["exits"]["blocked"], 0, "nothing is counted in the kernel");
+    // Without its programs the test fails, and that is on record.
+    assert!(lab.command(Side::Gateway, "ip").args(["link", "del", LAN]).status().unwrap().success());
+    let failed = until("the test fails", || Some(probe()).filter(|tested| tested["passed"] == false));
+    assert!(failed["packet"]["why"].as_str().unwrap().contains("is not filtered"), "{failed}");
+    gateway.event("the failure is on record", |event| {
+        event["plane"] == "selftest" && event["detail"]["passed"] == false
+    });
 }

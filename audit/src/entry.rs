@@ -194,6 +194,12 @@ impl Entry {
         Self { act: Some(act.to_owned()), detail: Some(detail), digest, ..Self::now("admin") }
     }
 
+    /// What the agent's test of itself found, now.
+    pub fn selftest(detail: Value, digest: Digest) -> Self {
+        let act = Some("selftest".to_owned());
+        Self { act, detail: Some(detail), digest: Some(digest), ..Self::now("selftest") }
+    }
+
     fn now(plane: &'static str) -> Self {
         let time = SystemTime::now();
         Self {

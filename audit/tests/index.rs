@@ -41,7 +41,7 @@ fn entry(number: u64) -> Entry {
             let entry =
                 Entry::dns("udp", client, asked, verdict, rule, "update", Digest([1; 32])).counted(1, at, at);
             entry
-                .of_unit((mixed % 2 == 0).then_some("hq"))
+                .of_unit(mixed.is_multiple_of(2).then_some("hq"))
                 .exempt_by((verdict == Verdict::Exempt).then_some("lab"))
         }
     }

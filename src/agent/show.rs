@@ -61,6 +61,7 @@ impl Agent {
                 "packet": self.plane().map(|plane| self.packet_status(&plane)),
             },
             "addresses": self.addresses(),
+            "selftest": *self.selftest.last.lock().unwrap_or_else(PoisonError::into_inner),
             "resolve_banned": self.rounds.as_ref().map(|rounds| rounds.status()),
             "counters": {
                 "dns": dns,

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::AsFd as _,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::Instant,
 };
 
@@ -21,7 +21,7 @@ use interdict_ebpf_shared::{
     limits::{MAX_INTERFACES, MAX_SAFE},
     maps,
 };
-use interdict_policy::{Digest, Policy, ipv4_behind, ipv4_inside};
+use interdict_policy::{Digest, Name, Policy, RuleId, ipv4_behind, ipv4_inside};
 use ipnet::IpNet;
 
 use crate::{
@@ -504,6 +504,31 @@ impl PacketPlane {
     /// The means to run the programs on frames of one's own, from any thread: for tests and benchmarks.
     pub fn prober(&self) -> Prober {
         Prober::new(Arc::clone(&self.object))
+    }
+
+    /// Has the programs decide for an address by the policy in force, without counting or recording it: the rule by which
+    /// packets there are dropped, if they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prober::run`].
+    pub fn address_blocked_by(&mut self, address: IpAddr) -> Result<Option<RuleId>, Error> {
+        self.control.set_staged(self.control.live());
+        selftest::address_blocked_by(&self.prober(), address, &self.registry())
+    }
+
+    /// The same, for a question for a name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prober::run`].
+    pub fn name_blocked_by(&mut self, name: Name<'_>) -> Result<Option<RuleId>, Error> {
+        self.control.set_staged(self.control.live());
+        selftest::name_blocked_by(&self.prober(), name, &self.registry())
+    }
+
+    fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The reader of what is recorded.

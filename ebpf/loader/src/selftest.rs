@@ -11,7 +11,7 @@ use std::{
 
 use interdict_dns_wire::HEADER_BYTES;
 use interdict_ebpf_shared::{count::Exit, policy::Verdict};
-use interdict_policy::{Name, NameForm, Policy, Protocol, Service, Timestamp};
+use interdict_policy::{Name, NameForm, Policy, Protocol, RuleId, Service, Timestamp};
 use ipnet::IpNet;
 
 use crate::{
@@ -25,6 +25,28 @@ const MAX_NETWORKS_TRIED: usize = 512;
 const MAX_PORTS_TRIED: usize = 256;
 /// Tries for one policy.
 const MAX_TRIES: usize = 16_384;
+
+/// The rule by which the staged maps have packets to an address dropped, if they do.
+pub(crate) fn address_blocked_by(
+    prober: &Prober,
+    address: IpAddr,
+    registry: &Registry,
+) -> Result<Option<RuleId>, Error> {
+    let answer = prober.ask_staged(&frame(address, None))?;
+    let blocks = answer.decision.filter(|(verdict, _)| *verdict == Verdict::Block);
+    Ok(blocks.and_then(|(_, slot)| registry.rule(slot).cloned()))
+}
+
+/// The rule by which the staged maps have a question for a name answered, if they do.
+pub(crate) fn name_blocked_by(
+    prober: &Prober,
+    name: Name<'_>,
+    registry: &Registry,
+) -> Result<Option<RuleId>, Error> {
+    let answer = prober.ask_staged(&question_frame(name))?;
+    let blocks = answer.decision.filter(|_| answer.exit == Exit::QueryAnswered);
+    Ok(blocks.and_then(|(_, slot)| registry.rule(slot).cloned()))
+}
 
 /// Compares the staged maps with the policy they were made from.
 ///
