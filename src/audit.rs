@@ -175,13 +175,7 @@ fn for_people(report: &Report, key_is_known: bool) -> String {
 
 fn prove_event(args: &ProveArgs) -> anyhow::Result<Outcome> {
     let data = data_folder(args.data.as_ref(), &args.control)?;
-    let number = args.id.rsplit('-').next().and_then(|number| number.parse().ok());
-    let number = number.with_context(|| {
-        format!(
-            "\"{}\" is no event; write its id as `tail --json` shows it, or its number",
-            args.id.escape_debug()
-        )
-    })?;
+    let number = number(&args.id)?;
     let proof = prove(&data, number).with_context(|| format!("cannot prove event {number}"))?;
     let Some(path) = &args.out else {
         write!(io::stdout().lock(), "{proof}")?;
@@ -189,6 +183,19 @@ fn prove_event(args: &ProveArgs) -> anyhow::Result<Outcome> {
     };
     fs::write(path, proof).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Outcome::Done)
+}
+
+/// The number of an event, of which somebody wrote the id or the number.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn number(id: &str) -> anyhow::Result<u64> {
+    id.rsplit('-').next().and_then(|number| number.parse().ok()).with_context(|| {
+        format!(
+            "\"{}\" is no event; write its id as `tail --json` shows it, or its number",
+            id.escape_debug()
+        )
+    })
 }
 
 fn export_pack(args: &PackArgs) -> anyhow::Result<Outcome> {

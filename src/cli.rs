@@ -8,13 +8,17 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+use interdict_audit::Format as EventFormat;
 use interdict_ebpf_loader::DEFAULT_PIN;
 use interdict_policy::export::Format;
 use interdict_policy::import;
 
 use crate::{
-    agent, audit, check, control, demo, diff, export, import as import_list, out, packets, status, tail, why,
+    agent, audit, check, control, demo, diff, export, import as import_list, out, packets, status, tail, top,
+    why,
 };
+
+use crate::select::Selection;
 
 /// Enforces a ban on a vendor's network services, and keeps the record.
 #[derive(Debug, Parser)]
@@ -48,8 +52,10 @@ enum Verb {
     Reload(ControlArgs),
     /// Have the running agent send a blocked name and a blocked address through both planes now
     Probe(ControlArgs),
-    /// Print events as they are recorded
+    /// Print events as they are recorded: all of them, or those that are asked for
     Tail(TailArgs),
+    /// Who asks for what, as a table that is kept up to date
+    Top(TopArgs),
     /// Verify the record, prove events, hand them out, remove old ones
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -190,6 +196,40 @@ pub(crate) struct TailArgs {
     /// Stop at the end of what is recorded
     #[arg(long)]
     pub(crate) no_follow: bool,
+    /// Begin behind this event, by its id or its number; the next run goes on behind the last one that this one printed
+    #[arg(long, value_name = "ID", conflicts_with = "last")]
+    pub(crate) after: Option<String>,
+    /// Begin with the last so many
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) last: Option<usize>,
+    /// json (as it is on record), ocsf, ecs, cef or csv. Default: a line for people
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json",
+        value_parser = words(EventFormat::ALL.map(EventFormat::as_str)).try_map(|word| word.parse::<EventFormat>()))]
+    pub(crate) format: Option<EventFormat>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// What the rows are: client, unit, rule or role
+    #[arg(long, value_name = "WHAT", default_value = "client",
+        value_parser = words(top::By::ALL.map(top::By::as_str)).try_map(|word| word.parse::<top::By>()))]
+    pub(crate) by: top::By,
+    /// Over how many days, today among them
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) days: u16,
+    /// How many rows
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    pub(crate) rows: usize,
+    /// Print the table once, and end
+    #[arg(long)]
+    pub(crate) once: bool,
     /// Folder of the record. Default: the running agent's
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -346,6 +386,7 @@ impl Cli {
             Verb::Reload(args) => status::reload(&args),
             Verb::Probe(args) => status::probe(&args),
             Verb::Tail(args) => tail::tail(&args),
+            Verb::Top(args) => top::top(&args),
             Verb::Audit(verb) => audit::audit(&verb),
             Verb::Unload(args) => packets::unload(&args.pin).map(|()| Outcome::Done),
         };

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use interdict_audit::{Start, Tail};
+use interdict_audit::{Format, Start, Tail};
 use interdict_policy::printable;
 use serde_json::Value;
 
-use crate::audit::data_folder;
+use crate::audit::{data_folder, number};
 use crate::cli::{Outcome, TailArgs};
 
 /// How often the record is looked at for more.
@@ -16,15 +16,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub(crate) fn tail(args: &TailArgs) -> anyhow::Result<Outcome> {
     let data = data_folder(args.data.as_ref(), &args.control)?;
-    let mut tail =
-        Tail::open(&data, Start::Beginning).with_context(|| format!("no record in {}", data.display()))?;
+    let start = match (&args.after, args.last) {
+        (Some(id), _) => Start::After(number(id)?),
+        (None, Some(events)) => Start::LastN(events),
+        (None, None) => Start::Beginning,
+    };
+    let mut tail = Tail::open(&data, start).with_context(|| format!("no record in {}", data.display()))?;
+    let format = args.format.or(args.control.json.then_some(Format::Json));
     let mut out = std::io::stdout().lock();
+    // A closed pipe is how `tail | head` ends.
+    if let Some(header) = format.and_then(Format::header)
+        && writeln!(out, "{header}").is_err()
+    {
+        return Ok(Outcome::Done);
+    }
     loop {
         let lines = tail.next_lines()?;
         let more = !lines.is_empty();
-        for line in lines {
-            let shown = if args.control.json { line } else { printable(&for_people(&line)).into_owned() };
-            // A closed pipe is how `tail | head` ends.
+        for line in lines.into_iter().filter(|line| is_asked_for(args, line)) {
+            let shown = match format {
+                Some(Format::Json) => line,
+                Some(format) => format.write(&line),
+                None => printable(&for_people(&line)).into_owned(),
+            };
             if writeln!(out, "{shown}").is_err() {
                 return Ok(Outcome::Done);
             }
@@ -36,6 +50,10 @@ pub(crate) fn tail(args: &TailArgs) -> anyhow::Result<Outcome> {
             std::thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+fn is_asked_for(args: &TailArgs, line: &str) -> bool {
+    args.selection.is_all() || serde_json::from_str(line).is_ok_and(|event| args.selection.has(&event))
 }
 
 /// One event in one line: when, what, who, what was asked, by which rule.

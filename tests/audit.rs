@@ -20,6 +20,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(two_records_of_one_node_are_told_apart, Dig),
         case!(a_record_that_was_cut_stops_the_agent, Dig),
         case!(the_self_test_is_on_record_and_is_no_contact),
+        case!(tail_prints_what_is_asked_for_and_goes_on_where_it_ended, Dig),
+        case!(top_counts_by_client_and_by_rule, Dig),
         case!(where_this_machine_is_no_client_the_self_test_says_so),
     ]
 }
@@ -266,4 +268,68 @@ fn where_this_machine_is_no_client_the_self_test_says_so() {
     let tested: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(tested["dns"][0]["outcome"], "skipped");
     assert!(tested["dns"][0]["why"].as_str().unwrap().contains("is none of [dns] clients"), "{tested}");
+}
+
+fn tail_prints_what_is_asked_for_and_goes_on_where_it_ended() {
+    let agent = start();
+    ask(&agent, 4);
+    let tail = |words: &[&str]| {
+        let output = agent.tell(&[&["tail", "--no-follow"], words].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (words, count) in [
+        (&["--plane", "dns"][..], 4),
+        (&["--plane", "admin", "--act", "agent.started"], 1),
+        (&["--rule", "v-all", "--verdict", "block"], 4),
+        (&["--rule", "v-all", "--verdict", "log"], 0),
+        (&["--client", "127.0.0.0/8"], 4),
+        (&["--client", "10.0.0.0/8"], 0),
+        (&["--from", "2020-01-01", "--to", "2020-01-02"], 0),
+        (&["--from", "2020-01-01", "--plane", "dns"], 4),
+        (&["--last", "2"], 2),
+        (&["--after", "3"], 2),
+    ] {
+        assert_eq!(tail(words).len(), count, "{words:?}");
+    }
+    let ids: Vec<Value> = tail(&["--json"]).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let third = ids[2]["id"].as_str().unwrap();
+    assert_eq!(tail(&["--after", third, "--json"]), tail(&["--json"])[3..]);
+    let csv = tail(&["--format", "csv", "--plane", "dns"]);
+    assert!(
+        csv.len() == 5 && csv[0].starts_with("id,time,") && csv[1].contains(",n0.v.example,A,"),
+        "{csv:?}"
+    );
+    let ocsf: Value = serde_json::from_str(&tail(&["--format", "ocsf", "--plane", "dns"])[0]).unwrap();
+    assert_eq!((&ocsf["class_uid"], &ocsf["query"]["hostname"]), (&4003.into(), &"n0.v.example".into()));
+    assert!(tail(&["--format", "cef", "--plane", "dns"])[0].starts_with("CEF:0|interdict|"));
+    let wrong = agent.tell(&["tail", "--no-follow", "--client", "nobody"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+}
+
+fn top_counts_by_client_and_by_rule() {
+    let agent = start();
+    ask(&agent, 3);
+    let top = |by: &str| -> Value {
+        let output = agent.tell(&["top", "--once", "--json", "--days", "2", "--by", by]);
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    };
+    let rows = until("the index has them", || {
+        Some(top("client")["rows"].clone()).filter(|rows| rows[0]["block"] == 3)
+    });
+    let client = crate::support::loopback().to_string();
+    assert_eq!(
+        (&rows[0]["client"], &rows[0]["of"]),
+        (&client.clone().into(), &serde_json::json!({ "v-all": 3 }))
+    );
+    assert_eq!(top("rule")["rows"][0]["of"], serde_json::json!({ client: 3 }));
+    assert_eq!(top("role")["rows"][0]["role"], "update");
+    let said = text(&agent.tell(&["top", "--once", "--days", "2"]));
+    assert!(said.contains("v-all 3"), "{said}");
+    let output = agent.tell(&["audit", "reindex"]);
+    assert!(output.status.success(), "{}", text(&output));
+    until("the index is there again", || (top("client")["rows"][0]["block"] == 3).then_some(()));
+    let folder = agent.stop();
+    let again = audit(&["reindex", "--data", &data(&folder)], 0);
+    assert!(again.contains("events are in the index"), "{again}");
 }

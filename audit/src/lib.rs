@@ -8,6 +8,7 @@ mod background;
 mod checkpoint;
 mod clock;
 mod entry;
+mod format;
 mod index;
 mod keys;
 mod log;
@@ -22,6 +23,7 @@ mod verify;
 
 pub use checkpoint::{Checkpoint, Reason, Signed, notes};
 pub use entry::{Asked, Depth, Entry, Process};
+pub use format::Format;
 pub use index::{Daily, Index, IndexHandle, Indexer};
 pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};
 pub use proof::{Proven, Range, export, prove, verify_file};
