@@ -86,7 +86,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
     let console = settings.console.map(Console::bind).transpose()?;
-    let record = Record::open(&data, &node())?;
+    let record = Record::open(&data, &node())?.with_privacy(settings.privacy);
     let retention = Retention::new(settings.retain, settings.legal_hold, &data)?;
 
     let policy = Arc::new(first.policy);

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use interdict_dns_filter::{CertificateFiles, Conduct, NSID_LIMIT_BYTES};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
-use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Problems};
+use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Privacy, Problems};
 use jiff::{Span, SpanRelativeTo};
 
 use crate::cli::RunArgs;
@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) packet: PacketSettings,
     /// `[audit] retain = "365d"`: how long events can be read. Without it nothing is ever removed.
     pub(crate) retain: Option<Duration>,
+    /// `[audit] privacy`: what the record says of clients that are of no unit.
+    pub(crate) privacy: Privacy,
     /// `[audit] legal_hold = "REASON"`: nothing is removed as long as it stands.
     pub(crate) legal_hold: Option<String>,
     /// `[audit] data`
@@ -237,6 +239,7 @@ impl Settings {
         if let Some(mut audit) = root.table(r, "audit") {
             settings.data = audit.text(r, "data").map(|text| PathBuf::from(text.value));
             settings.retain = read_period(r, &mut audit, "retain", &RETENTION);
+            settings.privacy = audit.word(r, "privacy", Privacy::WORDS).unwrap_or_default();
             settings.legal_hold = audit.text(r, "legal_hold").map(|text| text.value.to_owned());
             audit.finish(r);
         }

@@ -38,8 +38,14 @@ impl Fallback {
         Self { log, resolvers: packs::fallback_resolvers(), clients: Mutex::default() }
     }
 
-    /// A client asked a resolver for a name that a rule concerns.
-    pub(crate) fn saw(&self, client: IpAddr, resolver: IpAddr, digest: Digest) {
+    /// A client asked a resolver for a name that a rule concerns. `of_unit` says of an event whose the client is.
+    pub(crate) fn saw(
+        &self,
+        client: IpAddr,
+        resolver: IpAddr,
+        digest: Digest,
+        of_unit: impl FnOnce(Entry) -> Entry,
+    ) {
         let Some(bit) = self.resolvers.iter().position(|known| *known == resolver) else { return };
         let now = Instant::now();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +70,7 @@ impl Fallback {
         tracing::info!("a client asks the banned product's fallback resolvers, one after another");
         let detail =
             json!({ "resolvers": asked, "of": self.resolvers.len(), "within_secs": WITHIN.as_secs() });
-        self.log.record(Entry::noticed("fallback.burst", client, detail, digest));
+        self.log.record(of_unit(Entry::noticed("fallback.burst", client, detail, digest)));
     }
 }
 

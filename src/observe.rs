@@ -95,7 +95,8 @@ impl Observer for Recorder {
             return;
         }
         if let Some(resolver) = seen.asked {
-            self.fallback.saw(seen.client, resolver, seen.policy.digest());
+            let of_unit = |entry: Entry| entry.of_unit(seen.policy.unit(seen.client));
+            self.fallback.saw(seen.client, resolver, seen.policy.digest(), of_unit);
         }
         let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
         let has_room = contacts.len() < CLIENTS_LIMIT || contacts.contains_key(&seen.client);
@@ -113,9 +114,9 @@ impl Observer for Recorder {
         let (address, port) = (asked.ip(), Some(asked.port()));
         let asked = Asked::Address { address, port, protocol: protocol.to_owned() };
         let (verdict, id) = (rule.action.into(), rule.id.as_str());
-        let unit = policy.unit(client).map(|unit| unit.id.as_str());
         self.log.record(
-            Entry::dns(channel, client, asked, verdict, id, &rule.role, policy.digest()).of_unit(unit),
+            Entry::dns(channel, client, asked, verdict, id, &rule.role, policy.digest())
+                .of_unit(policy.unit(client)),
         );
     }
 
@@ -210,6 +211,6 @@ fn entry(seen: &Seen<'_>) -> Entry {
         .filter(|_| seen.verdict == Verdict::Exempt)
         .and_then(|index| policy.exemption(seen.client, index, Timestamp::now()));
     Entry::dns(channel, seen.client, asked, seen.verdict, rule.id.as_str(), &rule.role, policy.digest())
-        .of_unit(policy.unit(seen.client).map(|unit| unit.id.as_str()))
+        .of_unit(policy.unit(seen.client))
         .exempt_by(exemption.map(|exemption| exemption.id.as_str()))
 }

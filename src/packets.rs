@@ -17,7 +17,7 @@ use interdict_ebpf_loader::{
     Hook, MAX_NAT64, Options, PacketPlane, Pins, Question, Reached, Role, default_gateways,
     interface_networks,
 };
-use interdict_policy::{IpNet, Name, Policy, RuleId, Verdict};
+use interdict_policy::{Digest, IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
@@ -225,7 +225,7 @@ impl Policies {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let role = known.roles.get(&reached.rule).map_or("", String::as_str);
         let policy = known.recent.iter().find(|policy| policy.digest() == reached.digest);
-        let unit = policy.and_then(|policy| policy.unit(reached.client)).map(|unit| unit.id.as_str());
+        let unit = policy.and_then(|policy| policy.unit(reached.client));
         let Reached { remote: address, port, protocol, sent, received, .. } = *reached;
         let carried = json!({
             "packets_out": sent.packets,
@@ -253,6 +253,13 @@ impl Policies {
         .reached(depth, reached.is_over, carried)
     }
 
+    /// An event of a client, with whose it is by a policy.
+    fn of_unit(&self, entry: Entry, digest: Digest, client: IpAddr) -> Entry {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let policy = known.recent.iter().find(|policy| policy.digest() == digest);
+        entry.of_unit(policy.and_then(|policy| policy.unit(client)))
+    }
+
     /// The event of a contact. `ours` are the resolvers that a question may well be sent to.
     fn entry(&self, contact: &Contact, ours: &[IpAddr]) -> Entry {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -264,9 +271,7 @@ impl Policies {
             let rule = policy.find_rule(contact.rule.as_str()).filter(|_| exempt)?;
             policy.exemption(client, rule, contact.first.wall.try_into().ok()?)
         });
-        entry(contact, role, ours)
-            .of_unit(unit.map(|unit| unit.id.as_str()))
-            .exempt_by(exemption.map(|exemption| exemption.id.as_str()))
+        entry(contact, role, ours).of_unit(unit).exempt_by(exemption.map(|exemption| exemption.id.as_str()))
     }
 }
 
@@ -295,7 +300,8 @@ impl PacketRecorder {
                 wait(&events);
                 events.drain(|contact| {
                     if let (Some(client), Hook::Query) = (contact.client, contact.hook) {
-                        fallback.saw(client, contact.remote, contact.digest);
+                        let of_unit = |entry| policies.of_unit(entry, contact.digest, client);
+                        fallback.saw(client, contact.remote, contact.digest, of_unit);
                     }
                     log.record(policies.entry(&contact, &ours));
                 });

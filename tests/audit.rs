@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(the_self_test_is_on_record_and_is_no_contact),
         case!(tail_prints_what_is_asked_for_and_goes_on_where_it_ended, Dig),
         case!(top_counts_by_client_and_by_rule, Dig),
+        case!(a_unit_may_keep_its_clients_to_itself, Dig),
         case!(where_this_machine_is_no_client_the_self_test_says_so),
     ]
 }
@@ -332,4 +333,43 @@ fn top_counts_by_client_and_by_rule() {
     let folder = agent.stop();
     let again = audit(&["reindex", "--data", &data(&folder)], 0);
     assert!(again.contains("events are in the index"), "{again}");
+}
+
+fn a_unit_may_keep_its_clients_to_itself() {
+    let unit = |privacy: &str| {
+        format!(
+            "{POLICY}[[unit]]\nid = \"hq\"\ntitle = \"HQ\"\nnetworks = [\"127.0.0.0/8\", \"::1/128\"]\n{privacy}\n"
+        )
+    };
+    let agent = Agent::start(&[("p.toml", &unit("privacy = \"pseudonym\""))], &Upstream::start());
+    ask(&agent, 2);
+    let contacts = |agent: &Agent| {
+        agent.events().into_iter().filter(|event| event["plane"] == "dns").collect::<Vec<_>>()
+    };
+    let client = crate::support::loopback().to_string();
+    let seen = contacts(&agent);
+    assert_eq!((&seen[0]["privacy"], &seen[0]["unit"]), (&"pseudonym".into(), &"hq".into()));
+    assert!(
+        seen[0]["client"] != client.as_str()
+            && seen[0]["client"].is_string()
+            && seen[0]["client"] == seen[1]["client"]
+    );
+    let before = agent.status()["digest"].clone();
+    agent.write_policy("p.toml", &unit("privacy = \"none\""));
+    until("the other policy is in force", || (agent.status()["digest"] != before).then_some(()));
+    ask(&agent, 3);
+    let seen = contacts(&agent);
+    assert_eq!(
+        (&seen[4]["privacy"], &seen[4]["client"], &seen[4]["unit"]),
+        (&"none".into(), &Value::Null, &"hq".into())
+    );
+    let folder = agent.stop();
+    let log = fs::read_to_string(segment(&folder)).unwrap();
+    assert!(!log.contains(&format!("\"client\":\"{client}\"")), "{log}");
+    // Whose clients are of no unit, the agent's configuration decides.
+    fs::write(folder.path().join("agent.toml"), "[audit]\nprivacy = \"none\"\n").unwrap();
+    fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
+    let agent = Agent::start_in(folder, &Upstream::start()).unwrap_or_else(|said| panic!("{said}"));
+    ask(&agent, 6);
+    assert_eq!(contacts(&agent).last().unwrap()["client"], Value::Null);
 }

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use interdict_audit::{Asked, Entry, Indexer, Record, Trust, verify};
-use interdict_policy::{Digest, Verdict};
+use interdict_policy::{Digest, Policy, Source, Verdict, compile};
 
 const NAMES: [&str; 6] = ["s07.upd", "dnl-03.geo", "ksn-url-geo", "activation-v2", "ds", "touch"];
 
 /// The events are those of many clients that ask for a vendor's names.
-fn event(number: u64) -> Entry {
+fn event(number: u64, policy: &Policy) -> Entry {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let name = format!("{}.vendor.example", NAMES[(mixed % 6) as usize]);
     let rtype = if mixed & 64 == 0 { "A" } else { "AAAA" };
@@ -21,7 +21,8 @@ fn event(number: u64) -> Entry {
     let client = IpAddr::from(Ipv4Addr::from(0x0a01_0000 + (mixed >> 8) as u32 % 5000));
     let rule = ["vendor-update", "vendor-ksn", "vendor-activation"][(mixed % 3) as usize];
     let (rule, role) = (rule, rule.trim_start_matches("vendor-"));
-    Entry::dns("udp", client, asked, Verdict::Block, rule, role, Digest([0x5a; 32])).of_unit(Some("hq"))
+    Entry::dns("udp", client, asked, Verdict::Block, rule, role, Digest([0x5a; 32]))
+        .of_unit(policy.unit(client))
 }
 
 fn bytes_in(folder: &Path) -> std::io::Result<u64> {
@@ -44,6 +45,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (folder, events, rate): (&Path, u64, u64) = (folder.as_ref(), events.parse()?, rate.parse()?);
     let (log, writer) = Record::open(folder, "load")?.start()?;
     let indexer = Indexer::start(folder)?;
+    let text = "format = 1\n[[rule]]\nid = \"v\"\nrole = \"x\"\naction = \"block\"\nhosts = [\"v.example\"]\n[[unit]]\nid = \"hq\"\ntitle = \"HQ\"\nnetworks = [\"10.0.0.0/8\"]\n";
+    let policy = compile(&[Source { name: "p.toml".into(), text: text.into() }])
+        .map_err(|problems| problems.to_string())?
+        .policy;
     let (start, cpu) = (Instant::now(), cpu_secs());
     for number in 0..events {
         if rate == 0 {
@@ -55,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let due = Duration::from_secs_f64(number as f64 / rate as f64);
             std::thread::sleep(due.saturating_sub(start.elapsed()));
         }
-        log.record(event(number));
+        log.record(event(number, &policy));
     }
     let handed_in = start.elapsed().as_secs_f64();
     while log.counters().queued > 0 {

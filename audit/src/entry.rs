@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use interdict_policy::{Digest, Verdict};
+use interdict_policy::{Digest, Privacy, Unit, Verdict};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::clock;
+use crate::pseudonym::Pseudonyms;
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -73,6 +74,8 @@ pub struct Entry {
     channel: Option<&'static str>,
     client: Option<IpAddr>,
     unit: Option<String>,
+    /// What the unit says of its clients; `None` without one.
+    privacy: Option<Privacy>,
     asked: Option<Asked>,
     verdict: Option<Verdict>,
     rule: Option<String>,
@@ -169,8 +172,8 @@ impl Entry {
     }
 
     /// The same, of a client whose traffic is this unit's.
-    pub fn of_unit(self, unit: Option<&str>) -> Self {
-        Self { unit: unit.map(str::to_owned), ..self }
+    pub fn of_unit(self, unit: Option<&Unit>) -> Self {
+        Self { unit: unit.map(|unit| unit.id.clone()), privacy: unit.map(|unit| unit.privacy), ..self }
     }
 
     /// The same, let through by this line of the register of exemptions.
@@ -209,6 +212,7 @@ impl Entry {
             channel: None,
             client: None,
             unit: None,
+            privacy: None,
             asked: None,
             verdict: None,
             rule: None,
@@ -226,7 +230,15 @@ impl Entry {
     }
 
     /// Writes the event's line in the record, without the end of line.
-    pub(crate) fn write(&self, node: &str, seq: u64, clock: &'static str, out: &mut Vec<u8>) {
+    pub(crate) fn write(
+        &self,
+        node: &str,
+        seq: u64,
+        clock: &'static str,
+        pseudonyms: &mut Pseudonyms,
+        out: &mut Vec<u8>,
+    ) {
+        let privacy = self.privacy.unwrap_or(pseudonyms.otherwise);
         let time = clock::shown(self.time);
         // Nearly always all three are one.
         let shown = |other| {
@@ -241,7 +253,8 @@ impl Entry {
             clock,
             plane: self.plane,
             channel: self.channel,
-            client: self.client,
+            client: self.client.and_then(|client| pseudonyms.shown(client, privacy)),
+            privacy: self.client.map(|_| privacy.as_str()).filter(|_| privacy != Privacy::Full),
             unit: self.unit.as_deref(),
             asked: self.asked.as_ref(),
             verdict: self.verdict,
@@ -261,7 +274,7 @@ impl Entry {
     }
 }
 
-/// The shape in the record. Absent values are null; only `exemption`, `act`, `detail` and `process` are left out
+/// The shape in the record. Absent values are null; only `privacy`, `exemption`, `act`, `detail` and `process` are left out
 /// where they say nothing.
 #[derive(Serialize)]
 struct Event<'e> {
@@ -274,6 +287,8 @@ struct Event<'e> {
     plane: &'static str,
     channel: Option<&'static str>,
     client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    privacy: Option<&'static str>,
     unit: Option<&'e str>,
     asked: Option<&'e Asked>,
     verdict: Option<Verdict>,

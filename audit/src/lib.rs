@@ -15,6 +15,7 @@ mod log;
 mod pack;
 mod proof;
 mod prune;
+mod pseudonym;
 mod record;
 mod segment;
 mod tail;

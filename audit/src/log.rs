@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_chan
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use interdict_policy::Privacy;
 use serde_json::{Value, json};
 
 use crate::checkpoint::Reason;
@@ -75,6 +76,12 @@ impl Record {
     /// When another agent writes there, when the record cannot be continued, or when the file system says no.
     pub fn open(data: &Path, node: &str) -> Result<Self, OpenError> {
         Files::open(data, node).map(|files| Self { files })
+    }
+
+    /// The same, with this said of clients that are of no unit.
+    pub fn with_privacy(mut self, otherwise: Privacy) -> Self {
+        self.files.set_privacy(otherwise);
+        self
     }
 
     /// Starts the thread that writes.

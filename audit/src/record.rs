@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use interdict_policy::Privacy;
 use serde_json::{Value, json};
 use signed_note::Signer;
 use tlog_tiles::{record_hash, tree_hash};
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::entry::Entry;
 use crate::keys::Keys;
 use crate::pack::Packed;
+use crate::pseudonym::{self, Pseudonyms};
 use crate::segment::{self, EVENTS_LIMIT, Listing, Segment, read_line};
 use crate::tree::{Edge, Tiles};
 
@@ -80,6 +82,7 @@ pub(crate) struct Files {
     notebook: Notebook,
     keys: Keys,
     clock: clock::State,
+    pseudonyms: Pseudonyms,
     /// The last write failed, and that was said.
     failing: bool,
     /// Events that the disk may not have.
@@ -126,6 +129,7 @@ impl Files {
         let Newest { mut signed, before, mut torn } =
             Notebook::newest(&folder).map_err(io(&folder.join("checkpoints")))?;
         let is_new = signed.is_none() && segments.is_empty();
+        let pseudonyms = Pseudonyms::open(data).map_err(io(&data.join(pseudonym::KEY)))?;
         let mut keys = Keys::open(data, &origin(node), is_new).map_err(io(&data.join("keys/log.key")))?;
 
         // Nothing is changed before all of this is known.
@@ -201,6 +205,7 @@ impl Files {
             notebook,
             keys,
             clock: clock::State::default(),
+            pseudonyms,
             failing: false,
             unsynced: 0,
             opened,
@@ -217,6 +222,11 @@ impl Files {
     /// How many events there are.
     pub(crate) const fn size(&self) -> u64 {
         self.edge.size()
+    }
+
+    /// Says what the record tells of clients of no unit.
+    pub(crate) fn set_privacy(&mut self, otherwise: Privacy) {
+        self.pseudonyms.otherwise = otherwise;
     }
 
     /// The data folder.
@@ -273,7 +283,7 @@ impl Files {
         let (mut text, mut ends) =
             (Vec::with_capacity(entries.len() * 640), Vec::with_capacity(entries.len()));
         for (entry, seq) in entries.iter().zip(size + 1..) {
-            entry.write(&self.node, seq, clock, &mut text);
+            entry.write(&self.node, seq, clock, &mut self.pseudonyms, &mut text);
             text.push(b'\n');
             ends.push(text.len());
         }

@@ -9,14 +9,20 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use interdict_audit::{Asked, Daily, Depth, Entry, Index, Indexer, Log, Record, Start, Tail};
-use interdict_policy::{Digest, Verdict};
+use interdict_policy::{Digest, Policy, Source, Verdict, compile};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const VERDICTS: [Verdict; 3] = [Verdict::Block, Verdict::Log, Verdict::Exempt];
 
+/// A policy with a unit for everybody.
+fn policy() -> Policy {
+    let text = "format = 1\n[[rule]]\nid = \"v\"\nrole = \"x\"\naction = \"block\"\nhosts = [\"v.example\"]\n[[unit]]\nid = \"hq\"\ntitle = \"HQ\"\nnetworks = [\"0.0.0.0/0\", \"::/0\"]\n";
+    compile(&[Source { name: "p.toml".into(), text: text.into() }]).unwrap().policy
+}
+
 /// Some event, of a number: contacts of a few clients over a few days, and acts.
-fn entry(number: u64) -> Entry {
+fn entry(number: u64, policy: &Policy) -> Entry {
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let client = IpAddr::from([10, 0, 0, (mixed % 5) as u8]);
     let rule = ["v-update", "v-ksn"][(mixed >> 4) as usize % 2];
@@ -41,7 +47,7 @@ fn entry(number: u64) -> Entry {
             let entry =
                 Entry::dns("udp", client, asked, verdict, rule, "update", Digest([1; 32])).counted(1, at, at);
             entry
-                .of_unit(mixed.is_multiple_of(2).then_some("hq"))
+                .of_unit(policy.unit(client).filter(|_| mixed.is_multiple_of(2)))
                 .exempt_by((verdict == Verdict::Exempt).then_some("lab"))
         }
     }
@@ -49,7 +55,8 @@ fn entry(number: u64) -> Entry {
 
 fn write(data: &Path, numbers: std::ops::Range<u64>) {
     let (log, writer) = Record::open(data, "n").unwrap().start().unwrap();
-    numbers.for_each(|number| log.record(entry(number)));
+    let policy = policy();
+    numbers.for_each(|number| log.record(entry(number, &policy)));
     writer.close();
 }
 
@@ -166,12 +173,13 @@ fn readers_see_whole_batches_while_it_is_written() {
     let data = TempDir::new().unwrap();
     let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
     let indexer = Indexer::start(data.path()).unwrap();
+    let policy = policy();
     let hand_in = |log: &Log| {
         (0..20_000).for_each(|number| {
             while log.counters().queued > 1000 {
                 std::thread::yield_now();
             }
-            log.record(entry(number));
+            log.record(entry(number, &policy));
         })
     };
     std::thread::scope(|scope| {

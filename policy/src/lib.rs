@@ -61,7 +61,7 @@ pub use rule::{
 };
 pub use schema::schema;
 pub use spelling::{NAT64_LENGTHS, ipv4_behind, ipv4_inside};
-pub use unit::Unit;
+pub use unit::{Privacy, Unit};
 
 /// A moment, as exemptions end and decisions are asked for.
 pub use jiff::Timestamp;

@@ -12,7 +12,7 @@ use crate::egress::EgressDns;
 use crate::exempt::Exemption;
 use crate::profile::Profile;
 use crate::rule::{Answer, At, Rule};
-use crate::unit::Unit;
+use crate::unit::{Privacy, Unit};
 
 /// SHA-256 over the canonical files of a policy, one after another in the order of their names. So
 /// `cat *.toml | sha256sum` in a folder that holds them (in the C locale) gives it again.
@@ -178,6 +178,9 @@ fn write_unit(out: &mut String, unit: &Unit) {
     text(out, "id", &unit.id);
     text(out, "title", &unit.title);
     list(out, "networks", &unit.networks);
+    if unit.privacy != Privacy::default() {
+        text(out, "privacy", unit.privacy.as_str());
+    }
 }
 
 fn write_exemption(out: &mut String, exemption: &Exemption) {

@@ -27,7 +27,7 @@ patterns = [{}]
 [[test]]
 ";
 /// A line on each key, by table.
-const HELP: [(&str, &str, &str); 67] = [
+const HELP: [(&str, &str, &str); 68] = [
     (ROOT, "format", "The version of the language: 1"),
     (
         ROOT,
@@ -84,6 +84,7 @@ const HELP: [(&str, &str, &str); 67] = [
     ("unit", "id", "A lower-case word: it stands in every event of its clients"),
     ("unit", "title", "For reports"),
     ("unit", "networks", "Its clients; the longest prefix wins"),
+    ("unit", "privacy", "What the record says of them: full (addresses; default), pseudonym or none"),
     ("exempt", "id", "Its name in the register, in events and in reports"),
     ("exempt", "clients", "Whom it is for; none wider than an IPv4 /24 or an IPv6 /64"),
     ("exempt", "rules", "The ids of the rules that do not stop them"),

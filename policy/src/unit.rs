@@ -10,6 +10,33 @@ use crate::reading::{Reader, Table};
 use crate::rule::At;
 use crate::values::{Word, read_network};
 
+/// What the record says of who a client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Privacy {
+    /// Its address.
+    #[default]
+    Full,
+    /// Another address, always the same for it, which only the record's keeper can turn back.
+    Pseudonym,
+    /// Nothing.
+    None,
+}
+
+impl Privacy {
+    /// The words for it.
+    pub const WORDS: &'static [(&'static str, Self)] =
+        &[("full", Self::Full), ("pseudonym", Self::Pseudonym), ("none", Self::None)];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Pseudonym => "pseudonym",
+            Self::None => "none",
+        }
+    }
+}
+
 /// A part of the organisation, known by its networks.
 #[derive(Clone, Debug)]
 pub struct Unit {
@@ -21,6 +48,8 @@ pub struct Unit {
     pub title: String,
     /// Its networks. Those of two units may lie inside each other; none stands in both.
     pub networks: Vec<At<IpNet>>,
+    /// What the record says of who its clients are.
+    pub privacy: Privacy,
 }
 
 /// Reads one `[[unit]]`.
@@ -32,8 +61,9 @@ pub(crate) fn read(r: &mut Reader<'_>, mut table: Table<'_, '_>) -> Option<Unit>
     if !table.has("networks") {
         table.missing(r, "networks", "add networks = [\"10.1.0.0/16\"]");
     }
+    let privacy = table.word(r, "privacy", Privacy::WORDS).unwrap_or_default();
     table.finish(r);
-    Some(Unit { id: id?.value.0, place, title: title?.value.to_owned(), networks })
+    Some(Unit { id: id?.value.0, place, title: title?.value.to_owned(), networks, privacy })
 }
 
 /// Every unit, found by a client's address.
