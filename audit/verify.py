@@ -3,15 +3,13 @@
 
 Usage: verify.py PACK [KEY]
 
-KEY is the public key of the record (`NAME+ID+BASE64`), as its owner told you. Without one, the key in the pack is believed,
-which proves only that the pack is whole. Exit status: 0 verified, 1 not verified.
-Hashes are those of RFC 6962, 2.1; signatures Ed25519 (RFC 8032) over a C2SP signed-note.
+KEY is the record's public key (`NAME+ID+BASE64`), as its owner told you. Without one, the key in the pack is believed, which
+proves only that the pack is whole. Exit status: 0 verified, 1 not. RFC 6962, 2.1; RFC 8032; C2SP signed-note.
 """
 import base64, hashlib, json, sys
 
 # Ed25519: the curve -x^2 + y^2 = 1 + d x^2 y^2 over integers modulo P, with points as (X, Y, Z, T), x = X/Z, y = Y/Z, xy = T/Z.
-P = 2**255 - 19
-ORDER = 2**252 + 27742317777372353535851937790883648493
+P, ORDER = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 
 
@@ -75,25 +73,28 @@ def root(low, high, first, last, leaves, proof):
 
 
 def verify(pack, key):
-    head = json.loads(pack.readline())
+    head = json.loads(pack.readline(1 << 22))
     note, first, count, key = head["checkpoint"], head["first"], head["count"], key or head["keys"][0]
-    print("format", head["interdict_pack"], "key", key)
+    origin, size, top, time, *_ = note.splitlines()
+    kinds = [head["interdict_pack"], type(first), type(count)]
+    if kinds != [1, int, int] or not 0 < first < first + count <= int(size) + 1:
+        return "the first line is not that of a pack"
+    print("key", repr(key))
     for change in head["rotations"]:
         new = change.split("\n\n")[0].splitlines()[-1].removeprefix("key ")
         if is_signed(change, key) and is_signed(change, new):
             key = new
     if not is_signed(note, key):
         return "the checkpoint is not signed by the key"
-    origin, size, top, time, *_ = note.splitlines()
-    leaves, proof = (line.removesuffix(b"\n") for line in pack), iter([base64.b64decode(hash) for hash in head["proof"]])
+    leaves, proof = (line.removesuffix(b"\n") for line in iter(lambda: pack.readline(1 << 20), b"")), iter([base64.b64decode(hash) for hash in head["proof"]])
     found = root(0, int(size), first - 1, first - 1 + count, leaves, proof)
     if found != base64.b64decode(top) or next(leaves, None) is not None or next(proof, None) is not None:
         return "the events are not those that were sealed"
-    print(f"verified: events {first} to {first + count - 1} of {size}, as {origin} sealed them; {time}")
+    print(f"verified: events {first} to {first + count - 1} of {size}, as {origin!r} sealed them; {time!r}")
 
 
 if __name__ == "__main__":
     try:
         sys.exit(verify(open(sys.argv[1], "rb"), (sys.argv + [None])[2]))
-    except (ValueError, KeyError, IndexError, StopIteration, RuntimeError, OSError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, StopIteration, RuntimeError, OSError) as error:
         sys.exit(f"not verified: {error!r}")

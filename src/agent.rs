@@ -449,13 +449,20 @@ async fn test_itself(agent: Arc<Agent>) {
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 async fn remove_what_is_old(agent: Arc<Agent>) {
+    let mut warned = String::new();
     loop {
         let agent = agent.clone();
         let pruned = tokio::task::spawn_blocking(move || agent.retention.prune_old(&agent.log)).await;
         match pruned {
             Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(events)) => tracing::info!(events, "old events are removed from the record"),
-            Ok(Err(error)) => tracing::warn!("old events stay on record: {error:#}"),
+            Ok(Err(error)) => {
+                let warning = format!("{error:#}");
+                if warning != warned {
+                    tracing::warn!("old events stay on record: {warning}");
+                    warned = warning;
+                }
+            }
         }
         tokio::time::sleep(PRUNE_EVERY).await;
     }

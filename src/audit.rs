@@ -46,6 +46,14 @@ pub(crate) fn data_folder(named: Option<&PathBuf>, control: &ControlArgs) -> any
     status["data"].as_str().map(PathBuf::from).context("the agent names no data folder")
 }
 
+/// Asks the running agent, whose record is meant where no folder is named.
+fn ask_agent(control: &ControlArgs, request: &Request) -> anyhow::Result<Value> {
+    // Whatever it refuses it says itself.
+    control::ask(&control.socket(), &Request::Status)
+        .context("whose record? name its folder with --data DIR")?;
+    control::ask(&control.socket(), request)
+}
+
 fn verify_record(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let mut trust = Trust { key: args.key.clone(), ..Trust::default() };
     for path in &args.against {
@@ -145,6 +153,10 @@ fn for_people(report: &Report, key_is_known: bool) -> String {
     for [first, last] in &report.pruned {
         line("removed", &format!("events {first} to {last}, by order that is on record"));
     }
+    for [first, last] in &report.late {
+        let what = "signed only when an agent started again: whoever could write the files could write these";
+        line("late", &format!("events {first} to {last}, {what}"));
+    }
     for gap in &report.gaps {
         line("gap", &format!("{} to {}, {}", gap.from, gap.to, gap.why));
     }
@@ -166,7 +178,7 @@ fn for_people(report: &Report, key_is_known: bool) -> String {
         line("", &format!("and {} more", report.more_findings));
     }
     match report.is_verified() {
-        true => line("verified", "every byte is as it was signed"),
+        true => line("verified", "every byte of what is signed"),
         false => line("NOT", "verified"),
     }
     text.truncate(text.trim_end().len());
@@ -241,8 +253,7 @@ fn uid() -> u32 {
 
 fn prune(args: &PruneArgs) -> anyhow::Result<Outcome> {
     let done = match &args.change.data {
-        None => control::ask(&args.change.control.socket(), &Request::Prune { before: args.before })
-            .context("whose record? name its folder with --data DIR")?,
+        None => ask_agent(&args.change.control, &Request::Prune { before: args.before })?,
         Some(data) => {
             let before = args.before.context(
                 "name a day with --before; without an agent nobody knows how long events are retained",
@@ -260,8 +271,7 @@ fn prune(args: &PruneArgs) -> anyhow::Result<Outcome> {
 
 fn rekey(args: &ChangeArgs) -> anyhow::Result<Outcome> {
     let done = match &args.data {
-        None => control::ask(&args.control.socket(), &Request::Rekey)
-            .context("whose record? name its folder with --data DIR")?,
+        None => ask_agent(&args.control, &Request::Rekey)?,
         Some(data) => with_record(data, |log| {
             let [old, new] = log.change_key()?;
             Ok(json!({ "old": old, "new": new }))
@@ -280,8 +290,7 @@ fn rekey(args: &ChangeArgs) -> anyhow::Result<Outcome> {
 fn reindex(args: &ChangeArgs) -> anyhow::Result<Outcome> {
     match &args.data {
         None => {
-            control::ask(&args.control.socket(), &Request::Reindex)
-                .context("whose record? name its folder with --data DIR")?;
+            ask_agent(&args.control, &Request::Reindex)?;
             out::say("the agent makes the index again")?;
         }
         Some(data) => with_record(data, |_| {
@@ -370,9 +379,12 @@ impl Retention {
 
     /// Removes what is not to be retained, if anything is, and may be.
     pub(crate) fn prune_old(&self, log: &Log) -> anyhow::Result<u64> {
-        match self.retain.filter(|_| self.hold.is_none()) {
-            Some(retain) => Ok(log.prune(SystemTime::now() - retain, "retention")?),
-            None => Ok(0),
+        let Some(retain) = self.retain.filter(|_| self.hold.is_none()) else { return Ok(0) };
+        if !interdict_audit::is_clock_synchronized() {
+            bail!(
+                "this machine's clock is not synchronized, so nobody knows what is old; `audit prune --before DAY` removes by hand"
+            );
         }
+        Ok(log.prune(SystemTime::now() - retain, "retention")?)
     }
 }

@@ -395,7 +395,10 @@ impl Cli {
             Ok(Outcome::Finding) => ExitCode::from(1),
             Err(error) if out::reader_left(&error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("interdict: {error:#}");
+                // What a file is called may be anything.
+                let text = format!("{error:#}");
+                let lines: Vec<_> = text.lines().map(interdict_policy::printable).collect();
+                eprintln!("interdict: {}", lines.join("\n"));
                 ExitCode::from(2)
             }
         }

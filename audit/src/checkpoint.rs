@@ -18,8 +18,9 @@ use tlog_tiles::{Checkpoint as TreeHead, Hash};
 use crate::keys;
 use crate::segment::read_up_to;
 
-/// Bytes of checkpoints in a day: one each second would be a quarter of that.
-const DAY_LIMIT_BYTES: u64 = 64 << 20;
+/// Bytes of checkpoints in a file. A day has half a million; but where the clock was wrong for once, a file goes on until the
+/// day in its name is there: for three years.
+const DAY_LIMIT_BYTES: u64 = 512 << 20;
 
 /// Why a checkpoint was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +116,11 @@ impl Signed {
         digest(self.note.as_bytes())
     }
 
+    /// How many have signed it.
+    pub(crate) fn signatures(&self) -> usize {
+        self.note.lines().filter(|line| line.starts_with('\u{2014}')).count()
+    }
+
     /// Whether a key signed it.
     pub fn is_signed_by(&self, public: &str) -> bool {
         let Some(verifier) = keys::verifier(public) else { return false };
@@ -163,6 +169,11 @@ pub(crate) fn files(log: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Whether a name is a day.
+pub(crate) fn is_day(name: &str) -> bool {
+    name.len() == 10 && name.parse::<jiff::civil::Date>().is_ok()
+}
+
 /// The text of a file of checkpoints.
 pub(crate) fn read_file(path: &Path) -> io::Result<String> {
     String::from_utf8(read_up_to(path, DAY_LIMIT_BYTES)?).map_err(|error| {
@@ -197,7 +208,8 @@ impl Notebook {
     /// How the checkpoints of a record end. Nothing is changed.
     pub(crate) fn newest(log: &Path) -> io::Result<Newest> {
         let mut newest = Newest::default();
-        for path in files(log)?.into_iter().rev() {
+        let is_one = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(is_day);
+        for path in files(log)?.into_iter().filter(is_one).rev() {
             // Torn bytes need not be a text.
             let bytes = read_up_to(&path, DAY_LIMIT_BYTES)?;
             let valid = std::str::from_utf8(&bytes).map_or_else(|error| error.valid_up_to(), str::len);
@@ -223,21 +235,36 @@ impl Notebook {
         Ok(newest)
     }
 
+    /// Whether a record has a checkpoint of this digest.
+    pub(crate) fn has(log: &Path, digest: &str) -> io::Result<bool> {
+        for path in files(log)?.into_iter().rev() {
+            let bytes = read_up_to(&path, DAY_LIMIT_BYTES)?;
+            let text = String::from_utf8_lossy(&bytes);
+            if notes(&text).0.into_iter().rev().any(|note| self::digest(note.as_bytes()) == digest) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Adds a checkpoint and brings it to disk. What could not be written whole is taken back.
     pub(crate) fn add(&self, day: &str, note: &[u8]) -> io::Result<()> {
-        let newest =
-            fs::read_dir(&self.folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).max();
+        let names =
+            fs::read_dir(&self.folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let newest = names.filter(|name| is_day(name)).max();
         // The clock may go back; the record does not.
         let day = newest.filter(|newest| newest.as_str() > day).unwrap_or_else(|| day.to_owned());
         let path = self.folder.join(day);
         let is_new = !path.exists();
         let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+        if is_new {
+            // Before there is anything in it that would be there and not be known.
+            File::open(&self.folder)?.sync_all()?;
+        }
         let before = file.metadata()?.len();
         let written = file.write_all(note).and_then(|()| file.sync_data());
         if written.is_err() {
             let _ = file.set_len(before);
-        } else if is_new {
-            File::open(&self.folder)?.sync_all()?;
         }
         written
     }

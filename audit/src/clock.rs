@@ -22,6 +22,11 @@ pub(crate) fn since_boot_ns() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
+/// Whether the kernel holds its clock to be synchronized.
+pub fn is_clock_synchronized() -> bool {
+    sys::is_synchronized()
+}
+
 /// How the clock stands to the time since boot, which nobody can set.
 pub(crate) struct Offset {
     ns: i128,

@@ -115,6 +115,11 @@ impl Entry {
         }
     }
 
+    /// The same, put on record as of another time.
+    pub fn at(self, time: SystemTime) -> Self {
+        Self { time, ..self }
+    }
+
     /// The same, for many: how many, and when the first and the last came. What was asked stands for all of them.
     pub fn counted(self, count: u64, first: SystemTime, last: SystemTime) -> Self {
         Self { count, first, last, ..self }

@@ -53,16 +53,31 @@ impl Keys {
     /// Makes the key that is to take the place of the current one.
     pub(crate) fn make_next(&mut self) -> io::Result<&Key> {
         let key = create(&self.folder, "next.key", self.origin())?;
+        add_public(&self.folder, &key.public)?;
         Ok(self.next.insert(key))
     }
 
-    /// Puts the next key in the place of the current one, which is gone then.
+    /// Puts the next key in the place of the current one, which is gone then: here at once, and on disk, if that fails, at the
+    /// next start.
     pub(crate) fn advance(&mut self) -> io::Result<()> {
         let Some(next) = self.next.take() else { return Ok(()) };
-        fs::rename(self.folder.join("next.key"), self.folder.join("log.key"))?;
-        add_public(&self.folder, &next.public)?;
         self.current = next;
+        fs::rename(self.folder.join("next.key"), self.folder.join("log.key"))?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// The digest of the newest checkpoint, as it was noted beside the key, if one was.
+    pub(crate) fn newest(&self) -> io::Result<Option<String>> {
+        newest(&self.folder)
+    }
+
+    /// Notes the digest of the newest checkpoint beside the key: whoever can write to the record and not here cannot put an older
+    /// one in its place.
+    pub(crate) fn note_newest(&self, digest: &str) -> io::Result<()> {
+        let draft = self.folder.join("newest.new");
+        fs::write(&draft, digest)?;
+        File::open(&draft)?.sync_data()?;
+        fs::rename(draft, self.folder.join("newest"))
     }
 
     /// Gives up the next key.
@@ -71,6 +86,15 @@ impl Keys {
             Some(_) => fs::remove_file(self.folder.join("next.key")),
             None => Ok(()),
         }
+    }
+}
+
+/// The digest of the newest checkpoint, as it was noted in a folder of keys, if one was.
+pub(crate) fn newest(keys: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(keys.join("newest")) {
+        Ok(digest) => Ok(Some(digest)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -139,7 +163,10 @@ mod tests {
         for _ in 0..200 {
             let keys = Keys::open(data.path(), "interdict/n", true).unwrap();
             assert_eq!(keys.origin(), "interdict/n");
-            assert_eq!(public_keys(data.path()).unwrap(), [keys.current.public.clone()]);
+            assert_eq!(
+                public_keys(data.path()).unwrap().as_slice(),
+                std::slice::from_ref(&keys.current.public)
+            );
             let verifier = verifier(&keys.current.public).unwrap();
             let signature = keys.current.signer.sign(b"text").unwrap();
             assert!(verifier.verify(b"text", &signature) && !verifier.verify(b"test", &signature));

@@ -23,6 +23,7 @@ mod tree;
 mod verify;
 
 pub use checkpoint::{Checkpoint, Reason, Signed, notes};
+pub use clock::is_clock_synchronized;
 pub use entry::{Asked, Depth, Entry, Process};
 pub use format::Format;
 pub use index::{Daily, Index, IndexHandle, Indexer};

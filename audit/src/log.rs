@@ -112,7 +112,8 @@ impl Log {
             packer,
             lost_told: 0,
             offset: clock::Offset::now(),
-            retry_at: None,
+            retry: None,
+            is_failing: false,
         };
         let thread = std::thread::Builder::new().name("audit".to_owned());
         let thread = thread.spawn(move || scribe.write_all_from(&entries))?;
@@ -199,8 +200,9 @@ struct Scribe {
     packer: Packer,
     lost_told: u64,
     offset: clock::Offset,
-    /// After a failure to sync or to seal.
-    retry_at: Option<Instant>,
+    /// A checkpoint that could not be made, and when it is tried again.
+    retry: Option<(Reason, Instant)>,
+    is_failing: bool,
 }
 
 impl Scribe {
@@ -235,10 +237,17 @@ impl Scribe {
                 unsynced_since = None;
             }
             if closed {
-                return self.seal(Reason::Stop);
+                // What was lost and could not be told must not look like an end in order.
+                let is_told =
+                    self.lost_told == self.counts.lost.load(Relaxed) && self.files.opened.is_empty();
+                return self.seal(if is_told { Reason::Stop } else { Reason::Minute });
             }
-            if self.files.sealed_for() >= SEAL_EVERY && self.retry_at.is_none_or(|at| Instant::now() >= at) {
-                self.seal(Reason::Minute);
+            match self.retry.take_if(|(_, at)| Instant::now() >= *at) {
+                Some((reason, _)) => self.seal(reason),
+                None if self.retry.is_none() && self.files.sealed_for() >= SEAL_EVERY => {
+                    self.seal(Reason::Minute)
+                }
+                None => {}
             }
         }
     }
@@ -287,13 +296,18 @@ impl Scribe {
     }
 
     fn seal(&mut self, reason: Reason) {
-        match self.files.seal(reason) {
-            Ok(()) => self.retry_at = None,
+        match self.files.seal(reason.clone()) {
+            Ok(()) if self.is_failing => {
+                tracing::info!("the record is sealed again");
+                self.is_failing = false;
+            }
+            Ok(()) => {}
             Err(error) => {
-                if self.retry_at.is_none() {
+                if !self.is_failing {
                     tracing::error!(%error, "the record cannot be sealed; it is tried again every second");
                 }
-                self.retry_at = Some(Instant::now() + RETRY_EVERY);
+                self.is_failing = true;
+                self.retry = Some((reason, Instant::now() + RETRY_EVERY));
             }
         }
         self.counts.sealed.store(self.files.sealed_size(), Relaxed);
@@ -370,7 +384,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment;
+    use crate::segment::{self, Segment};
 
     fn text(data: &Path) -> Vec<String> {
         let segments = segment::list(&data.join("log")).unwrap().segments;
@@ -415,8 +429,8 @@ mod tests {
     fn a_record_that_cannot_be_written_loses_events_and_tells_once_it_can() {
         let data = tempfile::TempDir::new().unwrap();
         let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
-        // A folder where the newest file should be: no event can be written, whatever its day.
-        let obstacle = data.path().join("log/9999-12-31.000000000001.jsonl");
+        // A folder where the segment should be.
+        let obstacle = Segment::named(&data.path().join("log"), &clock::day(SystemTime::now()), 1).path;
         std::fs::create_dir(&obstacle).unwrap();
         log.record(Entry::admin("lost", Value::Null, None));
         while log.counters().lost == 0 {

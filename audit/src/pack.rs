@@ -62,6 +62,10 @@ impl Packer {
 impl Packed {
     /// Puts the compressed segment in the place of the plain one.
     pub(crate) fn put_in_place(&self) -> io::Result<()> {
+        // It may have been removed since, with all that it held.
+        if !self.segment.path.exists() {
+            return fs::remove_file(&self.draft);
+        }
         fs::rename(&self.draft, self.segment.packed())?;
         fs::remove_file(&self.segment.path)
     }

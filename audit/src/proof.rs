@@ -181,7 +181,7 @@ fn numbers(data: &Path, range: Range, sealed: u64) -> io::Result<Option<[u64; 2]
 }
 
 /// The time in an event's line, where the writer puts it.
-fn time_of(line: &[u8]) -> Option<Timestamp> {
+pub(crate) fn time_of(line: &[u8]) -> Option<Timestamp> {
     let at = memchr::memmem::find(line, br#","time":""#)? + 9;
     std::str::from_utf8(line.get(at..at + 27)?).ok()?.parse().ok()
 }
@@ -372,6 +372,13 @@ impl Proven {
                 "its checkpoint is not signed by {key}, nor by a key that this one is known to have named"
             );
             self.find(file, &what);
+        }
+        if trust.checkpoints.iter().any(|known| known.checkpoint.origin != signed.checkpoint.origin) {
+            self.find(file, "a checkpoint that was named is of another record");
+        }
+        let sizes = |known: &Signed| known.checkpoint.size == signed.checkpoint.size;
+        if !trust.checkpoints.is_empty() && !trust.checkpoints.iter().any(sizes) {
+            self.find(file, "none of the checkpoints that were named covers as many events: only the whole record can be compared");
         }
         for known in &trust.checkpoints {
             if known.checkpoint.size == signed.checkpoint.size

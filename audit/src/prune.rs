@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::clock;
+use crate::proof::time_of;
 use crate::record::Files;
 use crate::segment::{self, Segment};
 
@@ -27,13 +28,32 @@ impl Files {
         let folder = self.data().join("log");
         let segments = segment::list(&folder)?.segments;
         let day = clock::day(before);
-        let is_old = |pair: &&[Segment]| pair[0].day < day && pair[1].first - 1 <= self.sealed_size();
-        let old = segments.windows(2).take_while(is_old).count();
+        let mut old = 0;
+        for pair in segments.windows(2) {
+            let is_sealed = pair[1].first - 1 <= self.sealed_size();
+            // A name can be changed; what it says must be so of every event in it.
+            if pair[0].day >= day || !is_sealed || !is_all_before(&pair[0], &day)? {
+                break;
+            }
+            old += 1;
+        }
         let Some(next) = segments.get(old).filter(|_| old > 0) else { return Ok(None) };
         let last = next.first - 1;
         let segments = segments[..old].to_vec();
         Ok(Some(Pruning { folder, segments, last, before: day }))
     }
+}
+
+/// Whether all events of a segment are of days before one.
+fn is_all_before(segment: &Segment, day: &str) -> io::Result<bool> {
+    let (mut lines, mut line) = (segment.open()?, Vec::new());
+    while segment::read_line(&mut *lines, &mut line)? {
+        let time = time_of(&line).map(|time| clock::day(time.into()));
+        if time.is_none_or(|of_event| of_event.as_str() >= day) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Pruning {

@@ -38,7 +38,8 @@ pub enum OpenError {
     InUse(PathBuf),
     /// The record cannot be continued.
     #[error(
-        "{}:{line}: the last line is no event, so the numbering cannot go on; move the file away to keep it, and start again",
+        "{}:{line}: this is not event {event}, so the record cannot go on; its checkpoints cover {sealed} events: keep a copy of \
+         the file, remove the lines behind event {sealed}, and start again",
         file.display()
     )]
     Corrupt {
@@ -46,6 +47,10 @@ pub enum OpenError {
         file: PathBuf,
         /// Its last line, counted from 1.
         line: u64,
+        /// The number that the event there should have.
+        event: u64,
+        /// How many events are signed.
+        sealed: u64,
     },
     /// Something else lies where the record should be.
     #[error("{} is no part of a record; move it out of the folder", .0.display())]
@@ -121,8 +126,8 @@ impl Files {
         };
         let not_sealed = |what: String| OpenError::NotSealed { folder: folder.clone(), what };
         fs::DirBuilder::new().recursive(true).mode(0o750).create(&folder).map_err(io(&folder))?;
-        let lock = lock(&folder)?;
-        let Listing { segments, doubles, strangers } = segment::list(&folder).map_err(io(&folder))?;
+        let lock = lock(data)?;
+        let Listing { mut segments, doubles, strangers } = segment::list(&folder).map_err(io(&folder))?;
         if let Some(strange) = strangers.iter().find(|name| name.contains(".jsonl")) {
             return Err(OpenError::Strange(folder.join(strange)));
         }
@@ -133,8 +138,6 @@ impl Files {
         let mut keys = Keys::open(data, &origin(node), is_new).map_err(io(&data.join("keys/log.key")))?;
 
         // Nothing is changed before all of this is known.
-        let end = segments.last().map(end_of).transpose()?.unwrap_or_default();
-        let size = end.size;
         let mut advances = false;
         if let Some(Signed { checkpoint: Checkpoint { reason: Reason::Key(key), .. }, note }) = &signed
             && keys.next.as_ref().is_some_and(|next| next.public == *key)
@@ -143,16 +146,38 @@ impl Files {
                 true => advances = true,
                 // A crash between its two signatures: only half of it is there.
                 false => {
-                    torn = Some((newest_notes(&folder)?, note.len() as u64));
+                    let behind = torn.as_ref().map_or(0, |(_, bytes)| *bytes);
+                    torn = Some((newest_notes(&folder)?, note.len() as u64 + behind));
                     signed = before;
                 }
             }
         }
+        let is_by_next =
+            |signed: &Signed| keys.next.as_ref().is_some_and(|next| signed.is_signed_by(&next.public));
+        // The next key signs already, and did not come to its place.
+        advances |= signed
+            .as_ref()
+            .is_some_and(|signed| !signed.is_signed_by(&keys.current.public) && is_by_next(signed));
         let sealed = signed.as_ref().map_or(0, |signed| signed.checkpoint.size);
+        let end = segments.last().map(|newest| end_of(newest, sealed)).transpose()?.unwrap_or_default();
+        let size = end.size;
+        let is_empty = |newest: &Segment| end.size < newest.first;
+        let empty = segments.pop_if(|newest| is_empty(newest));
         let mut tiles = Tiles::open(&folder, true).map_err(io(&folder.join("tile")))?;
+        if let Some(known) = keys.newest().map_err(io(&data.join("keys/newest")))?
+            && !Notebook::has(&folder, &known).map_err(io(&folder.join("checkpoints")))?
+        {
+            return Err(not_sealed("keys/newest knows of a checkpoint that is not there".to_owned()));
+        }
         if let Some(signed) = &signed {
-            if !signed.is_signed_by(&keys.current.public) {
+            if !signed.is_signed_by(&keys.current.public) && !advances {
                 return Err(not_sealed("its signature is not by the key in keys/log.key".to_owned()));
+            }
+            if signed.checkpoint.reason == Reason::Stop && size > sealed {
+                let what = format!(
+                    "the record ended in order with event {sealed}, and there are {size}: remove what follows"
+                );
+                return Err(not_sealed(what));
             }
             if size < sealed {
                 return Err(not_sealed(format!("it covers {sealed} events, and there are {size}")));
@@ -172,8 +197,12 @@ impl Files {
             opened.push(("log.repaired", json!({ "file": name, "bytes": bytes })));
             Ok(())
         };
-        if let (Some(segment), true) = (segments.last(), end.torn_bytes > 0) {
+        if let Some(segment) = empty.as_ref().or(segments.last()).filter(|_| end.torn_bytes > 0) {
             cut(&segment.path, end.torn_bytes).map_err(io(&segment.path))?;
+        }
+        // A segment that was begun, and got no event.
+        if let Some(Segment { path, .. }) = &empty {
+            fs::remove_file(path).map_err(io(path))?;
         }
         if let Some((path, bytes)) = torn {
             cut(&path, bytes).map_err(io(&path))?;
@@ -314,6 +343,12 @@ impl Files {
                 Some(current) => Some(current.segment.clone()),
                 None => segment::list(&self.folder)?.segments.pop(),
             };
+            // One that got no event would have the same first event as the next.
+            if let Some(empty) = newest.as_ref().filter(|newest| newest.first == next && !fits(newest)) {
+                fs::remove_file(&empty.path)?;
+                self.current = None;
+            }
+            let newest = newest.filter(|newest| newest.first < next || fits(newest));
             let segment = match &newest {
                 Some(newest) if fits(newest) && !newest.is_packed => newest.clone(),
                 // A day goes on under its own name when it is full.
@@ -355,8 +390,11 @@ impl Files {
         self.unsynced = 0;
         self.tiles.write()?;
         // The record speaks of them.
-        let packed = std::mem::take(&mut self.packed);
-        packed.iter().try_for_each(Packed::put_in_place)
+        let mut outcome = Ok(());
+        for packed in self.packed.drain(..) {
+            outcome = outcome.and(packed.put_in_place());
+        }
+        outcome
     }
 
     /// How long ago the newest checkpoint was made.
@@ -384,7 +422,11 @@ impl Files {
         }
         let note = checkpoint.sign(&signers)?;
         self.notebook.add(&clock::day(now), &note)?;
+        // It is there, whatever comes now.
         self.sealed = Sealed { at: Instant::now(), size: checkpoint.size, digest: checkpoint::digest(&note) };
+        if let Err(error) = self.keys.note_newest(&self.sealed.digest) {
+            tracing::warn!(%error, "the newest checkpoint is not noted beside the key");
+        }
         Ok(())
     }
 
@@ -401,7 +443,9 @@ impl Files {
             self.keys.forget_next()?;
             return Err(error);
         }
-        self.keys.advance()?;
+        if let Err(error) = self.keys.advance() {
+            tracing::error!(%error, "the new key signs, and is not in its place on disk before the next start");
+        }
         Ok([old, new])
     }
 
@@ -418,23 +462,24 @@ fn origin(node: &str) -> String {
     format!("interdict/{}", if node.is_empty() { "-" } else { &node })
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join(".lock");
+/// Takes the record for this process: with a lock on the folder of its keys, which nobody else can open.
+fn lock(data: &Path) -> Result<File, OpenError> {
+    let path = data.join("keys");
     let io = |error| OpenError::Io { path: path.clone(), error };
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o640).open(&path).map_err(io)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(io)?;
+    let lock = File::open(&path).map_err(io)?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
         match error {
-            rustix::io::Errno::WOULDBLOCK => OpenError::InUse(folder.to_owned()),
+            rustix::io::Errno::WOULDBLOCK => OpenError::InUse(data.join("log")),
             error => io(error.into()),
         }
     })?;
     Ok(lock)
 }
 
-/// Whether somebody writes to the record in this folder.
-pub(crate) fn is_in_use(folder: &Path) -> bool {
-    matches!(File::open(folder.join(".lock")), Ok(lock)
+/// Whether somebody writes to the record in this data folder. Who may not look takes it for a record at rest.
+pub(crate) fn is_in_use(data: &Path) -> bool {
+    matches!(File::open(data.join("keys")), Ok(lock)
         if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).is_err())
 }
 
@@ -455,7 +500,7 @@ struct End {
 }
 
 /// Where the newest segment ends.
-fn end_of(segment: &Segment) -> Result<End, OpenError> {
+fn end_of(segment: &Segment, sealed: u64) -> Result<End, OpenError> {
     let read = || -> io::Result<(End, Option<u64>)> {
         let mut lines = segment.open()?;
         let (mut line, mut last) = (Vec::new(), Vec::new());
@@ -471,7 +516,10 @@ fn end_of(segment: &Segment) -> Result<End, OpenError> {
     let (end, number) = read().map_err(|error| OpenError::Io { path: segment.path.clone(), error })?;
     match end.size < segment.first || number == Some(end.size) {
         true => Ok(end),
-        false => Err(OpenError::Corrupt { file: segment.path.clone(), line: end.size + 1 - segment.first }),
+        false => {
+            let (line, event) = (end.size + 1 - segment.first, end.size);
+            Err(OpenError::Corrupt { file: segment.path.clone(), line, event, sealed })
+        }
     }
 }
 

@@ -39,7 +39,8 @@ impl Segment {
         let is_day = day.len() == 10 && day.parse::<jiff::civil::Date>().is_ok();
         let is_number = first.len() >= 12 && first.bytes().all(|byte| byte.is_ascii_digit());
         let (day, first) = (is_day && is_number).then_some((day.to_owned(), first.parse().ok()?))?;
-        Some(Self { path, day, first, is_packed })
+        // Events are numbered from 1 on.
+        (first > 0).then_some(Self { path, day, first, is_packed })
     }
 
     /// Its name.
@@ -52,9 +53,18 @@ impl Segment {
         self.path.with_file_name(format!("{}.{:012}{PACKED}", self.day, self.first))
     }
 
-    /// Its events, as lines.
+    /// Its events, as lines. It may have been compressed since it was listed.
     pub(crate) fn open(&self) -> io::Result<Box<dyn BufRead + Send>> {
-        lines_of(File::open(&self.path)?, self.is_packed)
+        let named = |error: io::Error, path: &Path| {
+            io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
+        match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_packed => {
+                let packed = self.packed();
+                lines_of(File::open(&packed).map_err(|error| named(error, &packed))?, true)
+            }
+            file => lines_of(file.map_err(|error| named(error, &self.path))?, self.is_packed),
+        }
     }
 }
 
@@ -81,14 +91,16 @@ pub(crate) struct Listing {
 pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        match Segment::of(path) {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Links lead elsewhere, and a pipe has no end.
+        let is_file = entry.file_type()?.is_file();
+        match Segment::of(entry.path()).filter(|_| is_file) {
             Some(segment) => listing.segments.push(segment),
             None => listing.strangers.push(name),
         }
     }
-    let key = |segment: &Segment| (segment.first, segment.is_packed, segment.day.clone());
+    let key = |segment: &Segment| (segment.first, segment.day.clone(), segment.is_packed);
     listing.segments.sort_by_key(key);
     listing.strangers.sort();
     let Listing { segments, doubles, .. } = &mut listing;
@@ -102,11 +114,20 @@ pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
+/// Bytes of a line: no event has a tenth of that.
+const LINE_LIMIT_BYTES: u64 = 1 << 20;
+
 /// Reads a line with its end, into an emptied buffer. `false` at the end, or where the last line has no end.
 pub(crate) fn read_line(lines: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
-    lines.read_until(b'\n', line)?;
-    Ok(line.last() == Some(&b'\n'))
+    lines.take(LINE_LIMIT_BYTES).read_until(b'\n', line)?;
+    match line.last() == Some(&b'\n') {
+        false if line.len() as u64 == LINE_LIMIT_BYTES => {
+            let what = format!("a line has more than {LINE_LIMIT_BYTES} bytes");
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
+        is_whole => Ok(is_whole),
+    }
 }
 
 /// A file in one piece, if it is no larger than a limit.
@@ -142,6 +163,7 @@ mod tests {
             "x.jsonl",
             "2026-11-26.00000000000x.jsonl",
             ".lock",
+            "2026-11-26.000000000000.jsonl",
         ] {
             assert_eq!(Segment::of(strange.into()), None, "{strange}");
         }

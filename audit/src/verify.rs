@@ -14,10 +14,12 @@ use serde_json::Value;
 use tlog_tiles::{Hash, record_hash};
 
 use crate::checkpoint::{self, Checkpoint, Reason, Signed};
+use crate::clock;
 use crate::keys;
 use crate::pack::digest_of;
+use crate::proof::time_of;
 use crate::record::is_in_use;
-use crate::segment::{self, Listing, Segment, read_line};
+use crate::segment::{self, EVENTS_LIMIT, Listing, Segment, read_line};
 use crate::tree::{Edge, TILE_WIDTH, Tiles, hashes_in};
 
 /// Findings that are told one by one; the rest is counted.
@@ -55,6 +57,9 @@ pub struct Report {
     pub period: Option<[String; 2]>,
     /// Events that were removed by order, first and last of each time.
     pub pruned: Vec<[u64; 2]>,
+    /// Events that were signed only when an agent started again, first and last of each time: what the one before, which did not
+    /// end in order, had written since its last checkpoint. Whoever could write the files could write these.
+    pub late: Vec<[u64; 2]>,
     /// Events of which the record says that they were lost.
     pub lost: u64,
     /// When nobody sealed.
@@ -95,13 +100,32 @@ pub struct Finding {
 /// # Errors
 /// When there is none, or a file cannot be read.
 pub fn verify(data: &Path, trust: &Trust) -> io::Result<Report> {
+    let mut tries = 0;
+    loop {
+        match verify_once(data, trust) {
+            // Files of a live record may go while it is read.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && tries < TRIES && data.join("log").is_dir() =>
+            {
+                tries += 1
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// How often it is begun anew where files go meanwhile.
+const TRIES: usize = 5;
+
+fn verify_once(data: &Path, trust: &Trust) -> io::Result<Report> {
     let folder = data.join("log");
     // While an agent writes, what comes behind the newest checkpoint is not sealed yet, and may be half there.
-    let is_live = is_in_use(&folder);
+    let is_live = is_in_use(data);
     let mut report = Report::default();
     let notes = read_notes(&folder, is_live, &mut report)?;
     let public = keys::public_keys(data).unwrap_or_default();
     follow_keys(&notes, &public, trust, &mut report);
+    find_known(data, &notes, trust, &mut report)?;
     let tiles = Tiles::open(&folder, false)?;
     let held: Vec<u64> = (0..Tiles::names().count()).map(|level| tiles.held(level)).collect();
     let listing = segment::list(&folder)?;
@@ -126,7 +150,7 @@ fn read_notes(folder: &Path, is_live: bool, report: &mut Report) -> io::Result<V
     for (number, path) in files.iter().enumerate() {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let file = format!("checkpoints/{name}");
-        if name.parse::<jiff::civil::Date>().is_err() || name.len() != 10 {
+        if !checkpoint::is_day(&name) || !fs::symlink_metadata(path)?.is_file() {
             report.find(&file, None, "it is no part of a record");
             continue;
         }
@@ -139,9 +163,16 @@ fn read_notes(folder: &Path, is_live: bool, report: &mut Report) -> io::Result<V
             Err(error) => return Err(error),
         };
         let (notes, rest) = checkpoint::notes(&text);
+        if notes.is_empty() && (rest.is_empty() || !is_live) {
+            report.find(&file, None, "it holds no checkpoint");
+        }
         let mut line = 1;
-        for note in notes {
+        for (place, note) in notes.into_iter().enumerate() {
             match Signed::read(note) {
+                Some(signed) if place == 0 && !signed.checkpoint.time.starts_with(&name) => {
+                    report.find(&file, Some(line), "its first checkpoint is of another day");
+                    placed.push(Placed { signed, file: file.clone(), line });
+                }
                 Some(signed) => placed.push(Placed { signed, file: file.clone(), line }),
                 None => report.find(&file, Some(line), "it is no checkpoint"),
             }
@@ -153,6 +184,39 @@ fn read_notes(folder: &Path, is_live: bool, report: &mut Report) -> io::Result<V
         }
     }
     Ok(placed)
+}
+
+/// Looks for checkpoints that are known from elsewhere.
+fn find_known(data: &Path, notes: &[Placed], trust: &Trust, report: &mut Report) -> io::Result<()> {
+    // Read before they are, so that a live record has it.
+    if let Ok(Some(newest)) = keys::newest(&data.join("keys"))
+        && !notes.iter().rev().any(|placed| placed.signed.digest() == newest)
+        && !is_in_use(data)
+    {
+        report.find(
+            "checkpoints",
+            None,
+            "keys/newest knows of a checkpoint that is not there: the record was cut",
+        );
+    }
+    let sealed = notes.iter().map(|placed| placed.signed.checkpoint.size).max().unwrap_or(0);
+    for known in &trust.checkpoints {
+        let Checkpoint { origin, size, time, .. } = &known.checkpoint;
+        if report.origin.as_ref() != Some(origin) {
+            report.find("", None, &format!("a checkpoint that was named is of another record, {origin}"));
+        } else if !notes.iter().any(|placed| placed.signed.note == known.note) {
+            let what = match *size > sealed {
+                true => format!(
+                    "the checkpoint of {time} that was named covers {size} events: the record was cut"
+                ),
+                false => format!(
+                    "the checkpoint of {time} that was named is not in this record: there are two, or it was cut"
+                ),
+            };
+            report.find("", None, &what);
+        }
+    }
+    Ok(())
 }
 
 /// Follows the keys from checkpoint to checkpoint, and what else one says of the one before.
@@ -177,6 +241,10 @@ fn follow_keys(notes: &[Placed], public: &[String], trust: &Trust, report: &mut 
         if !signed.is_signed_by(&key) {
             report.find(file, line, "it is not signed by the record's key");
         }
+        let signers = if let Reason::Key(_) = checkpoint.reason { 2 } else { 1 };
+        if signed.signatures() != signers {
+            report.find(file, line, "it has another number of signatures than it should");
+        }
         if let Reason::Key(next) = &checkpoint.reason {
             match signed.is_signed_by(next) {
                 true => {
@@ -193,6 +261,12 @@ fn follow_keys(notes: &[Placed], public: &[String], trust: &Trust, report: &mut 
         if let Some(before) = before.map(|before| &before.signed.checkpoint) {
             if checkpoint.size < before.size {
                 report.find(file, line, "it covers fewer events than the one before");
+            }
+            if before.reason == Reason::Stop && checkpoint.size != before.size {
+                report.find(file, line, "events were added after the agent had ended in order");
+            }
+            if checkpoint.reason == Reason::Start && checkpoint.size > before.size {
+                report.late.push([before.size + 1, checkpoint.size]);
             }
             if checkpoint.origin != before.origin {
                 report.find(file, line, "it is of another record");
@@ -240,8 +314,7 @@ impl Report {
     fn look_at_strangers(&mut self, folder: &Path, listing: &Listing, is_live: bool) -> io::Result<()> {
         for name in &listing.strangers {
             match name.as_str() {
-                ".lock" if fs::metadata(folder.join(name))?.len() == 0 => {}
-                "tile" | "checkpoints" => {}
+                "tile" | "checkpoints" if folder.join(name).is_dir() => {}
                 _ => self.find(name, None, "it is no part of a record"),
             }
         }
@@ -264,9 +337,17 @@ impl Report {
     /// What the record says of itself.
     fn look_at_admin(&mut self, segments: &[Segment], admin: &[Value], seen: &[[u64; 2]]) -> io::Result<()> {
         let mut packed: BTreeMap<&str, &Value> = BTreeMap::new();
-        for event in admin {
+        // What nobody signed proves nothing, and who removes events has that signed before he does.
+        let is_signed = |event: &&Value| event["seq"].as_u64().is_some_and(|seq| seq <= self.sealed);
+        let late = self.late.clone();
+        let is_late = |event: &Value| {
+            late.iter()
+                .any(|[first, last]| event["seq"].as_u64().is_some_and(|seq| (*first..=*last).contains(&seq)))
+        };
+        for event in admin.iter().filter(is_signed).collect::<Vec<_>>() {
             let detail = &event["detail"];
             match event["act"].as_str() {
+                Some("log.pruned") if is_late(event) => {}
                 Some("segment.packed") => _ = detail["file"].as_str().map(|file| packed.insert(file, detail)),
                 Some("log.pruned") => {
                     self.pruned
@@ -365,6 +446,8 @@ struct Read {
     admin: Vec<Value>,
     /// Lines whose number is another one.
     misnumbered: Vec<u64>,
+    /// The day of its first event.
+    day: Option<String>,
     /// Bytes behind the last whole line.
     torn_bytes: usize,
     /// It could not be read to its end.
@@ -388,7 +471,7 @@ impl<'t> Walk<'t> {
         let mut marks: Vec<Mark> = own.chain(others).collect();
         marks.sort_by_key(|mark| mark.size);
         let mut marks = marks.into_iter();
-        let mut walk = Self {
+        Self {
             tiles,
             compared: vec![Vec::new(); held.len()],
             held,
@@ -402,14 +485,7 @@ impl<'t> Walk<'t> {
             admin: Vec::new(),
             seen: Vec::new(),
             report,
-        };
-        for Signed { checkpoint, .. } in &trust.checkpoints {
-            if walk.report.origin.as_ref() != Some(&checkpoint.origin) {
-                let what = format!("a checkpoint that was named is of another record, {}", checkpoint.origin);
-                walk.report.find("", None, &what);
-            }
         }
-        walk
     }
 
     fn all(&mut self, segments: &[Segment], is_live: bool) -> io::Result<()> {
@@ -469,7 +545,7 @@ impl<'t> Walk<'t> {
 
     fn segment(&mut self, segment: &Segment, read: Read, next: Option<u64>, is_live: bool) -> io::Result<()> {
         let name = segment.name();
-        let Read { leaves, admin, misnumbered, torn_bytes, error } = read;
+        let Read { leaves, admin, misnumbered, torn_bytes, error, day } = read;
         if let Some(error) = error {
             self.report.find(&name, Some(leaves.len() as u64 + 1), &error);
         }
@@ -487,6 +563,19 @@ impl<'t> Walk<'t> {
             );
             self.report.find(&name, None, &what);
             return Ok(());
+        }
+        let known = self.held.first().copied().unwrap_or(0).max(self.report.sealed).max(self.events.size());
+        if segment.first > known + 1 {
+            let what =
+                format!("its name says that it begins with event {}, and {known} are known", segment.first);
+            self.report.find(&name, None, &what);
+            return Ok(());
+        }
+        if leaves.is_empty() && !(is_live && next.is_none()) {
+            self.report.find(&name, None, "it holds no event");
+        }
+        if day.is_some_and(|day| day > segment.day) {
+            self.report.find(&name, None, "its events are of a later day than its name says");
         }
         self.missing(segment.first - 1)?;
         let room = next.map_or(u64::MAX, |next| next.saturating_sub(segment.first));
@@ -633,15 +722,7 @@ enum Side {
 
 fn read(segment: &Segment) -> io::Result<Read> {
     let mut read = Read::default();
-    let (mut lines, mut line) = match segment.open() {
-        Ok(lines) => (lines, Vec::new()),
-        // Of a live record it may have been compressed meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !segment.is_packed => {
-            let packed = Segment { path: segment.packed(), is_packed: true, ..segment.clone() };
-            (packed.open()?, Vec::new())
-        }
-        Err(error) => return Err(error),
-    };
+    let (mut lines, mut line) = (segment.open()?, Vec::new());
     let is_admin = memchr::memmem::Finder::new(br#""plane":"admin""#);
     loop {
         match read_line(&mut *lines, &mut line) {
@@ -654,6 +735,14 @@ fn read(segment: &Segment) -> io::Result<Read> {
             }
         }
         line.pop();
+        if read.leaves.is_empty() {
+            read.day = time_of(&line).map(|time| clock::day(time.into()));
+        }
+        if read.leaves.len() as u64 == EVENTS_LIMIT {
+            read.error = Some(format!("it has more than the {EVENTS_LIMIT} events that a segment has"));
+            line.clear();
+            break;
+        }
         let seq = segment.first + read.leaves.len() as u64;
         read.leaves.push(record_hash(&line));
         if !has_number(&line, seq) && read.misnumbered.len() <= FINDINGS_OF_FILE {

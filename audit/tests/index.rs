@@ -207,17 +207,11 @@ fn readers_see_whole_batches_while_it_is_written() {
 #[test]
 fn what_was_removed_from_the_record_is_not_in_the_index() {
     let data = TempDir::new().unwrap();
-    write(data.path(), 0..300);
+    let (policy, old) = (policy(), SystemTime::now() - Duration::from_secs(2 * 86_400));
+    let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
+    (0..300).for_each(|number| log.record(entry(number, &policy).at(old)));
+    writer.close();
     drop(catch_up(data.path()));
-    // The events so far are of one segment, which a later day's follows.
-    let log = data.path().join("log");
-    let segment = fs::read_dir(&log)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some())
-        .unwrap();
-    let old = log.join("2020-01-01.000000000001.jsonl");
-    fs::rename(&segment, &old).unwrap();
     write(data.path(), 300..400);
     let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
     assert_eq!(log.prune(SystemTime::now(), "test").unwrap(), 300);

@@ -93,7 +93,8 @@ fn a_record_that_cannot_go_on_is_refused() {
     let error = Record::open(data.path(), "n").err().unwrap();
     assert!(matches!(error, OpenError::Corrupt { line: 2, .. }), "{error}");
     let name = newest(data.path()).display().to_string();
-    assert!(error.to_string().starts_with(&format!("{name}:2: the last line is no event")), "{error}");
+    assert!(error.to_string().starts_with(&format!("{name}:2: this is not event 2")), "{error}");
+    assert!(error.to_string().contains("remove the lines behind event 1"), "{error}");
 }
 
 #[test]

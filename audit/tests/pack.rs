@@ -186,3 +186,40 @@ fn what_is_no_pack_is_refused() {
         assert_eq!(stranger(&path, None).status.code(), Some(1), "{strange:?}");
     }
 }
+
+#[test]
+fn numbers_that_are_not_of_the_record_are_refused() {
+    let data = record(5);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pack");
+    let whole = String::from_utf8(pack(data.path(), Range::default())).unwrap();
+    let (head, events) = whole.split_once('\n').unwrap();
+    let root = {
+        let head: serde_json::Value = serde_json::from_str(head).unwrap();
+        head["checkpoint"].as_str().unwrap().lines().nth(2).unwrap().to_owned()
+    };
+    let key = verify_of(data.path()).keys.remove(0);
+    for (what, old, new, events) in [
+        ("more events than there are", "\"count\":5", "\"count\":1000000".to_owned(), events),
+        ("events before the first", "\"first\":1", "\"first\":-99".to_owned(), events),
+        ("no number", "\"first\":1", "\"first\":NaN".to_owned(), events),
+        ("a text", "\"first\":1", "\"first\":\"1\"".to_owned(), events),
+        ("another format", "\"interdict_pack\":1", "\"interdict_pack\":99".to_owned(), events),
+        ("none, but a root", "\"count\":5", "\"count\":0".to_owned(), ""),
+        ("such as do not exist", "\"first\":1,\"count\":5", "\"first\":100,\"count\":900".to_owned(), ""),
+    ] {
+        assert!(head.contains(old), "{old}");
+        let mut changed = head.replacen(old, &new, 1);
+        if events.is_empty() {
+            changed = changed.replace("\"proof\":[]", &format!("\"proof\":[\"{root}\"]"));
+        }
+        fs::write(&path, format!("{changed}\n{events}")).unwrap();
+        assert_eq!(stranger(&path, Some(&key)).status.code(), Some(1), "{what}");
+        assert!(
+            !verify_file(&path, &trusting(&key)).is_ok_and(|proven| proven.report.is_verified()),
+            "{what}"
+        );
+    }
+    fs::write(&path, "[1]\n").unwrap();
+    assert_eq!(stranger(&path, None).status.code(), Some(1));
+}

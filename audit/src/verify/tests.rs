@@ -84,7 +84,6 @@ fn what_was_written_is_verified() {
     assert_eq!((report.checkpoints, report.lost, &report.gaps[..]), (3, 0, &[][..]));
     let day = |days: u64| clock::day(SystemTime::UNIX_EPOCH + Duration::from_secs(DAY_SECS * days));
     let expect = [
-        ".lock".to_owned(),
         format!("{}.000000000001.jsonl.zst", day(today() - 2)),
         format!("{}.000000000006.jsonl.zst", day(today() - 1)),
         format!("{}.000000000009.jsonl", day(today())),
@@ -135,7 +134,7 @@ fn a_file_that_is_cut_removed_or_added_is_found() {
         fs::write(&path, [&whole[..], &whole[..]].concat()).unwrap();
         assert!(whole.is_empty() || !verified(data.path()).is_verified(), "{name} twice");
         fs::remove_file(&path).unwrap();
-        assert!(name == ".lock" || !verified(data.path()).is_verified(), "no {name}");
+        assert!(!verified(data.path()).is_verified(), "no {name}");
         fs::write(&path, &whole).unwrap();
     }
     for strange in
@@ -308,6 +307,7 @@ fn after_a_crash_at_any_byte_the_record_goes_on_and_is_verified() {
             let text = checkpoint::read_file(&paths[notes]).unwrap();
             let (all, _) = checkpoint::notes(&text);
             let whole: usize = all[..3].iter().map(|note| note.len()).sum();
+            fs::write(crashed.path().join("keys/newest"), checkpoint::digest(all[2].as_bytes())).unwrap();
             cut(&paths[notes], (whole + end % all[3].len()) as u64);
             if hashes != u64::MAX {
                 cut(&paths[paths.len() - 1], hashes);
@@ -383,4 +383,139 @@ fn a_live_record_is_verified_as_far_as_it_is_sealed() {
     let report = verified(data.path());
     assert_eq!((&report.findings[..], report.events, report.sealed), (&[][..], 3, 0));
     writer.close();
+}
+
+/// The newest segment of a record, and what it holds.
+fn newest(data: &Path) -> (PathBuf, String) {
+    let path = segment::list(&data.join("log")).unwrap().segments.pop().unwrap().path;
+    let text = fs::read_to_string(&path).unwrap();
+    (path, text)
+}
+
+fn refused(data: &Path) -> String {
+    Record::open(data, "node-1").err().expect("it is not continued").to_string()
+}
+
+fn found(data: &Path, what: &str) {
+    let findings = verified(data).findings;
+    assert!(findings.iter().any(|finding| finding.what.contains(what)), "{what}: {findings:?}");
+}
+
+fn one_day(events: u64) -> TempDir {
+    let data = TempDir::new().unwrap();
+    let (log, writer) = open(data.path());
+    record(&log, today(), events);
+    writer.close();
+    data
+}
+
+#[test]
+fn who_cannot_sign_cannot_have_the_agent_sign_for_him() {
+    // Another history, without the checkpoints that tell: the key's own folder knows of one.
+    let data = one_day(3);
+    let (path, text) = newest(data.path());
+    fs::write(path, text.replace(r#""number":1"#, r#""number":7"#)).unwrap();
+    for folder in ["checkpoints", "tile"] {
+        fs::remove_dir_all(data.path().join("log").join(folder)).unwrap();
+    }
+    assert!(refused(data.path()).contains("keys/newest knows of a checkpoint that is not there"));
+    // An older state.
+    let data = one_day(3);
+    let old = TempDir::new().unwrap();
+    copy(data.path(), old.path());
+    let (log, writer) = open(data.path());
+    record(&log, today(), 2);
+    writer.close();
+    fs::copy(data.path().join("keys/newest"), old.path().join("keys/newest")).unwrap();
+    assert!(refused(old.path()).contains("keys/newest knows of a checkpoint that is not there"));
+    found(old.path(), "keys/newest knows of a checkpoint that is not there");
+    // More events, after the record ended in order.
+    let data = one_day(3);
+    let (path, text) = newest(data.path());
+    fs::write(
+        &path,
+        format!("{text}{}", text.lines().last().unwrap().replace(r#""seq":3"#, r#""seq":4"#) + "\n"),
+    )
+    .unwrap();
+    assert!(refused(data.path()).contains("the record ended in order with event 3, and there are 4"));
+    found(data.path(), "1 events after the newest checkpoint are not signed");
+}
+
+#[test]
+fn an_order_to_remove_events_counts_only_if_it_was_signed_before() {
+    let data = three_days();
+    let log = data.path().join("log");
+    let first = segment::list(&log).unwrap().segments.remove(0).path;
+    fs::remove_file(first).unwrap();
+    let (path, text) = newest(data.path());
+    let order = r#"{"id":"node-1-15","node":"node-1","seq":15,"plane":"admin","act":"log.pruned","detail":{"first":1,"last":5}}"#;
+    fs::write(&path, format!("{text}{order}\n")).unwrap();
+    found(data.path(), "events 1 to 5 are missing");
+}
+
+#[test]
+fn names_of_files_must_say_what_is_in_them() {
+    let data = one_day(3);
+    let log = data.path().join("log");
+    let (path, _) = newest(data.path());
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let renamed = log.join(name.replace(&name[..10], "2001-01-01"));
+    fs::rename(&path, &renamed).unwrap();
+    found(data.path(), "its events are of a later day than its name says");
+    // Nor is anything removed for its name alone.
+    let (log_of, writer) = open(data.path());
+    record(&log_of, today(), 1);
+    assert_eq!(log_of.prune(SystemTime::now(), "test").unwrap(), 0);
+    writer.close();
+    let data = one_day(3);
+    let log = data.path().join("log");
+    let notes = log.join("checkpoints");
+    let file = checkpoint::files(&log).unwrap().pop().unwrap();
+    fs::rename(&file, notes.join("2001-01-01")).unwrap();
+    found(data.path(), "its first checkpoint is of another day");
+    fs::rename(notes.join("2001-01-01"), &file).unwrap();
+    for empty in ["9999-12-31.000000000004.jsonl", "checkpoints/9999-12-31"] {
+        fs::write(log.join(empty), "").unwrap();
+        found(data.path(), "it holds no");
+        fs::remove_file(log.join(empty)).unwrap();
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    let signature = text.lines().last().unwrap();
+    fs::write(&file, format!("{text}{signature}\n")).unwrap();
+    found(data.path(), "it has another number of signatures than it should");
+}
+
+#[test]
+fn a_segment_that_got_no_event_is_tidied_up() {
+    for text in ["", "{\"half"] {
+        let data = one_day(5);
+        let empty = data.path().join("log/2030-01-01.000000000006.jsonl");
+        fs::write(&empty, text).unwrap();
+        let (log, writer) = open(data.path());
+        record(&log, today(), 1);
+        writer.close();
+        assert!(!empty.exists());
+        assert_eq!(verified(data.path()).findings, []);
+    }
+}
+
+#[test]
+fn hostile_files_cost_no_more_than_others() {
+    let data = one_day(3);
+    let log = data.path().join("log");
+    for (name, text) in [
+        ("2030-01-01.999999999999999999.jsonl", "x\n".to_owned()),
+        ("2030-01-01.000000000000.jsonl", "x\n".to_owned()),
+        ("2030-01-01.000000000004.jsonl", "x".repeat(3 << 20)),
+        ("2030-01-01.000000000004.jsonl", "\n".repeat(70_000)),
+    ] {
+        fs::write(log.join(name), text).unwrap();
+        assert!(!verified(data.path()).is_verified(), "{name}");
+        assert!(Record::open(data.path(), "node-1").is_err(), "{name}");
+        fs::remove_file(log.join(name)).unwrap();
+    }
+    let pipe = log.join("2030-01-01.000000000004.jsonl");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    found(data.path(), "it is no part of a record");
+    assert!(refused(data.path()).contains("is no part of a record"));
 }
