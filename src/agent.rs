@@ -36,6 +36,7 @@ use crate::privileges;
 use crate::reload::{Cause, PolicyFiles, Refused, Reloader, first};
 use crate::selftest::{self, Selftest};
 use crate::store::Store;
+use crate::stream::{self, Sender};
 use crate::upstreams::{upstreams, zones};
 use crate::watch::Watch;
 
@@ -119,6 +120,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
     let (log, writer) = record.start()?;
     let indexer = Indexer::start(&data)?;
+    let streams = settings.streams.into_iter().map(|stream| Sender::start(stream, &data));
+    let streams = streams.collect::<std::io::Result<Vec<_>>>()?;
     let fallback = Arc::new(Fallback::new(log.clone()));
     let mut recorder = None;
     if let Some(plane) = &mut plane {
@@ -190,6 +193,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         log: log.clone(),
         retention: retention.clone(),
         index: indexer.handle(),
+        streams: streams.iter().map(Sender::state).collect(),
         selftest,
         reloader: Arc::new(reloader),
     };
@@ -209,6 +213,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     drop(log);
     writer.close();
     indexer.stop();
+    streams.into_iter().for_each(Sender::stop);
     served
 }
 
@@ -256,6 +261,7 @@ struct Agent {
     log: Log,
     retention: Retention,
     index: IndexHandle,
+    streams: Vec<stream::State>,
     selftest: Arc<Selftest>,
     reloader: Arc<Reloader>,
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use interdict_audit::Format;
 use interdict_dns_filter::{CertificateFiles, Conduct, NSID_LIMIT_BYTES};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
@@ -12,6 +13,7 @@ use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Privacy, P
 use jiff::{Span, SpanRelativeTo};
 
 use crate::cli::RunArgs;
+use crate::stream::Stream;
 
 /// Everything that can be said about a run; what is empty or `None` was not said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) packet: PacketSettings,
     /// `[audit] retain = "365d"`: how long events can be read. Without it nothing is ever removed.
     pub(crate) retain: Option<Duration>,
+    /// `[[audit.stream]]`: who is sent events.
+    pub(crate) streams: Vec<Stream>,
     /// `[audit] privacy`: what the record says of clients that are of no unit.
     pub(crate) privacy: Privacy,
     /// `[audit] legal_hold = "REASON"`: nothing is removed as long as it stands.
@@ -239,6 +243,10 @@ impl Settings {
         if let Some(mut audit) = root.table(r, "audit") {
             settings.data = audit.text(r, "data").map(|text| PathBuf::from(text.value));
             settings.retain = read_period(r, &mut audit, "retain", &RETENTION);
+            for mut stream in audit.tables(r, "stream") {
+                settings.streams.extend(read_stream(r, &mut stream));
+                stream.finish(r);
+            }
             settings.privacy = audit.word(r, "privacy", Privacy::WORDS).unwrap_or_default();
             settings.legal_hold = audit.text(r, "legal_hold").map(|text| text.value.to_owned());
             audit.finish(r);
@@ -253,6 +261,20 @@ impl Settings {
         }
         root.finish(r);
         settings
+    }
+}
+
+fn read_stream(r: &mut Reader<'_>, stream: &mut Table<'_, '_>) -> Option<Stream> {
+    const FORMATS: &[(&str, Format)] =
+        &[("json", Format::Json), ("ocsf", Format::Ocsf), ("ecs", Format::Ecs), ("cef", Format::Cef)];
+    let format = stream.word(r, "format", FORMATS).unwrap_or(Format::Json);
+    let to = stream.required_text(r, "to")?.value.to_owned();
+    match to.parse() {
+        Ok(collector) => Some(Stream { to, collector, format }),
+        Err(help) => {
+            stream.wrong(r, "to", format!("\"{}\" is not understood", to.escape_debug()), &help);
+            None
+        }
     }
 }
 

@@ -34,6 +34,7 @@ mod select;
 mod selftest;
 mod status;
 pub mod store;
+mod stream;
 mod tail;
 mod top;
 mod upstreams;

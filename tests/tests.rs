@@ -17,6 +17,7 @@ mod packets;
 mod reload;
 mod resolvers;
 mod scenarios;
+mod streams;
 mod support;
 mod swap;
 
@@ -38,6 +39,7 @@ fn main() {
         reload::cases(),
         resolvers::cases(),
         scenarios::cases(),
+        streams::cases(),
         swap::cases(),
         commands::cases(),
         diagnostics::cases(),

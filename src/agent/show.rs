@@ -11,6 +11,7 @@ use super::Agent;
 use crate::console::Shown;
 use crate::metrics::{Figures, Packets};
 use crate::packets;
+use crate::stream;
 
 impl Agent {
     /// Everything that `status` prints.
@@ -61,6 +62,7 @@ impl Agent {
                 "packet": self.plane().map(|plane| self.packet_status(&plane)),
             },
             "addresses": self.addresses(),
+            "streams": self.streams.iter().map(stream::State::shown).collect::<Vec<_>>(),
             "selftest": *self.selftest.last.lock().unwrap_or_else(PoisonError::into_inner),
             "resolve_banned": self.rounds.as_ref().map(|rounds| rounds.status()),
             "counters": {

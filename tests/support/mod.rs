@@ -34,6 +34,8 @@ pub(crate) enum Needs {
     Named,
     Recursor,
     Dnsmasq,
+    /// `rsyslogd`, with its driver for OpenSSL, and `dig`.
+    Rsyslog,
 }
 
 /// The addresses that a case is run with.
@@ -116,6 +118,9 @@ impl Case {
             Needs::Unbound | Needs::RootUnbound if !has("unbound") => Some("needs unbound"),
             Needs::Named if !has("named") => Some("needs named, from bind9"),
             Needs::Recursor if !has("pdns_recursor") => Some("needs pdns_recursor, from pdns-recursor"),
+            Needs::Rsyslog if !has("rsyslogd") || !has("dig") => {
+                Some("needs rsyslogd, from rsyslog and rsyslog-openssl, and dig")
+            }
             Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),
             _ => None,
         };
