@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use interdict_audit::{Entry, IndexHandle, Indexer, Log, Record};
+use interdict_audit::{Entry, Index, IndexHandle, Indexer, Log, Record};
 use interdict_dns_filter::{
     CACHE_BYTES, Certificate, Clients, Conduct, Connections, Counters, DivertedSockets, Filter,
     FilterHandler, Forwarder, Forwarding, TlsListeners, TlsService, Upstream, default_clients,
@@ -19,6 +19,7 @@ use interdict_policy::{Action, Ask, DomainName, Policy, Timestamp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::alive::Alive;
 use crate::audit::{self, Retention};
 use crate::cli::RunArgs;
 use crate::config::{PacketSettings, Settings, TlsSettings};
@@ -123,6 +124,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let streams = settings.streams.into_iter().map(|stream| Sender::start(stream, &data));
     let streams = streams.collect::<std::io::Result<Vec<_>>>()?;
     let fallback = Arc::new(Fallback::new(log.clone()));
+    let alive = Arc::new(Index::open_to_read(&data).map_or_else(|_| Alive::new(), |index| Alive::of(&index)));
     let mut recorder = None;
     if let Some(plane) = &mut plane {
         let (events, answers) = (plane.events()?, plane.answers());
@@ -147,7 +149,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));
     let parts = Parts::default();
     let heart = plane.as_ref().map(|plane| Heart::start(plane.clone(), parts.clone()));
-    let questions = Arc::new(Recorder::new(log.clone(), kernel, fallback));
+    let questions = Arc::new(Recorder::new(log.clone(), kernel, fallback, alive.clone()));
     let filter = Arc::new(Filter::new(policy.clone(), questions.clone()));
     for exemption in policy.expired(Timestamp::now()) {
         tracing::warn!(exemption = %exemption.id, expires = %exemption.expires, "an exemption has ended");
@@ -195,6 +197,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         index: indexer.handle(),
         streams: streams.iter().map(Sender::state).collect(),
         selftest,
+        alive,
         reloader: Arc::new(reloader),
     };
 
@@ -263,6 +266,7 @@ struct Agent {
     index: IndexHandle,
     streams: Vec<stream::State>,
     selftest: Arc<Selftest>,
+    alive: Arc<Alive>,
     reloader: Arc<Reloader>,
 }
 
@@ -321,6 +325,7 @@ impl Agent {
         let _rounds = agent.rounds.clone().zip(agent.learning.clone()).map(|(rounds, learning)| {
             tokio::spawn(keep_rounds(rounds, learning, agent.filter.clone(), handler))
         });
+        let _alive = tokio::spawn(tell_who_lives(agent.clone()));
         let _selftest = tokio::spawn(test_itself(agent.clone()));
         let _retention = tokio::spawn(remove_what_is_old(agent.clone()));
         let mut retry_after = RETRY_AFTER;
@@ -437,6 +442,16 @@ const EXAMPLE: &str = "s07.upd.kaspersky.com";
 fn blocks(policy: &Policy, name: &str) -> bool {
     let decided = name.parse::<DomainName>().ok().and_then(|name| policy.decide_name(name.as_name()));
     decided.is_some_and(|decided| policy.rule(decided.rule).action == Action::Block)
+}
+
+/// How often it is put on record who gave a sign of life.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+async fn tell_who_lives(agent: Arc<Agent>) {
+    loop {
+        agent.alive.tell(&agent.filter.policy(), &agent.log);
+        tokio::time::sleep(ALIVE_EVERY).await;
+    }
 }
 
 /// How long after the start the first test of itself is made.

@@ -14,8 +14,8 @@ use interdict_policy::export::Format;
 use interdict_policy::import;
 
 use crate::{
-    agent, audit, check, control, demo, diff, export, import as import_list, out, packets, status, tail, top,
-    why,
+    agent, audit, check, control, demo, diff, export, import as import_list, out, packets, report, status,
+    tail, top, why,
 };
 
 use crate::select::Selection;
@@ -56,6 +56,8 @@ enum Verb {
     Tail(TailArgs),
     /// Who asks for what, as a table that is kept up to date
     Top(TopArgs),
+    /// Who still contacts the vendor, who stopped, and who may have
+    Report(ReportArgs),
     /// Verify the record, prove events, hand them out, remove old ones
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -237,6 +239,39 @@ pub(crate) struct TopArgs {
     pub(crate) control: ControlArgs,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The first day, in UTC [default: 30 days before the end]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<jiff::civil::Date>,
+    /// The day behind the last [default: today]
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<jiff::civil::Date>,
+    /// Only of this unit
+    #[arg(long, value_name = "ID")]
+    pub(crate) unit: Option<String>,
+    /// Days without contact after which a client that gave a sign of life has stopped
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3660))]
+    pub(crate) quiet: u16,
+    /// A role of the headline; repeat for several. Default: update, ksn, activation, product-service, telemetry, cdn
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) headline: Vec<String>,
+    /// File to write as a page
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// File to write as a table of all figures
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// File to write as a PDF, with chromium or weasyprint
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pdf: Option<PathBuf>,
+    /// Folder of a record to which no agent writes. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditVerb {
     /// Say whether the record, a pack or a proof is what was signed, every byte of it
@@ -387,6 +422,7 @@ impl Cli {
             Verb::Probe(args) => status::probe(&args),
             Verb::Tail(args) => tail::tail(&args),
             Verb::Top(args) => top::top(&args),
+            Verb::Report(args) => report::report(&args),
             Verb::Audit(verb) => audit::audit(&verb),
             Verb::Unload(args) => packets::unload(&args.pin).map(|()| Outcome::Done),
         };

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+mod alive;
 mod audit;
 mod check;
 pub mod cli;
@@ -30,6 +31,7 @@ mod out;
 pub mod packets;
 mod privileges;
 pub mod reload;
+mod report;
 mod select;
 mod selftest;
 mod status;

@@ -11,6 +11,7 @@ use interdict_dns_filter::{Answered, Egress, Observer, Seen};
 use interdict_ebpf_loader::Answers;
 use interdict_policy::{Digest, Name, RuleId, Timestamp, Verdict};
 
+use crate::alive::Alive;
 use crate::fallback::Fallback;
 use crate::learn::{Learning, Resolved};
 use crate::selftest::Canary;
@@ -33,6 +34,7 @@ pub(crate) struct Recorder {
     kernel: Option<Kernel>,
     contacts: Mutex<HashMap<IpAddr, Vec<Contact>>>,
     canary: Arc<Canary>,
+    alive: Arc<Alive>,
 }
 
 /// Who is told of addresses where packets are filtered.
@@ -66,8 +68,8 @@ struct Counted {
 }
 
 impl Recorder {
-    pub(crate) fn new(log: Log, kernel: Option<Kernel>, fallback: Arc<Fallback>) -> Self {
-        Self { log, fallback, kernel, contacts: Mutex::default(), canary: Arc::default() }
+    pub(crate) fn new(log: Log, kernel: Option<Kernel>, fallback: Arc<Fallback>, alive: Arc<Alive>) -> Self {
+        Self { log, fallback, kernel, contacts: Mutex::default(), canary: Arc::default(), alive }
     }
 
     /// What the self-test asks for, which is no contact.
@@ -90,6 +92,10 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
+    fn asked(&self, client: IpAddr) {
+        self.alive.asked(client);
+    }
+
     fn seen(&self, seen: &Seen<'_>) {
         if self.canary.is(seen.client, seen.name) {
             return;
@@ -99,7 +105,11 @@ impl Observer for Recorder {
             self.fallback.saw(seen.client, resolver, seen.policy.digest(), of_unit);
         }
         let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
-        let has_room = contacts.len() < CLIENTS_LIMIT || contacts.contains_key(&seen.client);
+        let is_new = !contacts.contains_key(&seen.client);
+        if is_new {
+            self.alive.was_in_contact(seen.client);
+        }
+        let has_room = contacts.len() < CLIENTS_LIMIT || !is_new;
         let of_client = if has_room { Some(contacts.entry(seen.client).or_default()) } else { None };
         match of_client.and_then(|of_client| contact(of_client, seen)) {
             Some(contact) => contact.add(&self.log, seen),

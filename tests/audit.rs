@@ -23,6 +23,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(tail_prints_what_is_asked_for_and_goes_on_where_it_ended, Dig),
         case!(top_counts_by_client_and_by_rule, Dig),
         case!(a_unit_may_keep_its_clients_to_itself, Dig),
+        case!(a_report_says_who_is_in_contact_and_shows_no_markup_of_others, Dig),
+        case!(a_browser_makes_a_pdf_of_a_report, Chromium),
         case!(where_this_machine_is_no_client_the_self_test_says_so),
     ]
 }
@@ -372,4 +374,89 @@ fn a_unit_may_keep_its_clients_to_itself() {
     let agent = Agent::start_in(folder, &Upstream::start()).unwrap_or_else(|said| panic!("{said}"));
     ask(&agent, 6);
     assert_eq!(contacts(&agent).last().unwrap()["client"], Value::Null);
+}
+
+/// An agent for a unit whose title is markup, which a client has contacted twice.
+fn contacted() -> Agent {
+    let unit = "[[unit]]\nid = \"hq\"\ntitle = \"HQ <b>&\"\nnetworks = [\"127.0.0.0/8\", \"::1/128\"]\n";
+    let agent = Agent::start(&[("p.toml", &format!("{POLICY}{unit}"))], &Upstream::start());
+    ask(&agent, 2);
+    agent
+}
+
+fn period() -> [String; 2] {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    [today.yesterday(), today.tomorrow()].map(|day| day.unwrap().to_string())
+}
+
+fn a_report_says_who_is_in_contact_and_shows_no_markup_of_others() {
+    let agent = contacted();
+    // That it asks for anything else is a sign of life, and what it asks for stays with it.
+    agent.dig(&["www.example.org"]).has("NOERROR");
+    let alive = agent.event("the client is alive", |event| event["act"] == "client.alive");
+    assert_eq!(
+        (&alive["client"], &alive["unit"]),
+        (&crate::support::loopback().to_string().into(), &"hq".into())
+    );
+    assert!(!agent.events().iter().any(|event| event.to_string().contains("www.example.org")));
+    let [from, to] = period();
+    let report = |words: &[&str], code: i32| {
+        let output = agent.tell(&[&["report", "--from", &from, "--to", &to], words].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        text(&output)
+    };
+    let told = until("the index has them", || {
+        let told: Value = serde_json::from_str(&report(&["--json"], 0)).ok()?;
+        (told["total"]["roles"]["update"]["contacts"] == 2).then_some(told)
+    });
+    assert_eq!((&told["total"]["clients"], &told["total"]["states"]["new"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&told["units"][0]["unit"], &told["total"]["roles"]["update"]["blocked"]),
+        (&"hq".into(), &2.into())
+    );
+    assert_eq!(told["policies"][0][1], agent.status()["digest"]);
+    assert!(report(&[], 0).contains("HQ <b>&"), "as a text it is one");
+    report(&["--from", &to], 2);
+    let folder = agent.stop();
+    let pages = ["one", "two"].map(|name| {
+        let path = folder.path().join(name);
+        let output = interdict(&[
+            "report",
+            "--from",
+            &from,
+            "--to",
+            &to,
+            "--data",
+            &data(&folder),
+            "--html",
+            path.to_str().unwrap(),
+        ]);
+        assert!(output.status.success(), "{}", text(&output));
+        fs::read_to_string(path).unwrap()
+    });
+    assert_eq!(pages[0], pages[1], "the same record and the same period give the same bytes");
+    assert!(pages[0].contains("HQ &lt;b&gt;&amp;") && !pages[0].contains("HQ <b>"));
+    assert!(!pages[0].contains("<script") && !pages[0].contains("http"), "nothing from elsewhere");
+    let words = pages[0].to_lowercase();
+    assert!(words.contains("contact observed") && !words.contains("violation"));
+}
+
+fn a_browser_makes_a_pdf_of_a_report() {
+    let agent = contacted();
+    let folder = agent.stop();
+    let [from, to] = period();
+    let path = folder.path().join("report.pdf");
+    let output = interdict(&[
+        "report",
+        "--from",
+        &from,
+        "--to",
+        &to,
+        "--data",
+        &data(&folder),
+        "--pdf",
+        path.to_str().unwrap(),
+    ]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(fs::read(path).unwrap().starts_with(b"%PDF-"));
 }

@@ -27,7 +27,7 @@ use crate::segment;
 use crate::tail::{Start, Tail};
 
 /// Of the tables below. An index of another version is made again.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// How often the record is looked at for more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Events in a transaction.
@@ -45,6 +45,7 @@ const TABLES: &str = "
         PRIMARY KEY (day, client, rule, verdict, unit, role, exemption, plane)
     ) WITHOUT ROWID;
     CREATE TABLE act (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, act TEXT NOT NULL, digest TEXT, detail TEXT);
+    CREATE TABLE alive (client INTEGER PRIMARY KEY, day INTEGER NOT NULL, seq INTEGER NOT NULL);
     CREATE INDEX act_by_name ON act (act, seq);
 ";
 
@@ -333,6 +334,38 @@ impl Index {
         Ok(())
     }
 
+    /// Clients that gave a sign of life besides their contacts, each with the last day of one before a day.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn alive(&self, to: i64) -> io::Result<Vec<(IpAddr, i64)>> {
+        let mut rows = self
+            .db
+            .prepare_cached(
+                "SELECT word.text, min(alive.day, ?1 - 1) FROM alive JOIN word ON word.id = alive.client",
+            )
+            .map_err(other)?;
+        let rows = rows.query_map([to], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)));
+        let rows: Vec<(String, i64)> = rows.and_then(Iterator::collect).map_err(other)?;
+        Ok(rows.into_iter().filter_map(|(client, day)| Some((client.parse().ok()?, day))).collect())
+    }
+
+    /// The policies that came into force, oldest first: when, in microseconds since 1970, and the digest.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn policies(&self) -> io::Result<Vec<(i64, String)>> {
+        let mut rows = self
+            .db
+            .prepare_cached(
+                "SELECT time_us, digest FROM act
+                 WHERE act IN ('agent.started', 'policy.applied') AND digest IS NOT NULL ORDER BY seq",
+            )
+            .map_err(other)?;
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.and_then(Iterator::collect).map_err(other)
+    }
+
     /// The acts of one kind on record, oldest first: number, time in microseconds since 1970, and detail.
     ///
     /// # Errors
@@ -406,8 +439,21 @@ impl Event<'_> {
         let micros =
             |time: &str| time.parse::<Timestamp>().map(Timestamp::as_microsecond).unwrap_or_default();
         let (Some(rule), Some(verdict)) = (self.rule.as_deref(), self.verdict.as_deref()) else {
-            if self.act.as_deref() == Some("log.pruned") {
-                forget(transaction, sums, self.detail)?;
+            match self.act.as_deref() {
+                Some("log.pruned") => forget(transaction, sums, self.detail)?,
+                // There are as many as clients and days.
+                Some("client.alive") => {
+                    let client = words.number(self.client.as_deref());
+                    let day = micros(&self.time).div_euclid(DAY_MICROS);
+                    transaction
+                        .prepare_cached(
+                            "INSERT INTO alive VALUES (?, ?, ?)
+                             ON CONFLICT DO UPDATE SET day = max(day, excluded.day), seq = excluded.seq",
+                        )?
+                        .execute(params![client, day, self.seq as i64])?;
+                    return Ok(());
+                }
+                _ => {}
             }
             transaction.prepare_cached("INSERT OR REPLACE INTO act VALUES (?, ?, ?, ?, ?)")?.execute(
                 params![
@@ -467,6 +513,7 @@ fn forget(
         sums.retain(|_, sums| sums.last_seq > last);
         transaction.execute("DELETE FROM daily WHERE last_seq <= ?", [last as i64])?;
         transaction.execute("DELETE FROM act WHERE seq <= ?", [last as i64])?;
+        transaction.execute("DELETE FROM alive WHERE seq <= ?", [last as i64])?;
     }
     Ok(())
 }

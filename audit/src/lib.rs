@@ -17,6 +17,7 @@ mod proof;
 mod prune;
 mod pseudonym;
 mod record;
+mod report;
 mod segment;
 mod tail;
 mod tree;
@@ -30,5 +31,9 @@ pub use index::{Daily, Index, IndexHandle, Indexer};
 pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};
 pub use proof::{Proven, Range, export, prove, verify_file};
 pub use record::OpenError;
+pub use report::{
+    Clocks, Coverage, Elimination, Figures, HEADLINE_ROLES, History, Question, Report as Findings, Role,
+    State, elimination, report, state,
+};
 pub use tail::{Start, Tail};
 pub use verify::{Finding, Gap, Report, Trust, verify};

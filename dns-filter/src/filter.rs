@@ -55,6 +55,9 @@ pub trait Observer: Send + Sync + 'static {
     /// A question that a rule decided, blocked or let through.
     fn seen(&self, seen: &Seen<'_>);
 
+    /// A client that is served asked something, whatever it was.
+    fn asked(&self, _client: IpAddr) {}
+
     /// Addresses answered for a name that a rule lets through, before the answer is sent.
     fn answered(&self, answered: &Answered<'_>);
 

@@ -96,6 +96,7 @@ impl<N: Next> FilterHandler<N> {
         if !is_plain || !matches!(query.qclass, CLASS_IN | CLASS_ANY) || !self.serves(client) {
             return AtOnce::Later;
         }
+        self.filter().observer().asked(client);
         let Ok(wanted) = received.wanted(&query) else { return AtOnce::Later };
         let Some(name) = Name::from_wire(query.name()) else { return AtOnce::Later };
         let policy = self.filter().in_force();

@@ -36,6 +36,8 @@ pub(crate) enum Needs {
     Dnsmasq,
     /// `rsyslogd`, with its driver for OpenSSL, and `dig`.
     Rsyslog,
+    /// `chromium`, and `dig`.
+    Chromium,
 }
 
 /// The addresses that a case is run with.
@@ -121,6 +123,7 @@ impl Case {
             Needs::Rsyslog if !has("rsyslogd") || !has("dig") => {
                 Some("needs rsyslogd, from rsyslog and rsyslog-openssl, and dig")
             }
+            Needs::Chromium if !has("chromium") || !has("dig") => Some("needs chromium, and dig"),
             Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),
             _ => None,
         };
