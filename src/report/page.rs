@@ -33,11 +33,11 @@ pub(super) fn page(report: &Report, beside: &Beside) -> String {
     let mut out = String::new();
     let question = &report.question;
     let last = question.to.yesterday().unwrap_or(question.to);
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>Contact observed, {from} to {last}</title><style>{STYLE}</style></head><body>\n\
-         <h1>Contact observed with banned services</h1>\n<p class=\"lead\">{from} to {last} (UTC), {units}, by the record of {origin}</p>\n",
+         <h1>Contact observed with banned services</h1>\n<p class=\"lead\">{from} to {last} (UTC), {units}, by the record of {origin}</p>",
         from = question.from,
         units = question.unit.as_ref().map_or("all units".to_owned(), |unit| format!("unit {}", text(unit))),
         origin = text(&report.origin),
@@ -100,7 +100,7 @@ fn states_of(figures: &Figures) -> impl Iterator<Item = (State, &'static str, u6
 
 fn outcome(out: &mut String, report: &Report) {
     let total = &report.total;
-    let _ = write!(out, "<h2>What became of {} clients</h2>\n", total.clients);
+    let _ = writeln!(out, "<h2>What became of {} clients</h2>", total.clients);
     out.push_str("<svg viewBox=\"0 0 960 44\" role=\"img\" aria-label=\"Shares of clients by state\">");
     let mut x = 0.0;
     for (state, colour, count) in states_of(total).filter(|(_, _, count)| *count > 0) {
@@ -155,7 +155,7 @@ fn meaning(state: State, quiet: u16) -> String {
 
 /// Bars by time, with the dates of instruments between them.
 fn trend(out: &mut String, [title, head, label]: [&str; 3], bars: &BTreeMap<Date, u64>, beside: &Beside) {
-    let _ = write!(out, "<h2>{title}</h2>\n");
+    let _ = writeln!(out, "<h2>{title}</h2>");
     if bars.is_empty() {
         out.push_str("<p>None in the period.</p>\n");
         return;
@@ -213,9 +213,9 @@ fn elimination(out: &mut String, elimination: Option<&Elimination>) {
         return;
     };
     let days = |days: &Option<i64>| days.map_or("not reached".to_owned(), |days| format!("{days} days"));
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<p>Of {clients} clients in contact in the period {stopped} stopped. Half had stopped after: {} (95 %: {} to {}).</p>\n",
+        "<p>Of {clients} clients in contact in the period {stopped} stopped. Half had stopped after: {} (95 %: {} to {}).</p>",
         days(median_days),
         days(&interval[0]),
         days(&interval[1])
@@ -225,13 +225,13 @@ fn elimination(out: &mut String, elimination: Option<&Elimination>) {
     for (days, share) in curve.iter().skip(1) {
         let _ = write!(path, " H{:.1} V{:.1}", 10.0 + *days as f64 * 930.0 / most, 160.0 - share * 150.0);
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<svg viewBox=\"0 0 960 190\" role=\"img\" aria-label=\"Share of clients still in contact, by days\">\
          <line x1=\"10\" y1=\"85\" x2=\"940\" y2=\"85\" stroke=\"#d5d9de\" stroke-dasharray=\"3 3\"/>\
          <line x1=\"10\" y1=\"160\" x2=\"940\" y2=\"160\" stroke=\"#d5d9de\"/>\
          <path d=\"{path}\" fill=\"none\" stroke=\"#8c1d18\" stroke-width=\"2\"/><text x=\"14\" y=\"82\">half</text>\
-         <text x=\"880\" y=\"176\">{most} days</text></svg>\n"
+         <text x=\"880\" y=\"176\">{most} days</text></svg>"
     );
     // So many that the steps can be followed.
     let step = curve.len().div_ceil(24);
@@ -292,10 +292,10 @@ fn detections(out: &mut String, report: &Report, beside: &Beside) {
 
 fn coverage(out: &mut String, report: &Report) {
     let coverage = &report.coverage;
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<h2>Coverage</h2>\n<p>{:.2} % of the period is covered by checkpoints. {} events were lost for want of room, and are counted \
-         by the record itself. Of {} self-tests {} passed. {} contacts have no client, since the packets did not tell.</p>\n",
+         by the record itself. Of {} self-tests {} passed. {} contacts have no client, since the packets did not tell.</p>",
         coverage.share * 100.0,
         coverage.lost_events,
         coverage.selftests.iter().sum::<u64>(),
@@ -306,7 +306,7 @@ fn coverage(out: &mut String, report: &Report) {
         table(out, &["Nobody recorded from", "to"], 2, coverage.gaps.iter().map(|gap| gap.to_vec()));
     }
     if coverage.more_gaps > 0 {
-        let _ = write!(out, "<p>And {} more.</p>\n", coverage.more_gaps);
+        let _ = writeln!(out, "<p>And {} more.</p>", coverage.more_gaps);
     }
 }
 
@@ -337,7 +337,7 @@ fn policies(out: &mut String, report: &Report, beside: &Beside) {
 
 fn method(out: &mut String, report: &Report, beside: &Beside) {
     let question = &report.question;
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<h2>Method</h2>\n<p>A client is an address, or its pseudonym; all behind one translator or relay are one, so numbers of clients \
          are a lower bound. Clients in contact are those with a question or a packet that a rule of a headline role ({}) blocked or logged. \
@@ -345,15 +345,15 @@ fn method(out: &mut String, report: &Report, beside: &Beside) {
          the client, or its DNS questions to this resolver, which are noted once a day for clients that were in contact before. Time until \
          clients stopped: Kaplan and Meier's estimate from the first day of the period, or a client's first contact in it; those still in \
          contact, exempt or silent are censored; the interval is log-log, by Greenwood's formula. Contact is not use, and \
-         a report cannot tell research from neglect.</p>\n<p>Made by <code>{}</code></p>\n",
+         a report cannot tell research from neglect.</p>\n<p>Made by <code>{}</code></p>",
         text(&question.headline.join(", ")),
         text(&beside.command)
     );
     if let Some((size, root, time)) = &report.checkpoint {
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<p>The record is sealed by the checkpoint of {} over {size} events, with the root <code>{}</code>; \
-             <code>interdict audit verify</code> says whether it is whole.</p>\n",
+             <code>interdict audit verify</code> says whether it is whole.</p>",
             text(time),
             text(root)
         );
