@@ -194,7 +194,9 @@ fn readers_see_whole_batches_while_it_is_written() {
         }
     });
     writer.close();
-    let file = || fs::metadata(data.path().join("index/index.db")).map(|file| file.ino()).ok();
+    // A new file may have the number of the one that is gone, but not its age.
+    let age = |file: fs::Metadata| (file.ctime(), file.ctime_nsec());
+    let file = || fs::metadata(data.path().join("index/index.db")).map(age).ok();
     let before = file();
     indexer.handle().make_again();
     while file().is_none() || file() == before {
