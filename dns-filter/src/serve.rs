@@ -46,9 +46,15 @@ impl ListenError {
     }
 }
 
+/// The sockets of an address.
+type Sockets = (SocketAddr, Vec<UdpSocket>, TcpListener);
+
+/// How many free ports of the system's are tried.
+const FREE_PORT_TRIES: usize = 16;
+
 /// Sockets that are bound and wait to be served.
 pub struct Listeners {
-    sockets: Vec<(SocketAddr, Vec<UdpSocket>, TcpListener)>,
+    sockets: Vec<Sockets>,
 }
 
 impl Listeners {
@@ -59,14 +65,27 @@ impl Listeners {
     pub fn bind(addresses: &[SocketAddr], udp_sockets: usize) -> Result<Self, ListenError> {
         let mut sockets = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let udp = udp::bind(address, udp_sockets).map_err(|e| ListenError::new(address, "udp", &e))?;
-            // Port 0 asks the system for a free one; both protocols then use the same.
-            let address = udp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
-            let tcp = TcpListener::bind(address).map_err(|e| ListenError::new(address, "tcp", &e))?;
-            tcp.set_nonblocking(true).map_err(|e| ListenError::new(address, "tcp", &e))?;
-            sockets.push((address, udp, tcp));
+            sockets.push(Self::bind_both(address, udp_sockets)?);
         }
         Ok(Self { sockets })
+    }
+
+    /// Binds both protocols. Port 0 asks the system for a free one, of which another program may have the other protocol: then
+    /// for the next.
+    fn bind_both(address: SocketAddr, udp_sockets: usize) -> Result<Sockets, ListenError> {
+        let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let udp = udp::bind(address, udp_sockets).map_err(|e| ListenError::new(address, "udp", &e))?;
+            let bound = udp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
+            match TcpListener::bind(bound) {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {}
+                tcp => {
+                    let tcp = tcp.and_then(|tcp| tcp.set_nonblocking(true).map(|()| tcp));
+                    return Ok((bound, udp, tcp.map_err(|e| ListenError::new(bound, "tcp", &e))?));
+                }
+            }
+        }
     }
 
     /// Where they listen.
