@@ -4,8 +4,9 @@
 //! A client is an address, or its pseudonym. Whoever stands behind a translator or a relay is counted as one with all others
 //! there, so that numbers of clients are a lower bound. "Contact observed" is all that is said: not who used what, nor why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -224,7 +225,7 @@ const GAPS_LIMIT: usize = 100;
 /// When they cannot be read.
 pub fn report(data: &Path, index: &Index, question: &Question) -> io::Result<Report> {
     let [from, to] = [question.from, question.to].map(number);
-    let mut clients: BTreeMap<String, History> = BTreeMap::new();
+    let mut clients: HashMap<IpAddr, History> = HashMap::new();
     let mut rows = Vec::new();
     let mut unattributed = 0;
     index.daily(i64::MIN, to, |daily| {
@@ -234,30 +235,36 @@ pub fn report(data: &Path, index: &Index, question: &Question) -> io::Result<Rep
             }
             return;
         };
-        clients.entry(client.to_string()).or_default().add(&daily, question);
+        clients.entry(client).or_default().add(&daily, question);
         if daily.day >= from {
             rows.push(daily);
         }
     })?;
     for (client, day) in index.alive(to)? {
-        if let Some(history) = clients.get_mut(&client.to_string()) {
+        if let Some(history) = clients.get_mut(&client) {
             history.alive = history.alive.max(Some(day));
         }
     }
     let unit_of =
         |history: &History| history.unit.clone().and_then(|(_, unit)| unit).unwrap_or(NO_UNIT.to_owned());
-    let mut units: BTreeMap<String, BTreeMap<&str, &History>> = BTreeMap::new();
-    let mut all: BTreeMap<&str, &History> = BTreeMap::new();
-    for (client, history) in &clients {
+    let mut units: BTreeMap<String, Members<'_>> = BTreeMap::new();
+    let mut all = Members::default();
+    for history in clients.values() {
         let unit = unit_of(history);
         if question.unit.as_ref().is_none_or(|only| *only == unit) {
-            units.entry(unit).or_default().insert(client, history);
-            all.insert(client, history);
+            units.entry(unit).or_default().histories.push(history);
+            all.histories.push(history);
         }
     }
-    let figures = |unit: &str, members: &BTreeMap<&str, &History>| figures(unit, members, &rows, question);
-    let total = figures("", &all);
-    let units = units.iter().map(|(unit, members)| figures(unit, members)).collect();
+    for (daily, client) in rows.iter().filter_map(|daily| Some((daily, daily.client?))) {
+        let unit = clients.get(&client).map(&unit_of);
+        if let Some(members) = unit.and_then(|unit| units.get_mut(&unit)) {
+            members.rows.push((client, daily));
+            all.rows.push((client, daily));
+        }
+    }
+    let total = figures("", &all, question);
+    let units = units.iter().map(|(unit, members)| figures(unit, members, question)).collect();
     let (coverage, origin, checkpoint) = coverage(data, index, question)?;
     Ok(Report {
         question: question.clone(),
@@ -299,14 +306,21 @@ impl History {
     }
 }
 
-fn figures(unit: &str, members: &BTreeMap<&str, &History>, rows: &[Daily], question: &Question) -> Figures {
+/// Clients of a unit, or all, and what they did in the period.
+#[derive(Default)]
+struct Members<'h> {
+    histories: Vec<&'h History>,
+    rows: Vec<(IpAddr, &'h Daily)>,
+}
+
+fn figures(unit: &str, Members { histories, rows }: &Members<'_>, question: &Question) -> Figures {
     let period = [question.from, question.to].map(number);
     let quiet = i64::from(question.quiet_days);
     let mut figures = Figures { unit: unit.to_owned(), ..Figures::default() };
     State::ALL.into_iter().for_each(|state| _ = figures.states.insert(state, 0));
     let mut spans = Vec::new();
     let mut first = None;
-    for history in members.values() {
+    for history in histories {
         let Some(state) = state(history, period, quiet) else { continue };
         figures.clients += 1;
         *figures.states.entry(state).or_default() += 1;
@@ -319,28 +333,25 @@ fn figures(unit: &str, members: &BTreeMap<&str, &History>, rows: &[Daily], quest
         report_by: day(business_days_after(first, 3)),
         follow_up_by: day(business_days_after(first, 10)),
     });
-    let mut depths: BTreeMap<String, u8> = BTreeMap::new();
-    let mut roles: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let [mut weeks, mut months]: [BTreeMap<Date, BTreeSet<String>>; 2] = Default::default();
-    for daily in rows {
-        let client = daily.client.map(|client| client.to_string()).unwrap_or_default();
-        if !members.contains_key(client.as_str()) {
-            continue;
-        }
+    let mut depths: HashMap<IpAddr, u8> = HashMap::new();
+    let mut roles: BTreeMap<&str, HashSet<IpAddr>> = BTreeMap::new();
+    let [mut weeks, mut months]: [BTreeMap<i64, HashSet<IpAddr>>; 2] = Default::default();
+    for &(client, daily) in rows {
         let is_headline = question.headline.contains(&daily.role);
-        let role = figures.roles.entry(daily.role.clone()).or_default();
-        role.headline = is_headline;
+        if !figures.roles.contains_key(&daily.role) {
+            figures.roles.insert(daily.role.clone(), Role { headline: is_headline, ..Role::default() });
+        }
+        let Some(role) = figures.roles.get_mut(&daily.role) else { continue };
         role.contacts = role.contacts.saturating_add(daily.contacts);
         if daily.verdict == "block" {
             role.blocked = role.blocked.saturating_add(daily.contacts);
         }
-        roles.entry(&daily.role).or_default().insert(client.clone());
+        roles.entry(&daily.role).or_default().insert(client);
         if is_headline && matches!(daily.verdict.as_str(), "block" | "log") {
-            let depth = depths.entry(client.clone()).or_default();
+            let depth = depths.entry(client).or_default();
             *depth = daily.depth.max(*depth);
-            let of = day(daily.day);
-            weeks.entry(day(daily.day - (daily.day + 3).rem_euclid(7))).or_default().insert(client.clone());
-            months.entry(of.first_of_month()).or_default().insert(client);
+            weeks.entry(daily.day - (daily.day + 3).rem_euclid(7)).or_default().insert(client);
+            months.entry(number(day(daily.day).first_of_month())).or_default().insert(client);
         }
     }
     for depth in depths.into_values() {
@@ -349,8 +360,8 @@ fn figures(unit: &str, members: &BTreeMap<&str, &History>, rows: &[Daily], quest
     for (role, clients) in roles {
         figures.roles.entry(role.to_owned()).or_default().clients = clients.len() as u64;
     }
-    let counted = |sets: BTreeMap<Date, BTreeSet<String>>| {
-        sets.into_iter().map(|(day, set)| (day, set.len() as u64)).collect()
+    let counted = |sets: BTreeMap<i64, HashSet<IpAddr>>| {
+        sets.into_iter().map(|(at, set)| (day(at), set.len() as u64)).collect()
     };
     (figures.weeks, figures.months) = (counted(weeks), counted(months));
     figures

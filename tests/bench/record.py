@@ -5,7 +5,7 @@ Usage: tests/bench/record.py [--events N]
 Needs: cargo build --release -p interdict-audit --example load
 
 Three loads: as many events as go, 100 000 a second, and a burst of 200 000 a second for ten seconds. "CPU" is that of the
-whole process, the making of the events included. "bytes" is all that is on disk for an event once old segments are
+whole process, the making of the events and the index included; "events/s" counts until they are in the index. "bytes" is all that is on disk for an event once old segments are
 compressed: text, hashes, checkpoints.
 """
 import argparse, json, pathlib, subprocess, tempfile
