@@ -130,7 +130,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         let (events, answers) = (plane.events()?, plane.answers());
         let (policies, fallback) = (policies.clone(), fallback.clone());
         let ours = listen.iter().map(SocketAddr::ip).collect();
-        recorder = Some(PacketRecorder::start(events, answers, log.clone(), policies, fallback, ours));
+        recorder = Some(PacketRecorder::start(
+            events,
+            answers,
+            log.clone(),
+            policies,
+            fallback,
+            alive.clone(),
+            ours,
+        ));
     }
     let answers = plane.as_ref().map(PacketPlane::answers);
     let learning = answers.clone().map(|answers| -> anyhow::Result<_> {

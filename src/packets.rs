@@ -21,6 +21,7 @@ use interdict_policy::{Digest, IpNet, Name, Policy, RuleId, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
+use crate::alive::Alive;
 use crate::config::PacketSettings;
 use crate::fallback::Fallback;
 use crate::learn::Learning;
@@ -289,6 +290,7 @@ impl PacketRecorder {
         log: Log,
         policies: Policies,
         fallback: Arc<Fallback>,
+        alive: Arc<Alive>,
         ours: Vec<IpAddr>,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -299,6 +301,7 @@ impl PacketRecorder {
                 let stop = stopped.load(Relaxed);
                 wait(&events);
                 events.drain(|contact| {
+                    contact.client.into_iter().for_each(|client| alive.was_in_contact(client));
                     if let (Some(client), Hook::Query) = (contact.client, contact.hook) {
                         let of_unit = |entry| policies.of_unit(entry, contact.digest, client);
                         fallback.saw(client, contact.remote, contact.digest, of_unit);
