@@ -27,7 +27,7 @@ use crate::segment;
 use crate::tail::{Start, Tail};
 
 /// Of the tables below. An index of another version is made again.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// How often the record is looked at for more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Events in a transaction.
@@ -45,7 +45,9 @@ const TABLES: &str = "
         PRIMARY KEY (day, client, rule, verdict, unit, role, exemption, plane)
     ) WITHOUT ROWID;
     CREATE TABLE act (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, act TEXT NOT NULL, digest TEXT, detail TEXT);
-    CREATE TABLE alive (client INTEGER PRIMARY KEY, day INTEGER NOT NULL, seq INTEGER NOT NULL);
+    CREATE TABLE alive (
+        client INTEGER NOT NULL, day INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (client, day)
+    ) WITHOUT ROWID;
     CREATE INDEX act_by_name ON act (act, seq);
 ";
 
@@ -342,7 +344,8 @@ impl Index {
         let mut rows = self
             .db
             .prepare_cached(
-                "SELECT word.text, min(alive.day, ?1 - 1) FROM alive JOIN word ON word.id = alive.client",
+                "SELECT word.text, max(alive.day) FROM alive JOIN word ON word.id = alive.client
+                 WHERE alive.day < ? GROUP BY alive.client",
             )
             .map_err(other)?;
         let rows = rows.query_map([to], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)));
@@ -446,10 +449,7 @@ impl Event<'_> {
                     let client = words.number(self.client.as_deref());
                     let day = micros(&self.time).div_euclid(DAY_MICROS);
                     transaction
-                        .prepare_cached(
-                            "INSERT INTO alive VALUES (?, ?, ?)
-                             ON CONFLICT DO UPDATE SET day = max(day, excluded.day), seq = excluded.seq",
-                        )?
+                        .prepare_cached("INSERT OR IGNORE INTO alive VALUES (?, ?, ?)")?
                         .execute(params![client, day, self.seq as i64])?;
                     return Ok(());
                 }

@@ -304,3 +304,28 @@ fn a_period_without_data_says_so() {
     assert_eq!(found.coverage.gaps.len(), 1, "nobody recorded from the first day to the last");
     assert_eq!(found.total.elimination, None);
 }
+
+#[test]
+fn a_sign_of_life_behind_the_period_says_nothing_of_it() {
+    let data = TempDir::new().unwrap();
+    let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
+    let midnight: SystemTime = START.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().into();
+    let (client, at) = (IpAddr::from([10, 0, 0, 1]), |day: u64| midnight + Duration::from_secs(86_400 * day));
+    let asked = Asked::Name { name: "v.example".into(), rtype: "A".into(), via: None, resolver: None };
+    let contact = Entry::dns("udp", client, asked, Verdict::Block, "v", "update", Digest([7; 32]));
+    log.record(contact.counted(1, at(100), at(100)).at(at(100)));
+    let alive =
+        |day| log.record(Entry::noticed("client.alive", client, json!({}), Digest([7; 32])).at(at(day)));
+    [120, YEAR as u64 + 1].into_iter().for_each(alive);
+    writer.close();
+    let index = index(data.path());
+    let state = |days: i64| {
+        let question = Question { to: day_of(days), ..question(None) };
+        let states = report(data.path(), &index, &question).unwrap().total.states;
+        states.into_iter().find(|(_, count)| *count > 0).unwrap().0
+    };
+    assert_eq!(
+        (state(145), state(YEAR), state(YEAR + 2)),
+        (State::Eliminated, State::Silent, State::Eliminated)
+    );
+}
