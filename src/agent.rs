@@ -90,6 +90,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let console = settings.console.map(Console::bind).transpose()?;
     let record = Record::open(&data, &node())?.with_privacy(settings.privacy);
     let retention = Retention::new(settings.retain, settings.legal_hold, &data)?;
+    audit::keep_privacy(settings.privacy, &data)?;
 
     let policy = Arc::new(first.policy);
     store.keep(&policy)?;
@@ -644,6 +645,11 @@ impl Answer for Agent {
     fn exported(&self, events: [u64; 2], uid: u32) -> Value {
         self.log.record(audit::exported(events, uid));
         json!({})
+    }
+
+    fn import(&self, part: audit::Part, uid: u32) -> anyhow::Result<Value> {
+        audit::put(&self.log, &self.filter.policy(), part, uid)?;
+        Ok(json!({}))
     }
 
     fn why(&self, asks: &[String], client: Option<IpAddr>) -> anyhow::Result<Vec<Explanation>> {

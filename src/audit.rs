@@ -1,5 +1,7 @@
 //! `interdict audit`: the record as evidence.
 
+mod import;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
@@ -12,7 +14,7 @@ use interdict_audit::{
     Entry, Index, Log, Proven, Range, Record, Report, Signed, Trust, export, notes, prove, verify,
     verify_file,
 };
-use interdict_policy::printable;
+use interdict_policy::{Privacy, printable};
 use jiff::civil::Date;
 use serde_json::{Value, json};
 
@@ -22,11 +24,14 @@ use crate::control::{self, Request};
 use crate::history;
 use crate::out;
 
+pub(crate) use import::{Part, put};
+
 pub(crate) fn audit(verb: &AuditVerb) -> anyhow::Result<Outcome> {
     match verb {
         AuditVerb::Verify(args) => verify_record(args),
         AuditVerb::Prove(args) => prove_event(args),
         AuditVerb::Export(args) => export_pack(args),
+        AuditVerb::Import(args) => import::import(args),
         AuditVerb::Prune(args) => prune(args),
         AuditVerb::Rekey(args) => rekey(args),
         AuditVerb::Reindex(args) => reindex(args),
@@ -309,10 +314,34 @@ fn with_record<T>(data: &Path, act: impl FnOnce(&Log) -> anyhow::Result<T>) -> a
         bail!("no record in {}", data.display());
     }
     let record = Record::open(data, &node()).context("without --data the running agent is asked")?;
-    let (log, writer) = record.start()?;
+    let (log, writer) = record.with_privacy(privacy_of(data)?).start()?;
     let done = act(&log);
     writer.close();
     done
+}
+
+/// Where an agent leaves what the record says of clients that are of no unit, so that it holds without one too.
+const PRIVACY: &str = "state/privacy";
+
+/// Leaves what an agent was told.
+///
+/// # Errors
+/// When it cannot be noted in the data folder.
+pub(crate) fn keep_privacy(privacy: Privacy, data: &Path) -> anyhow::Result<()> {
+    let path = data.join(PRIVACY);
+    fs::write(&path, privacy.as_str()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What the last agent of a data folder was told.
+fn privacy_of(data: &Path) -> anyhow::Result<Privacy> {
+    let path = data.join(PRIVACY);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Privacy::default()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let found = Privacy::WORDS.iter().find(|(word, _)| *word == text.trim());
+    found.map(|(_, privacy)| *privacy).with_context(|| format!("{}: not a word of `privacy`", path.display()))
 }
 
 /// How long events are retained.

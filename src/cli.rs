@@ -9,13 +9,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use interdict_audit::Format as EventFormat;
+use interdict_audit::history::Origin;
 use interdict_ebpf_loader::DEFAULT_PIN;
 use interdict_policy::export::Format;
 use interdict_policy::import;
 
 use crate::{
-    agent, audit, check, control, demo, diff, export, import as import_list, out, packets, report, status,
-    tail, top, why,
+    agent, audit, check, control, demo, diff, export, history, import as import_list, out, packets, report,
+    status, tail, top, why,
 };
 
 use crate::select::Selection;
@@ -280,6 +281,8 @@ pub(crate) enum AuditVerb {
     Prove(ProveArgs),
     /// Write a pack of events that a stranger can verify
     Export(PackArgs),
+    /// Put on record what other programs noted before: query logs and captures, of which only what concerns the policy is kept
+    Import(ImportHistoryArgs),
     /// Remove old events, whole days of them; that is put on record, and the rest stays verifiable
     Prune(PruneArgs),
     /// Have a new key sign the record from now on, as both keys sign
@@ -331,6 +334,41 @@ pub(crate) struct PackArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportHistoryArgs {
+    /// Files, or `-` for standard input: `zcat query.log.gz | interdict audit import --format bind -`
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// What they are: pihole (pihole-FTL.db), adguard (querylog.json), unbound, bind, zeek (dns.log, conn.log), dnstap or pcap.
+    /// Default: what each looks like
+    #[arg(long, value_name = "FORMAT",
+        value_parser = words(Origin::ALL.map(Origin::as_str)).try_map(|word| word.parse::<Origin>()))]
+    pub(crate) format: Option<Origin>,
+    /// Whose they are: of one source no time is imported twice [default: the format]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// Only entries from this time on: 2025-03-01T00:00:00Z, or a day
+    #[arg(long, value_name = "TIME", value_parser = history::time)]
+    pub(crate) from: Option<jiff::Timestamp>,
+    /// Only entries before this time [default: when the record's first agent started]
+    #[arg(long, value_name = "TIME", value_parser = history::time)]
+    pub(crate) until: Option<jiff::Timestamp>,
+    /// Where times were written that have no zone, such as Europe/Berlin [default: this machine's]
+    #[arg(long, value_name = "ZONE", value_parser = jiff::tz::TimeZone::get)]
+    pub(crate) timezone: Option<jiff::tz::TimeZone>,
+    /// Say what would go on record, and put nothing there
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take what was imported before once more: its contacts count twice then
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Folder of a record to which no agent writes. Default: the running agent's
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]

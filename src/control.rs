@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::audit::Part;
 use crate::explain::Explanation;
 
 /// Longest request in bytes.
@@ -51,6 +52,8 @@ pub enum Request {
         /// The number of the last.
         last: u64,
     },
+    /// Put on record what others noted; only for root and the agent's user.
+    Import(Box<Part>),
     /// Explain decisions.
     Why {
         /// Names, addresses, or address:port/proto.
@@ -65,7 +68,12 @@ impl Request {
     /// Whether it changes anything.
     const fn changes(&self) -> bool {
         match self {
-            Self::Reload | Self::Rekey | Self::Prune { .. } | Self::Reindex | Self::Exported { .. } => true,
+            Self::Reload
+            | Self::Rekey
+            | Self::Prune { .. }
+            | Self::Reindex
+            | Self::Exported { .. }
+            | Self::Import(_) => true,
             Self::Status | Self::Probe | Self::Why { .. } => false,
         }
     }
@@ -191,6 +199,9 @@ pub(crate) trait Answer: Send + Sync + 'static {
     /// Puts on record that events were handed out, to a process of the user `uid`.
     fn exported(&self, events: [u64; 2], uid: u32) -> Value;
 
+    /// Puts on record what others noted, for a process of the user `uid`. May block.
+    fn import(&self, part: Part, uid: u32) -> anyhow::Result<Value>;
+
     /// Explains what is decided for each name or address, for a client. May block.
     fn why(&self, asks: &[String], client: Option<IpAddr>) -> anyhow::Result<Vec<Explanation>>;
 }
@@ -268,6 +279,7 @@ fn answer(agent: &dyn Answer, request: Request, uid: u32) -> anyhow::Result<Stri
         Request::Probe => agent.probe().to_string(),
         Request::Reindex => agent.reindex().to_string(),
         Request::Exported { first, last } => agent.exported([first, last], uid).to_string(),
+        Request::Import(part) => agent.import(*part, uid)?.to_string(),
         Request::Prune { before } => agent.prune(before, uid)?.to_string(),
         Request::Why { asks, client } => {
             let answers = agent.why(&asks, client)?;

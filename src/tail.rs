@@ -60,7 +60,8 @@ fn is_asked_for(args: &TailArgs, line: &str) -> bool {
 fn for_people(line: &str) -> String {
     let Ok(event) = serde_json::from_str::<Value>(line) else { return line.to_owned() };
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let time = text(&event["time"]);
+    // What others noted is shown at its own time.
+    let time = text(&event[if event["origin"].is_null() { "time" } else { "first" }]);
     if let Some(act) = event["act"].as_str().filter(|_| event["asked"].is_null()) {
         return format!("{time}  {act:14} {}", event["detail"]);
     }
@@ -93,8 +94,12 @@ fn for_people(line: &str) -> String {
     };
     let count = event["count"].as_u64().filter(|count| *count > 1);
     let count = count.map_or(String::new(), |count| format!(" x{count}"));
+    let origin = match event["origin"]["source"].as_str() {
+        Some(source) => format!("  (by {})", printable(source)),
+        None => String::new(),
+    };
     format!(
-        "{time}  {:6} {:4} {:15} {what}{server}{process}{count}{depth}  [{}]",
+        "{time}  {:6} {:4} {:15} {what}{server}{process}{count}{depth}  [{}]{origin}",
         text(&event["verdict"]),
         text(&event["channel"]),
         text(&event["client"]),

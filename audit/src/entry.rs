@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use interdict_policy::{Digest, Privacy, Unit, Verdict};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock;
+use crate::history::Contact;
 use crate::pseudonym::Pseudonyms;
 
 /// What was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Asked {
     /// A name, asked of DNS.
@@ -23,10 +24,10 @@ pub enum Asked {
         #[serde(rename = "type")]
         rtype: String,
         /// The CNAME target that decided, where the name itself is on no list.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         via: Option<String>,
         /// The other resolver that it was on its way to.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         resolver: Option<IpAddr>,
     },
     /// An address, contacted by a packet.
@@ -41,7 +42,7 @@ pub enum Asked {
 }
 
 /// How far a contact got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Depth {
     /// A name was asked for.
@@ -65,13 +66,24 @@ pub struct Process {
     pub cgroup: String,
 }
 
+/// Whose notes an event is taken from that no plane of ours saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cited {
+    /// What was read: see [`crate::history::Origin`].
+    pub format: String,
+    /// Whose it is, as the one says who imported it.
+    pub source: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
 /// One event as a plane hands it in.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub(crate) time: SystemTime,
     pub(crate) mono_ns: u64,
     plane: &'static str,
-    channel: Option<&'static str>,
+    channel: Option<Cow<'static, str>>,
     client: Option<IpAddr>,
     unit: Option<String>,
     /// What the unit says of its clients; `None` without one.
@@ -89,6 +101,7 @@ pub struct Entry {
     act: Option<String>,
     detail: Option<Value>,
     process: Option<Process>,
+    cited: Option<Cited>,
 }
 
 impl Entry {
@@ -103,7 +116,7 @@ impl Entry {
         digest: Digest,
     ) -> Self {
         Self {
-            channel: Some(channel),
+            channel: Some(channel.into()),
             client: Some(client),
             asked: Some(asked),
             verdict: Some(verdict),
@@ -115,9 +128,9 @@ impl Entry {
         }
     }
 
-    /// The same, put on record as of another time.
+    /// The same, at another time.
     pub fn at(self, time: SystemTime) -> Self {
-        Self { time, ..self }
+        Self { time, first: time, last: time, ..self }
     }
 
     /// The same, for many: how many, and when the first and the last came. What was asked stands for all of them.
@@ -143,7 +156,7 @@ impl Entry {
         (first, last): (SystemTime, SystemTime),
     ) -> Self {
         Self {
-            channel: Some(channel),
+            channel: Some(channel.into()),
             client,
             asked: Some(asked),
             verdict: Some(verdict),
@@ -208,6 +221,32 @@ impl Entry {
         Self { act, detail: Some(detail), digest: Some(digest), ..Self::now("selftest") }
     }
 
+    /// Something that others noted before; it is put on record now, and says when it was.
+    pub fn imported(contact: Contact, cited: Cited, digest: Digest) -> Self {
+        let Contact { client, period: [first, last], decided } = contact;
+        let plane = match decided.as_ref().map(|decided| &decided.asked) {
+            Some(Asked::Address { .. }) => "packet",
+            Some(Asked::Name { .. }) | None => "dns",
+        };
+        let (first, last) = (first.into(), last.into());
+        let seen = Self { client: Some(client), cited: Some(cited), first, last, ..Self::now(plane) };
+        let Some(decided) = decided else {
+            return Self { act: Some("client.alive".to_owned()), digest: Some(digest), ..seen };
+        };
+        Self {
+            channel: decided.channel.map(Cow::Owned),
+            asked: Some(decided.asked),
+            verdict: Some(decided.verdict),
+            rule: Some(decided.rule),
+            role: Some(decided.role),
+            exemption: decided.exemption,
+            digest: Some(digest),
+            count: decided.count,
+            depth: Some(decided.depth),
+            ..seen
+        }
+    }
+
     fn now(plane: &'static str) -> Self {
         let time = SystemTime::now();
         Self {
@@ -231,6 +270,7 @@ impl Entry {
             act: None,
             detail: None,
             process: None,
+            cited: None,
         }
     }
 
@@ -257,7 +297,7 @@ impl Entry {
             mono_ns: self.mono_ns,
             clock,
             plane: self.plane,
-            channel: self.channel,
+            channel: self.channel.as_deref(),
             client: self.client.and_then(|client| pseudonyms.shown(client, privacy)),
             privacy: self.client.map(|_| privacy.as_str()).filter(|_| privacy != Privacy::Full),
             unit: self.unit.as_deref(),
@@ -274,13 +314,14 @@ impl Entry {
             act: self.act.as_deref(),
             detail: self.detail.as_ref(),
             process: self.process.as_ref(),
+            origin: self.cited.as_ref(),
         };
         serde_json::to_writer(out, &event).expect("an event has only text keys");
     }
 }
 
-/// The shape in the record. Absent values are null; only `privacy`, `exemption`, `act`, `detail` and `process` are left out
-/// where they say nothing.
+/// The shape in the record. Absent values are null; only `privacy`, `exemption`, `act`, `detail`, `process` and `origin` are
+/// left out where they say nothing.
 #[derive(Serialize)]
 struct Event<'e> {
     id: String,
@@ -290,7 +331,7 @@ struct Event<'e> {
     mono_ns: u64,
     clock: &'static str,
     plane: &'static str,
-    channel: Option<&'static str>,
+    channel: Option<&'e str>,
     client: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     privacy: Option<&'static str>,
@@ -301,7 +342,6 @@ struct Event<'e> {
     role: Option<&'e str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exemption: Option<&'e str>,
-    #[serde(serialize_with = "in_digits")]
     digest: Option<&'e Digest>,
     count: u64,
     first: Cow<'e, str>,
@@ -313,11 +353,6 @@ struct Event<'e> {
     detail: Option<&'e Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'e Process>,
-}
-
-fn in_digits<S: Serializer>(digest: &Option<&Digest>, out: S) -> Result<S::Ok, S::Error> {
-    match digest {
-        Some(digest) => out.collect_str(digest),
-        None => out.serialize_none(),
-    }
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'e Cited>,
 }

@@ -27,7 +27,7 @@ use crate::segment;
 use crate::tail::{Start, Tail};
 
 /// Of the tables below. An index of another version is made again.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// How often the record is looked at for more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Events in a transaction.
@@ -42,6 +42,7 @@ const TABLES: &str = "
         role INTEGER NOT NULL, exemption INTEGER NOT NULL, plane INTEGER NOT NULL,
         contacts INTEGER NOT NULL, events INTEGER NOT NULL, depth INTEGER NOT NULL,
         first_us INTEGER NOT NULL, last_us INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+        recorded_us INTEGER NOT NULL,
         PRIMARY KEY (day, client, rule, verdict, unit, role, exemption, plane)
     ) WITHOUT ROWID;
     CREATE TABLE act (seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, act TEXT NOT NULL, digest TEXT, detail TEXT);
@@ -108,6 +109,7 @@ struct Sums {
     last_us: i64,
     first_seq: u64,
     last_seq: u64,
+    recorded_us: i64,
 }
 
 /// A client's contacts under a rule in a day.
@@ -139,6 +141,8 @@ pub struct Daily {
     pub period_us: [i64; 2],
     /// The numbers of the first event and the last.
     pub seqs: [u64; 2],
+    /// When the first event was put on record, in microseconds since 1970: later than its contact, if that was imported.
+    pub recorded_us: i64,
 }
 
 /// The index of a record.
@@ -331,6 +335,7 @@ impl Index {
                 depth: number(10)? as u8,
                 period_us: [number(11)?, number(12)?],
                 seqs: [number(13)? as u64, number(14)? as u64],
+                recorded_us: number(15)?,
             });
         }
         Ok(())
@@ -447,7 +452,7 @@ impl Event<'_> {
                 // There are as many as clients and days.
                 Some("client.alive") => {
                     let client = words.number(self.client.as_deref());
-                    let day = micros(&self.time).div_euclid(DAY_MICROS);
+                    let day = micros(&self.first).div_euclid(DAY_MICROS);
                     transaction
                         .prepare_cached("INSERT OR IGNORE INTO alive VALUES (?, ?, ?)")?
                         .execute(params![client, day, self.seq as i64])?;
@@ -493,6 +498,7 @@ impl Event<'_> {
             last_us,
             first_seq: self.seq,
             last_seq: self.seq,
+            recorded_us: if self.time == self.first { first_us } else { micros(&self.time) },
         };
         sums.entry(key).and_modify(|sums| sums.add(&one)).or_insert(one);
         Ok(())
@@ -527,6 +533,7 @@ impl Sums {
         self.last_us = self.last_us.max(other.last_us);
         self.first_seq = self.first_seq.min(other.first_seq);
         self.last_seq = self.last_seq.max(other.last_seq);
+        self.recorded_us = self.recorded_us.min(other.recorded_us);
     }
 }
 
@@ -540,23 +547,37 @@ fn write(
     let mut word = transaction.prepare_cached("INSERT INTO word (text, id) VALUES (?, ?)")?;
     words.iter().try_for_each(|(text, id)| word.execute(params![text, id]).map(drop))?;
     let mut row = transaction.prepare_cached(
-        "INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        "INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET contacts = contacts + excluded.contacts, events = events + excluded.events,
              depth = max(depth, excluded.depth), first_us = min(first_us, excluded.first_us),
              last_us = max(last_us, excluded.last_us), first_seq = min(first_seq, excluded.first_seq),
-             last_seq = max(last_seq, excluded.last_seq)",
+             last_seq = max(last_seq, excluded.last_seq), recorded_us = min(recorded_us, excluded.recorded_us)",
     )?;
     let mut sums: Vec<(&Key, &Sums)> = sums.iter().collect();
     // In the order of the table, so that each page is touched once.
     sums.sort_unstable_by_key(|(key, _)| *key);
     for (Key { day, client, rule, verdict, unit, role, exemption, plane }, sums) in sums {
-        let Sums { contacts, events, depth, first_us, last_us, first_seq, last_seq } = *sums;
+        let Sums { contacts, events, depth, first_us, last_us, first_seq, last_seq, recorded_us } = *sums;
         // What SQLite can count.
         let [contacts, events, first_seq, last_seq] =
             [contacts, events, first_seq, last_seq].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         row.execute(params![
-            day, client, rule, verdict, unit, role, exemption, plane, contacts, events, depth, first_us,
-            last_us, first_seq, last_seq
+            day,
+            client,
+            rule,
+            verdict,
+            unit,
+            role,
+            exemption,
+            plane,
+            contacts,
+            events,
+            depth,
+            first_us,
+            last_us,
+            first_seq,
+            last_seq,
+            recorded_us
         ])?;
     }
     transaction.execute("UPDATE mark SET next = ?, last = ?", params![next as i64, last])?;

@@ -9,6 +9,7 @@ mod checkpoint;
 mod clock;
 mod entry;
 mod format;
+pub mod history;
 mod index;
 mod keys;
 mod log;
@@ -25,7 +26,7 @@ mod verify;
 
 pub use checkpoint::{Checkpoint, Reason, Signed, notes};
 pub use clock::is_clock_synchronized;
-pub use entry::{Asked, Depth, Entry, Process};
+pub use entry::{Asked, Cited, Depth, Entry, Process};
 pub use format::Format;
 pub use index::{Daily, Index, IndexHandle, Indexer};
 pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};

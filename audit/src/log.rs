@@ -164,6 +164,14 @@ impl Log {
         self.act(move |scribe| scribe.prune(before, &by))
     }
 
+    /// Hands in events of which none may be lost, and waits until they are written. The planes' own wait meanwhile.
+    ///
+    /// # Errors
+    /// When the record cannot be written: then some of them may be.
+    pub fn write_all(&self, entries: Vec<Entry>) -> io::Result<()> {
+        self.act(move |scribe| scribe.write_all(&entries))
+    }
+
     /// Has the thread that writes do something, and waits for it.
     fn act<T: Send + 'static>(
         &self,
@@ -323,6 +331,16 @@ impl Scribe {
             Message::Act(act) => act(self),
             Message::Event(_) | Message::Close => {}
         }
+    }
+
+    fn write_all(&mut self, entries: &[Entry]) -> io::Result<()> {
+        for batch in entries.chunks(SYNC_EVENTS) {
+            if self.append(batch) < batch.len() {
+                return Err(io::Error::other("the record cannot be written"));
+            }
+            self.files.sync()?;
+        }
+        Ok(())
     }
 
     fn change_key(&mut self) -> io::Result<[String; 2]> {

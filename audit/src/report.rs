@@ -19,6 +19,7 @@ use crate::index::{Daily, Index};
 /// Between two checkpoints of a sensor that runs, in seconds.
 const SILENCE_SECS: f64 = 150.0;
 const DAY_SECS: f64 = 86_400.0;
+const DAY_MICROS: i64 = 86_400_000_000;
 /// Roles whose contacts are of a product at work. All others inform people, and are told apart from the headline.
 pub const HEADLINE_ROLES: [&str; 6] = ["update", "ksn", "activation", "product-service", "telemetry", "cdn"];
 /// What is said of events without a unit.
@@ -84,6 +85,8 @@ pub struct History {
     pub exempt: BTreeSet<i64>,
     /// The last day of any sign of life.
     pub alive: Option<i64>,
+    /// The first day on which a contact was put on record: later than the contact, if it was imported.
+    detected: Option<i64>,
     unit: Option<(i64, Option<String>)>,
 }
 
@@ -136,7 +139,7 @@ pub struct Figures {
     pub months: BTreeMap<Date, u64>,
     /// Days until clients stopped.
     pub elimination: Option<Elimination>,
-    /// The day of the first contact of a headline role on record, and what FAR 52.204-23 counts from it.
+    /// The day on which the first contact of a headline role was put on record, and what FAR 52.204-23 counts from it.
     pub first_detection: Option<Clocks>,
 }
 
@@ -298,7 +301,11 @@ impl History {
         }
         if question.headline.contains(&daily.role) {
             match daily.verdict.as_str() {
-                "block" | "log" => _ = self.contacts.insert(daily.day),
+                "block" | "log" => {
+                    self.contacts.insert(daily.day);
+                    let recorded = daily.recorded_us.div_euclid(DAY_MICROS);
+                    self.detected = self.detected.into_iter().chain([recorded]).min();
+                }
                 "exempt" => _ = self.exempt.insert(daily.day),
                 _ => {}
             }
@@ -325,7 +332,7 @@ fn figures(unit: &str, Members { histories, rows }: &Members<'_>, question: &Que
         figures.clients += 1;
         *figures.states.entry(state).or_default() += 1;
         spans.extend(span(history, state, period));
-        first = first.into_iter().chain(history.contacts.first().copied()).min();
+        first = first.into_iter().chain(history.detected).min();
     }
     figures.elimination = elimination(spans);
     figures.first_detection = first.map(|first| Clocks {
@@ -494,7 +501,7 @@ fn shown(seconds: f64) -> String {
 
 /// The policies that came into force before the end of the period: the last one before its beginning, and all in it.
 fn policies(index: &Index, question: &Question) -> io::Result<Vec<(String, String)>> {
-    let [from, to] = [question.from, question.to].map(|day| number(day) * 86_400_000_000);
+    let [from, to] = [question.from, question.to].map(|day| number(day) * DAY_MICROS);
     let mut policies: Vec<(i64, String)> = Vec::new();
     for (time_us, digest) in index.policies()?.into_iter().filter(|(time_us, _)| *time_us < to) {
         if policies.last().is_none_or(|(_, last)| *last != digest) {

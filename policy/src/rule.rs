@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::glob::Glob;
 use crate::name::DomainName;
@@ -70,7 +70,7 @@ pub(crate) fn word(text: &str, limit: usize) -> Result<&str, String> {
 }
 
 /// A rule's position in [`crate::Policy::rules`]; valid for that policy only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleIndex(pub(crate) u32);
 
 impl RuleIndex {
@@ -103,7 +103,7 @@ impl Action {
 }
 
 /// What was decided for one name or address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// An exception: recorded and let through.

@@ -5,7 +5,7 @@ fn history(contacts: &[i64], exempt: &[i64], alive: Option<i64>) -> History {
         contacts: contacts.iter().copied().collect(),
         exempt: exempt.iter().copied().collect(),
         alive,
-        unit: None,
+        ..History::default()
     }
 }
 
