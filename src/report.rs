@@ -11,14 +11,17 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use interdict_audit::{
-    Figures, Findings as Report, HEADLINE_ROLES, Index, Question, State, report as figures,
+    Figures, Findings as Report, HEADLINE_ROLES, Imported, Index, Question, State, csv_cell,
+    report as figures,
 };
+use interdict_policy::diff::{Change, Difference, differences};
 use interdict_policy::{Policy, printable};
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use crate::audit::data_folder;
+use crate::check::counted;
 use crate::cli::{Outcome, ReportArgs};
 use crate::out;
 use crate::store::Store;
@@ -37,9 +40,14 @@ struct Beside {
     instruments: Vec<(String, String, Date)>,
     /// Lines of the register: id, clients, rules, reason, who approved, and the end.
     exemptions: Vec<[String; 6]>,
+    /// What each policy of the period changed in the one before it, in the order of the report.
+    changes: Vec<Vec<String>>,
     /// How the report is made again.
     command: String,
 }
+
+/// Changes of a policy that are listed.
+const CHANGES_LIMIT: usize = 40;
 
 pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
     let data = data_folder(args.data.as_ref(), &args.control)?;
@@ -47,8 +55,11 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
     let index = index(&data, args.data.is_some())?;
     let report =
         figures(&data, &index, &question).with_context(|| format!("cannot report on {}", data.display()))?;
-    let policy = report.policies.last().and_then(|(_, digest)| Store::open(&data).ok()?.kept(digest));
-    let beside = beside(policy.as_ref(), &question);
+    let store = Store::open(&data)?;
+    let policies: Vec<Option<Policy>> =
+        report.policies.iter().map(|(_, digest)| store.kept(digest)).collect();
+    let beside =
+        Beside { changes: changes(&policies), ..beside(policies.last().and_then(Option::as_ref), &question) };
     if let Some(path) = &args.html {
         write(path, &page::page(&report, &beside))?;
     }
@@ -59,7 +70,9 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
         print(&page::page(&report, &beside), path)?;
     }
     if args.control.json {
-        out::line(serde_json::to_string(&report)?)?;
+        let mut shown = serde_json::to_value(&report)?;
+        shown["policy_changes"] = beside.changes.clone().into();
+        out::line(shown)?;
     } else if args.html.is_none() && args.csv.is_none() && args.pdf.is_none() {
         out::line(for_people(&report, &beside))?;
     }
@@ -133,7 +146,35 @@ fn beside(policy: Option<&Policy>, question: &Question) -> Beside {
             })
             .collect(),
         command,
+        ..Beside::default()
     }
+}
+
+/// What each policy changed in the one before it.
+fn changes(policies: &[Option<Policy>]) -> Vec<Vec<String>> {
+    let said = |old: Option<&Policy>, new: Option<&Policy>| {
+        let (Some(old), Some(new)) = (old, new) else {
+            return vec!["not known: one of the two policies is not kept whole".to_owned()];
+        };
+        let differences = differences(old, new);
+        let line = |difference: &Difference| {
+            let Difference { entry, id, change, keys } = difference;
+            let keys: Vec<&str> =
+                keys.iter().map(|key| key.key.as_str()).filter(|key| *key != "id").collect();
+            match change {
+                Change::Added => format!("{entry} {id} is new"),
+                Change::Removed => format!("{entry} {id} is gone"),
+                Change::Changed => format!("{entry} {id}: {}", keys.join(", ")),
+            }
+        };
+        let mut lines: Vec<String> = differences.iter().take(CHANGES_LIMIT).map(line).collect();
+        if let more @ 1.. = differences.len().saturating_sub(CHANGES_LIMIT) {
+            lines.push(format!("and {more} more"));
+        }
+        lines
+    };
+    let first = policies.iter().take(1).map(|_| Vec::new());
+    first.chain(policies.windows(2).map(|pair| said(pair[0].as_ref(), pair[1].as_ref()))).collect()
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
@@ -183,17 +224,11 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 /// The figures, one a line: unit, figure, of what, value.
 fn csv(report: &Report) -> String {
     let mut text = "unit,figure,of,value\n".to_owned();
-    let cell = |raw: &str| match raw.contains([',', '"', '\n', '\r'])
-        || raw.starts_with(['=', '+', '-', '@']) && raw != "-"
-    {
-        true => format!("\"{}\"", raw.replace('"', "\"\"")),
-        false => raw.to_owned(),
-    };
     let all = std::iter::once(&report.total).chain(&report.units);
     for Figures { unit, clients, states, depths, roles, weeks, months, elimination, first_detection } in all {
-        let unit = if unit.is_empty() { "all".to_owned() } else { cell(unit) };
+        let unit = if unit.is_empty() { "all".to_owned() } else { csv_cell(unit) };
         let mut line = |figure: &str, of: &str, value: String| {
-            _ = writeln!(text, "{unit},{figure},{},{value}", cell(of))
+            _ = writeln!(text, "{unit},{figure},{},{value}", csv_cell(of))
         };
         line("clients", "", clients.to_string());
         states.iter().for_each(|(state, count)| line("state", state.as_str(), count.to_string()));
@@ -217,6 +252,10 @@ fn csv(report: &Report) -> String {
     }
     let _ = writeln!(text, "all,coverage,,{:.6}", report.coverage.share);
     let _ = writeln!(text, "all,events lost,,{}", report.coverage.lost_events);
+    let _ = writeln!(text, "all,clients that relays may hide,,{}", report.uncounted);
+    for imported in &report.imported {
+        let _ = writeln!(text, "all,imported contacts,{},{}", csv_cell(&imported.source), imported.contacts);
+    }
     text
 }
 
@@ -261,6 +300,24 @@ fn for_people(report: &Report, beside: &Beside) -> String {
             days(found.median_days)
         );
     }
+    for Imported { source, file, period: [first, last], contacts, .. } in &report.imported {
+        let (source, file) = (printable(source), printable(file));
+        let _ = writeln!(
+            text,
+            "\n{contacts} contacts from {first} to {last} are by the notes of {source} ({file})"
+        );
+    }
+    if report.uncounted > 0 {
+        let most = &report.relays[0];
+        let _ = writeln!(
+            text,
+            "\n{} asking at least five times what the median asks, {} the most ({:.1} times): as relays they may hide {} more",
+            counted(report.relays.len(), "client"),
+            most.client,
+            most.times_the_median,
+            report.uncounted
+        );
+    }
     let [passed, failed] = coverage.selftests;
     let _ = write!(
         text,
@@ -271,3 +328,6 @@ fn for_people(report: &Report, beside: &Beside) -> String {
     );
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -414,16 +414,16 @@ fn csv(event: &Value) -> String {
     };
     let cells = COLUMNS.iter().map(|column| match value(column) {
         Value::Null => String::new(),
-        Value::String(text) => cell(text),
+        Value::String(text) => csv_cell(text),
         Value::Number(number) => number.to_string(),
-        other => cell(&other.to_string()),
+        other => csv_cell(&other.to_string()),
     });
     cells.collect::<Vec<_>>().join(",")
 }
 
-/// A text in a table. A spreadsheet would run one that begins like a formula; an apostrophe in front keeps it from that.
-fn cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+/// A text in a table (RFC 4180). A spreadsheet would run one that begins like a formula; an apostrophe in front keeps it from that.
+pub fn csv_cell(text: &str) -> String {
+    let is_formula = text != "-" && text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
     let text = if is_formula { format!("'{text}") } else { text.to_owned() };
     match text.contains([',', '"', '\r', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
@@ -507,7 +507,7 @@ mod tests {
             ("=a\"b", "\"'=a\"\"b\""),
             ("plain", "plain"),
         ] {
-            assert_eq!(cell(text), expect);
+            assert_eq!(csv_cell(text), expect);
         }
         let columns = Format::Csv.header().unwrap().split(',').count();
         assert_eq!(Format::Csv.write(DNS).split(',').count(), columns);

@@ -27,14 +27,14 @@ mod verify;
 pub use checkpoint::{Checkpoint, Reason, Signed, notes};
 pub use clock::is_clock_synchronized;
 pub use entry::{Asked, Cited, Depth, Entry, Process};
-pub use format::Format;
+pub use format::{Format, csv_cell};
 pub use index::{Daily, Index, IndexHandle, Indexer};
 pub use log::{Counters, Log, QUEUE_LIMIT, Record, Writer};
 pub use proof::{Proven, Range, export, prove, verify_file};
 pub use record::OpenError;
 pub use report::{
-    Clocks, Coverage, Elimination, Figures, HEADLINE_ROLES, History, Question, Report as Findings, Role,
-    State, elimination, report, state,
+    Clocks, Coverage, Elimination, Figures, HEADLINE_ROLES, History, Imported, Question, Relay,
+    Report as Findings, Role, State, elimination, report, state,
 };
 pub use tail::{Start, Tail};
 pub use verify::{Finding, Gap, Report, Trust, verify};

@@ -198,6 +198,53 @@ pub struct Coverage {
     pub selftests: [u64; 2],
 }
 
+/// What of a period was put on record from the notes of others.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Imported {
+    /// The number of the event that says so.
+    pub event: u64,
+    /// Whose notes they are, what they were read as, and the file's name and SHA-256.
+    pub source: String,
+    /// See [`crate::history::Origin`].
+    pub format: String,
+    /// Without its folder.
+    pub file: String,
+    /// In hexadecimal digits.
+    pub sha256: String,
+    /// When the first of its entries was noted, and the last.
+    pub period: [String; 2],
+    /// How many there are, whatever they concern.
+    pub entries: u64,
+    /// How many could not be read.
+    pub strange: u64,
+    /// Contacts among them.
+    pub contacts: u64,
+}
+
+/// A client that is as many as several: perhaps a resolver, a proxy or a translator behind which others stand.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Relay {
+    /// Its address, or its pseudonym.
+    pub client: IpAddr,
+    /// Its unit.
+    pub unit: String,
+    /// Questions of headline roles in the period, and the days on which there were any.
+    pub questions: u64,
+    /// See above.
+    pub days: u64,
+    /// How many times it asks on such a day what the median client asks on one of its own.
+    pub times_the_median: f64,
+    /// Clients that may stand behind it and are not counted.
+    pub uncounted: u64,
+}
+
+/// A client that asks so many times as much as the median may be several.
+const RELAY_TIMES: f64 = 5.0;
+/// Of fewer clients no median is made.
+const RELAY_CLIENTS: usize = 5;
+/// Relays that are listed.
+const RELAYS_LIMIT: usize = 100;
+
 /// The whole.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -217,6 +264,14 @@ pub struct Report {
     pub policies: Vec<(String, String)>,
     /// Contacts of which the client is not known.
     pub unattributed: u64,
+    /// When this record itself began; what is said of the time before was imported.
+    pub own_since: Option<String>,
+    /// What was imported of the period.
+    pub imported: Vec<Imported>,
+    /// Clients that may be several, the largest first.
+    pub relays: Vec<Relay>,
+    /// How many clients they may hide.
+    pub uncounted: u64,
 }
 
 /// Gaps that are listed.
@@ -251,11 +306,12 @@ pub fn report(data: &Path, index: &Index, question: &Question) -> io::Result<Rep
     let unit_of =
         |history: &History| history.unit.clone().and_then(|(_, unit)| unit).unwrap_or(NO_UNIT.to_owned());
     let mut units: BTreeMap<String, Members<'_>> = BTreeMap::new();
-    let mut all = Members::default();
+    let none = || Members { headline: &question.headline, histories: Vec::new(), rows: Vec::new() };
+    let mut all = none();
     for history in clients.values() {
         let unit = unit_of(history);
         if question.unit.as_ref().is_none_or(|only| *only == unit) {
-            units.entry(unit).or_default().histories.push(history);
+            units.entry(unit).or_insert_with(none).histories.push(history);
             all.histories.push(history);
         }
     }
@@ -267,12 +323,17 @@ pub fn report(data: &Path, index: &Index, question: &Question) -> io::Result<Rep
         }
     }
     let total = figures("", &all, question);
+    let (relays, uncounted) = relays(&all, |client| clients.get(&client).map(&unit_of).unwrap_or_default());
     let units = units.iter().map(|(unit, members)| figures(unit, members, question)).collect();
-    let (coverage, origin, checkpoint) = coverage(data, index, question)?;
+    let Covered { coverage, origin, checkpoint, own_since } = coverage(data, index, question)?;
     Ok(Report {
         question: question.clone(),
         origin,
         checkpoint,
+        own_since,
+        imported: imported(index, question)?,
+        relays,
+        uncounted,
         total,
         units,
         coverage,
@@ -314,13 +375,13 @@ impl History {
 }
 
 /// Clients of a unit, or all, and what they did in the period.
-#[derive(Default)]
 struct Members<'h> {
+    headline: &'h [String],
     histories: Vec<&'h History>,
     rows: Vec<(IpAddr, &'h Daily)>,
 }
 
-fn figures(unit: &str, Members { histories, rows }: &Members<'_>, question: &Question) -> Figures {
+fn figures(unit: &str, Members { histories, rows, .. }: &Members<'_>, question: &Question) -> Figures {
     let period = [question.from, question.to].map(number);
     let quiet = i64::from(question.quiet_days);
     let mut figures = Figures { unit: unit.to_owned(), ..Figures::default() };
@@ -441,13 +502,82 @@ fn business_days_after(first: i64, count: u32) -> i64 {
     at
 }
 
-type Covered = (Coverage, String, Option<(u64, String, String)>);
+/// Clients that ask many times as much as others, and how many all of them may hide. Only questions are compared: packets are as
+/// many as a connection makes of them.
+fn relays(members: &Members<'_>, unit: impl Fn(IpAddr) -> String) -> (Vec<Relay>, u64) {
+    let mut asked: BTreeMap<IpAddr, (u64, BTreeSet<i64>)> = BTreeMap::new();
+    let is_contact = |daily: &&(IpAddr, &Daily)| {
+        daily.1.plane == "dns" && matches!(daily.1.verdict.as_str(), "block" | "log")
+    };
+    for (client, daily) in members.rows.iter().filter(is_contact) {
+        if members.headline.contains(&daily.role) {
+            let (questions, days) = asked.entry(*client).or_default();
+            *questions = questions.saturating_add(daily.contacts);
+            days.insert(daily.day);
+        }
+    }
+    let rate = |(questions, days): &(u64, BTreeSet<i64>)| *questions as f64 / days.len().max(1) as f64;
+    let mut rates: Vec<f64> = asked.values().map(rate).collect();
+    rates.sort_by(f64::total_cmp);
+    let Some(median) = rates.get(rates.len() / 2).copied().filter(|_| rates.len() >= RELAY_CLIENTS) else {
+        return (Vec::new(), 0);
+    };
+    let relay = |(client, sums): (&IpAddr, &(u64, BTreeSet<i64>))| {
+        let times = (rate(sums) / median * 10.0).round() / 10.0;
+        (times >= RELAY_TIMES).then(|| Relay {
+            client: *client,
+            unit: unit(*client),
+            questions: sums.0,
+            days: sums.1.len() as u64,
+            times_the_median: times,
+            uncounted: times.round() as u64 - 1,
+        })
+    };
+    let mut relays: Vec<Relay> = asked.iter().filter_map(relay).collect();
+    let uncounted = relays.iter().map(|relay| relay.uncounted).sum();
+    relays.sort_by(|a, b| b.times_the_median.total_cmp(&a.times_the_median));
+    relays.truncate(RELAYS_LIMIT);
+    (relays, uncounted)
+}
+
+/// What was imported of the period, in the order in which it was put on record.
+fn imported(index: &Index, question: &Question) -> io::Result<Vec<Imported>> {
+    let [from, to] = [question.from, question.to].map(|day| number(day) * DAY_MICROS);
+    let read = |(event, _, detail): (u64, i64, Option<String>)| {
+        let detail: serde_json::Value = serde_json::from_str(&detail?).ok()?;
+        let text = |key: &str| detail[key].as_str().map(str::to_owned);
+        let count = |key: &str| detail[key].as_u64().unwrap_or(0);
+        let period = [text("first")?, text("last")?];
+        let at = |time: &str| time.parse().map(Timestamp::as_microsecond).ok();
+        (at(&period[0])? < to && at(&period[1])? >= from).then_some(Imported {
+            event,
+            source: text("source")?,
+            format: text("format")?,
+            file: text("file")?,
+            sha256: text("sha256")?,
+            period,
+            entries: count("entries"),
+            strange: count("strange"),
+            contacts: count("contacts"),
+        })
+    };
+    Ok(index.acts("history.imported")?.into_iter().filter_map(read).collect())
+}
+
+/// What is known of how much is known.
+struct Covered {
+    coverage: Coverage,
+    origin: String,
+    checkpoint: Option<(u64, String, String)>,
+    own_since: Option<String>,
+}
 
 /// What checkpoints and the record's own events say of the period.
 fn coverage(data: &Path, index: &Index, question: &Question) -> io::Result<Covered> {
     let [from, to] = [question.from, question.to].map(|day| number(day) as f64 * DAY_SECS);
     let (mut coverage, mut covered) = (Coverage::default(), 0.0);
     let (mut before, mut sealing): (Option<(f64, Signed)>, Option<Signed>) = (None, None);
+    let mut own_since = None;
     let add_gap = |coverage: &mut Coverage, [a, b]: [f64; 2]| {
         let [a, b] = [a.max(from), b.min(to)];
         if b - a > SILENCE_SECS {
@@ -462,6 +592,7 @@ fn coverage(data: &Path, index: &Index, question: &Question) -> io::Result<Cover
         for signed in checkpoint::notes(&text).0.into_iter().filter_map(Signed::read) {
             let Ok(time) = signed.checkpoint.time.parse::<Timestamp>() else { continue };
             let at = time.as_microsecond() as f64 / 1e6;
+            own_since.get_or_insert_with(|| signed.checkpoint.time.clone());
             let (last, is_stopped) = before
                 .as_ref()
                 .map_or((from, true), |(at, signed)| (*at, signed.checkpoint.reason == Reason::Stop));
@@ -489,9 +620,9 @@ fn coverage(data: &Path, index: &Index, question: &Question) -> io::Result<Cover
         coverage.selftests[usize::from(detail["passed"] != true)] += 1;
     }
     let origin = before.map(|(_, signed)| signed.checkpoint.origin).unwrap_or_default();
-    let sealing = sealing
+    let checkpoint = sealing
         .map(|Signed { checkpoint, .. }| (checkpoint.size, checkpoint.root.to_string(), checkpoint.time));
-    Ok((coverage, origin, sealing))
+    Ok(Covered { coverage, origin, checkpoint, own_since })
 }
 
 fn shown(seconds: f64) -> String {

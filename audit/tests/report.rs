@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use interdict_audit::history::{Contact, Decided};
 use interdict_audit::{
-    Asked, Depth, Entry, Figures, HEADLINE_ROLES, Index, Log, Question, Record, State, report,
+    Asked, Cited, Depth, Entry, Figures, HEADLINE_ROLES, Index, Log, Question, Record, State, report,
 };
 use interdict_policy::{Digest, Policy, Source, Verdict, compile};
 use jiff::civil::{Date, date};
@@ -328,4 +329,50 @@ fn a_sign_of_life_behind_the_period_says_nothing_of_it() {
         (state(145), state(YEAR), state(YEAR + 2)),
         (State::Eliminated, State::Silent, State::Eliminated)
     );
+}
+
+#[test]
+fn what_was_imported_is_told_apart_and_found_on_the_day_it_was_put_on_record() {
+    let data = TempDir::new().unwrap();
+    let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
+    let cited = Cited { format: "unbound".into(), source: "ns1".into(), sha256: "ab".repeat(32) };
+    let at = |day: i64| day_of(day).to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
+    let contact = |client: u8, day: i64, count: u64| Contact {
+        client: IpAddr::from([10, 0, 0, client]),
+        period: [at(day); 2],
+        decided: Some(Decided {
+            asked: Asked::Name { name: "v.example".into(), rtype: "A".into(), via: None, resolver: None },
+            channel: Some("udp".into()),
+            verdict: Verdict::Log,
+            rule: "v".into(),
+            role: "update".into(),
+            exemption: None,
+            count,
+            depth: Depth::Asked,
+        }),
+    };
+    // Five that ask alike, one that asks as much as twelve of them, and a sign of life of the first.
+    let clients = (1..=5).map(|client| contact(client, 100, 10)).chain([contact(6, 100, 120)]);
+    let alive = Contact { decided: None, ..contact(1, 350, 0) };
+    let entries = clients.chain([alive]).map(|one| Entry::imported(one, cited.clone(), Digest([7; 32])));
+    log.write_all(entries.collect()).unwrap();
+    let detail = json!({ "source": "ns1", "format": "unbound", "file": "a.log", "sha256": cited.sha256,
+        "first": at(100).to_string(), "last": at(350).to_string(), "entries": 900, "strange": 1, "contacts": 170 });
+    log.write_all(vec![Entry::admin("history.imported", detail, None)]).unwrap();
+    writer.close();
+    let found = report(data.path(), &index(data.path()), &question(None)).unwrap();
+    let states = &found.total.states;
+    assert_eq!((found.total.clients, states[&State::Eliminated], states[&State::Silent]), (6, 1, 5));
+    assert_eq!(found.total.months, BTreeMap::from([(date(2026, 2, 1), 6)]));
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    assert_eq!(found.total.first_detection.unwrap().day, today);
+    let relay = &found.relays[0];
+    assert_eq!((found.relays.len(), relay.client, relay.times_the_median), (1, [10, 0, 0, 6].into(), 12.0));
+    assert_eq!((relay.uncounted, found.uncounted), (11, 11));
+    let imported = &found.imported[0];
+    assert_eq!((imported.event, imported.contacts, imported.source.as_str()), (8, 170, "ns1"));
+    assert!(found.own_since.is_some());
+    // Of a period without them there is nothing to say.
+    let later = Question { from: day_of(360), to: day_of(365), ..question(None) };
+    assert_eq!(report(data.path(), &index(data.path()), &later).unwrap().imported, []);
 }

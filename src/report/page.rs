@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use interdict_audit::{Elimination, Figures, Findings as Report, State};
+use jiff::ToSpan as _;
 use jiff::civil::Date;
 
 use super::Beside;
@@ -43,13 +44,18 @@ pub(super) fn page(report: &Report, beside: &Beside) -> String {
         origin = text(&report.origin),
     );
     outcome(&mut out, report);
-    trend(&mut out, ["Clients in contact, by month", "Month", "%Y-%m"], &report.total.months, beside);
-    trend(&mut out, ["Clients in contact, by week", "Week from", "%Y-%m-%d"], &report.total.weeks, beside);
+    let own = report.own_since.as_deref().and_then(|time| time.get(..10)?.parse().ok());
+    let months = Bars { bars: &report.total.months, own, month: true };
+    trend(&mut out, ["Clients in contact, by month", "Month", "%Y-%m"], &months, beside);
+    let weeks = Bars { bars: &report.total.weeks, own, month: false };
+    trend(&mut out, ["Clients in contact, by week", "Week from", "%Y-%m-%d"], &weeks, beside);
     elimination(&mut out, report.total.elimination.as_ref());
     units(&mut out, report, beside);
     roles(&mut out, &report.total);
     detections(&mut out, report, beside);
+    relays(&mut out, report, beside);
     coverage(&mut out, report);
+    imported(&mut out, report);
     policies(&mut out, report, beside);
     method(&mut out, report, beside);
     out.push_str("</body></html>\n");
@@ -153,8 +159,25 @@ fn meaning(state: State, quiet: u16) -> String {
     }
 }
 
+/// Clients by time, and from when on this record itself knows of them.
+struct Bars<'b> {
+    bars: &'b BTreeMap<Date, u64>,
+    own: Option<Date>,
+    /// Of months, not of weeks.
+    month: bool,
+}
+
+impl Bars<'_> {
+    /// Whether what is known of a bar was imported, all of it.
+    fn is_imported(&self, day: Date) -> bool {
+        let end = if self.month { day.last_of_month() } else { day.saturating_add(6.days()) };
+        self.own.is_some_and(|own| end < own)
+    }
+}
+
 /// Bars by time, with the dates of instruments between them.
-fn trend(out: &mut String, [title, head, label]: [&str; 3], bars: &BTreeMap<Date, u64>, beside: &Beside) {
+fn trend(out: &mut String, [title, head, label]: [&str; 3], trend: &Bars<'_>, beside: &Beside) {
+    let bars = trend.bars;
     let _ = writeln!(out, "<h2>{title}</h2>");
     if bars.is_empty() {
         out.push_str("<p>None in the period.</p>\n");
@@ -171,9 +194,10 @@ fn trend(out: &mut String, [title, head, label]: [&str; 3], bars: &BTreeMap<Date
         let (x, height) = (10.0 + place as f64 * width, *count as f64 * 150.0 / most as f64);
         let _ = write!(
             out,
-            "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"#8c1d18\"><title>{}: {count}</title></rect>",
+            "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"{}\"><title>{}: {count}</title></rect>",
             170.0 - height,
             (width * 0.8).max(0.5),
+            if trend.is_imported(*day) { "#d9a9a6" } else { "#8c1d18" },
             day.strftime(label)
         );
         // As many labels as have room.
@@ -198,12 +222,14 @@ fn trend(out: &mut String, [title, head, label]: [&str; 3], bars: &BTreeMap<Date
         );
     }
     out.push_str("</svg>\n");
-    table(
-        out,
-        &[head, "Clients"],
-        1,
-        bars.iter().map(|(day, count)| vec![day.strftime(label).to_string(), count.to_string()]),
-    );
+    if bars.keys().any(|day| trend.is_imported(*day)) {
+        out.push_str("<p>Light bars are of the time before this record: by imported notes alone.</p>\n");
+    }
+    let rows = bars.iter().map(|(day, count)| {
+        let known = if trend.is_imported(*day) { "imported" } else { "" };
+        vec![day.strftime(label).to_string(), known.to_owned(), count.to_string()]
+    });
+    table(out, &[head, "", "Clients"], 2, rows);
 }
 
 fn elimination(out: &mut String, elimination: Option<&Elimination>) {
@@ -290,6 +316,54 @@ fn detections(out: &mut String, report: &Report, beside: &Beside) {
     table(out, &["Unit", "First contact on record", "Report by", "Follow-up by"], 4, rows);
 }
 
+fn relays(out: &mut String, report: &Report, beside: &Beside) {
+    out.push_str("<h2>Clients that may be several</h2>\n");
+    if report.relays.is_empty() {
+        out.push_str("<p>None asks five times as much as the median client, or there are fewer than five to compare.</p>\n");
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "<p>These ask at least five times as much on a day as the median client does on one of its own: as resolvers, proxies or \
+         translators they may stand for others. If they do, about {} clients are not counted.</p>",
+        report.uncounted
+    );
+    let rows = report.relays.iter().map(|relay| {
+        vec![
+            text(&relay.client.to_string()),
+            text(beside.titles.get(&relay.unit).unwrap_or(&relay.unit)),
+            relay.questions.to_string(),
+            relay.days.to_string(),
+            format!("{:.1}", relay.times_the_median),
+            relay.uncounted.to_string(),
+        ]
+    });
+    table(out, &["Client", "Unit", "Questions", "Days", "Times the median", "Uncounted"], 2, rows);
+}
+
+fn imported(out: &mut String, report: &Report) {
+    if report.imported.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2>Imported history</h2>\n<p>Notes of other programs, put on record later: this record proves when they were put there and \
+         from which file, not that they are true. Checkpoints do not cover the time of which they tell.</p>\n",
+    );
+    let rows = report.imported.iter().map(|imported| {
+        vec![
+            format!("{} ({})", text(&imported.source), text(&imported.format)),
+            format!("{}<br><code>{}</code>", text(&imported.file), text(&imported.sha256)),
+            text(&imported.period[0]),
+            text(&imported.period[1]),
+            imported.event.to_string(),
+            imported.entries.to_string(),
+            imported.strange.to_string(),
+            imported.contacts.to_string(),
+        ]
+    });
+    table(out, &["Source", "File", "From", "To", "Event", "Entries", "Not read", "Contacts"], 4, rows);
+}
+
 fn coverage(out: &mut String, report: &Report) {
     let coverage = &report.coverage;
     let _ = writeln!(
@@ -312,11 +386,13 @@ fn coverage(out: &mut String, report: &Report) {
 
 fn policies(out: &mut String, report: &Report, beside: &Beside) {
     out.push_str("<h2>Policy in force</h2>\n");
-    let rows = report
-        .policies
-        .iter()
-        .map(|(time, digest)| vec![text(time), format!("<code>{}</code>", text(digest))]);
-    table(out, &["From", "Digest"], 2, rows);
+    let nothing = Vec::new();
+    let rows = report.policies.iter().enumerate().map(|(place, (time, digest))| {
+        let changes = beside.changes.get(place).unwrap_or(&nothing);
+        let changes: Vec<String> = changes.iter().map(|line| text(line)).collect();
+        vec![text(time), format!("<code>{}</code>", text(digest)), changes.join("<br>")]
+    });
+    table(out, &["From", "Digest", "What it changed"], 3, rows);
     out.push_str("<h2>Register of exemptions</h2>\n");
     match beside.exemptions.is_empty() {
         true => out.push_str("<p>Empty.</p>\n"),
