@@ -647,6 +647,10 @@ impl Answer for Agent {
         json!({})
     }
 
+    fn reported(&self, detail: Value, uid: u32) -> anyhow::Result<Value> {
+        Ok(json!({ "event": self.log.write_sealed(crate::report::made(detail, uid))? }))
+    }
+
     fn import(&self, part: audit::Part, uid: u32) -> anyhow::Result<Value> {
         audit::put(&self.log, &self.filter.policy(), part, uid)?;
         Ok(json!({}))

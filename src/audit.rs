@@ -1,6 +1,7 @@
 //! `interdict audit`: the record as evidence.
 
 mod import;
+mod witness;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -23,8 +24,9 @@ use crate::cli::{AuditVerb, ChangeArgs, ControlArgs, Outcome, PackArgs, ProveArg
 use crate::control::{self, Request};
 use crate::history;
 use crate::out;
+use crate::report;
 
-pub(crate) use import::{Part, put};
+pub(crate) use import::{Part, put, sha256_of};
 
 pub(crate) fn audit(verb: &AuditVerb) -> anyhow::Result<Outcome> {
     match verb {
@@ -32,6 +34,8 @@ pub(crate) fn audit(verb: &AuditVerb) -> anyhow::Result<Outcome> {
         AuditVerb::Prove(args) => prove_event(args),
         AuditVerb::Export(args) => export_pack(args),
         AuditVerb::Import(args) => import::import(args),
+        AuditVerb::Offer(args) => witness::offer(args),
+        AuditVerb::Witness(args) => witness::witness(args),
         AuditVerb::Prune(args) => prune(args),
         AuditVerb::Rekey(args) => rekey(args),
         AuditVerb::Reindex(args) => reindex(args),
@@ -60,9 +64,12 @@ fn ask_agent(control: &ControlArgs, request: &Request) -> anyhow::Result<Value> 
 }
 
 fn verify_record(args: &VerifyArgs) -> anyhow::Result<Outcome> {
-    let mut trust = Trust { key: args.key.clone(), ..Trust::default() };
+    let mut trust = Trust { key: args.key.clone(), witness: args.witness.clone(), ..Trust::default() };
     for path in &args.against {
         trust.checkpoints.extend(checkpoints(path)?);
+    }
+    if let Some(folder) = args.pack.as_ref().filter(|path| report::is_handed_out(path)) {
+        return verify_handed_out(folder, &trust, args);
     }
     let (report, event) = match &args.pack {
         Some(path) => {
@@ -95,6 +102,26 @@ fn verify_record(args: &VerifyArgs) -> anyhow::Result<Outcome> {
         out::line(for_people(&report, args.key.is_some()))?;
     }
     Ok(if report.is_verified() { Outcome::Done } else { Outcome::Finding })
+}
+
+fn verify_handed_out(folder: &Path, trust: &Trust, args: &VerifyArgs) -> anyhow::Result<Outcome> {
+    let (proven, wrong) = report::verify_handed_out(folder, trust)?;
+    let is_verified = wrong.is_empty() && proven.iter().all(|proven| proven.report.is_verified());
+    let event = proven.iter().find_map(|proven| proven.event.clone()).unwrap_or_default();
+    if args.control.json {
+        let reports: Vec<&Report> = proven.iter().map(|proven| &proven.report).collect();
+        let files = &event["detail"]["files"];
+        out::line(json!({ "verified": is_verified, "files": files, "wrong": wrong, "reports": reports }))?;
+    } else {
+        out::line(printable(&event.to_string()))?;
+        for Proven { events: [first, last], report, .. } in &proven {
+            out::line(format_args!("events   {first} to {last} of {}", report.sealed))?;
+            out::line(for_people(report, args.key.is_some()))?;
+        }
+        wrong.iter().try_for_each(|what| out::line(format_args!("WRONG    {}", printable(what))))?;
+        out::line(if is_verified { "verified the report" } else { "NOT      verified: the report" })?;
+    }
+    Ok(if is_verified { Outcome::Done } else { Outcome::Finding })
 }
 
 /// The checkpoints in a file that was kept elsewhere, or of another copy of a record.
@@ -252,7 +279,7 @@ pub(crate) fn exported([first, last]: [u64; 2], uid: u32) -> Entry {
     Entry::admin("events.exported", json!({ "first": first, "last": last, "by": format!("uid {uid}") }), None)
 }
 
-fn uid() -> u32 {
+pub(crate) fn uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
@@ -309,7 +336,7 @@ fn reindex(args: &ChangeArgs) -> anyhow::Result<Outcome> {
 }
 
 /// Does something with a record to which no agent writes.
-fn with_record<T>(data: &Path, act: impl FnOnce(&Log) -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub(crate) fn with_record<T>(data: &Path, act: impl FnOnce(&Log) -> anyhow::Result<T>) -> anyhow::Result<T> {
     if !data.join("log").is_dir() {
         bail!("no record in {}", data.display());
     }

@@ -266,6 +266,10 @@ pub(crate) struct ReportArgs {
     /// File to write as a PDF, with chromium or weasyprint
     #[arg(long, value_name = "FILE")]
     pub(crate) pdf: Option<PathBuf>,
+    /// Folder to make for handing out: page, table and JSON, the events of the period, and the proof of all; `audit verify DIR`
+    /// says whether it is whole
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pack: Option<PathBuf>,
     /// Folder of a record to which no agent writes. Default: the running agent's
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -283,6 +287,10 @@ pub(crate) enum AuditVerb {
     Export(PackArgs),
     /// Put on record what other programs noted before: query logs and captures, of which only what concerns the policy is kept
     Import(ImportHistoryArgs),
+    /// Print the newest checkpoint, with the proof that the record only grew, for a witness elsewhere
+    Offer(OfferArgs),
+    /// Sign the newest checkpoint too, as a witness: if the record only grew since the last time, and into a folder of its own
+    Witness(WitnessArgs),
     /// Remove old events, whole days of them; that is put on record, and the rest stays verifiable
     Prune(PruneArgs),
     /// Have a new key sign the record from now on, as both keys sign
@@ -293,7 +301,7 @@ pub(crate) enum AuditVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// A pack, or a proof. Default: the whole record
+    /// A pack, a proof, or a folder of `report --pack`. Default: the whole record
     pub(crate) pack: Option<PathBuf>,
     /// A public key of the record, as its owner told you. Default: the one that lies beside it
     #[arg(long, value_name = "KEY")]
@@ -301,6 +309,9 @@ pub(crate) struct VerifyArgs {
     /// A file of checkpoints that was kept elsewhere, or another copy of the data folder; repeat for several
     #[arg(long, value_name = "PATH")]
     pub(crate) against: Vec<PathBuf>,
+    /// The public key of a witness, which must have signed every checkpoint named with --against
+    #[arg(long, value_name = "KEY", requires = "against")]
+    pub(crate) witness: Option<String>,
     /// Folder of the record. Default: the running agent's
     #[arg(long, value_name = "DIR", conflicts_with = "pack")]
     pub(crate) data: Option<PathBuf>,
@@ -317,6 +328,38 @@ pub(crate) struct ProveArgs {
     pub(crate) out: Option<PathBuf>,
     /// Folder of the record. Default: the running agent's
     #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OfferArgs {
+    /// How many events the witness saw, as `audit witness --size` says; 0 for none
+    #[arg(long, value_name = "SIZE", default_value_t = 0)]
+    pub(crate) old: u64,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WitnessArgs {
+    /// What another machine's `audit offer` printed, or `-`. Default: the record of this machine
+    pub(crate) offer: Option<PathBuf>,
+    /// Folder of the witness: its key, and `cosigned`, for `audit verify --against`. On another machine, or on other media
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: PathBuf,
+    /// A public key of the record to believe from now on, as its owner told you. Default, once: the one that lies beside the record
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Only print how many events it saw
+    #[arg(long, conflicts_with_all = ["offer", "key"])]
+    pub(crate) size: bool,
+    /// Folder of the record. Default: the running agent's
+    #[arg(long, value_name = "DIR", conflicts_with = "offer")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) control: ControlArgs,

@@ -1,5 +1,6 @@
 //! `interdict report`: who still contacts the vendor, who stopped, and who may have.
 
+mod pack;
 mod page;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,15 @@ use interdict_policy::{Policy, printable};
 use jiff::ToSpan as _;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde_json::Value;
 
 use crate::audit::data_folder;
 use crate::check::counted;
 use crate::cli::{Outcome, ReportArgs};
 use crate::out;
 use crate::store::Store;
+
+pub(crate) use pack::{is_one as is_handed_out, made, verify as verify_handed_out};
 
 /// Days of the period, if none is named.
 const DAYS: i64 = 30;
@@ -69,14 +73,23 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
     if let Some(path) = &args.pdf {
         print(&page::page(&report, &beside), path)?;
     }
+    if let Some(folder) = &args.pack {
+        pack::write(folder, args, &data, &report, &beside)?;
+    }
+    let is_written = [&args.html, &args.csv, &args.pdf, &args.pack].iter().any(|path| path.is_some());
     if args.control.json {
-        let mut shown = serde_json::to_value(&report)?;
-        shown["policy_changes"] = beside.changes.clone().into();
-        out::line(shown)?;
-    } else if args.html.is_none() && args.csv.is_none() && args.pdf.is_none() {
+        out::line(shown(&report, &beside)?)?;
+    } else if !is_written {
         out::line(for_people(&report, &beside))?;
     }
     Ok(Outcome::Done)
+}
+
+/// The report as JSON.
+fn shown(report: &Report, beside: &Beside) -> anyhow::Result<Value> {
+    let mut shown = serde_json::to_value(report)?;
+    shown["policy_changes"] = beside.changes.clone().into();
+    Ok(shown)
 }
 
 fn question(args: &ReportArgs) -> anyhow::Result<Question> {

@@ -11,6 +11,7 @@ mod dns;
 mod embed;
 mod encrypted;
 mod export;
+mod history;
 mod learned;
 mod metrics;
 mod packets;
@@ -28,6 +29,7 @@ fn main() {
     let cases = [
         differential::cases(),
         audit::cases(),
+        history::cases(),
         contacts::cases(),
         dns::cases(),
         embed::cases(),

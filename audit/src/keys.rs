@@ -124,19 +124,29 @@ fn add_public(folder: &Path, public: &str) -> io::Result<()> {
 
 fn read(path: &Path) -> io::Result<Key> {
     let text = fs::read_to_string(path)?;
-    let strange = || io::Error::new(io::ErrorKind::InvalidData, "it is no signing key");
-    let secret = text.trim_end();
-    let signer = StandardSigner::new(secret).map_err(|_| strange())?;
+    let signer = StandardSigner::new(text.trim_end()).map_err(|_| no_key())?;
+    let (name, key) = signing_key(path)?;
+    Ok(Key { signer, public: new_ed25519_verifier_key(&name, &key.verifying_key()) })
+}
+
+fn no_key() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is no signing key")
+}
+
+/// The name of a key in a file, and what signs.
+pub(crate) fn signing_key(path: &Path) -> io::Result<(String, SigningKey)> {
+    let text = fs::read_to_string(path)?;
     // `PRIVATE+KEY+name+id+base64`, and the base64 may hold a "+" of its own.
-    let [_, _, name, _, seed] = secret.splitn(5, '+').collect::<Vec<_>>()[..] else { return Err(strange()) };
-    let seed = BASE64_STANDARD.decode(seed).map_err(|_| strange())?;
-    let seed: &[u8; 32] = seed.get(1..).and_then(|seed| seed.try_into().ok()).ok_or_else(strange)?;
-    let public = new_ed25519_verifier_key(name, &SigningKey::from_bytes(seed).verifying_key());
-    Ok(Key { signer, public })
+    let [_, _, name, _, seed] = text.trim_end().splitn(5, '+').collect::<Vec<_>>()[..] else {
+        return Err(no_key());
+    };
+    let seed = BASE64_STANDARD.decode(seed).map_err(|_| no_key())?;
+    let seed: &[u8; 32] = seed.get(1..).and_then(|seed| seed.try_into().ok()).ok_or_else(no_key)?;
+    Ok((name.to_owned(), SigningKey::from_bytes(seed)))
 }
 
 /// Makes a key and writes it, readable by its owner only: under another name first, so that it is there whole or not at all.
-fn create(folder: &Path, file_name: &str, name: &str) -> io::Result<Key> {
+pub(crate) fn create(folder: &Path, file_name: &str, name: &str) -> io::Result<Key> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     let public = SigningKey::from_bytes(&seed).verifying_key();

@@ -23,6 +23,7 @@ mod segment;
 mod tail;
 mod tree;
 mod verify;
+mod witness;
 
 pub use checkpoint::{Checkpoint, Reason, Signed, notes};
 pub use clock::is_clock_synchronized;
@@ -38,3 +39,4 @@ pub use report::{
 };
 pub use tail::{Start, Tail};
 pub use verify::{Finding, Gap, Report, Trust, verify};
+pub use witness::{Offer, Refused, Witness};

@@ -172,6 +172,18 @@ impl Log {
         self.act(move |scribe| scribe.write_all(&entries))
     }
 
+    /// Hands in an event, and has it sealed at once. Waits for it. Returns the event's number.
+    ///
+    /// # Errors
+    /// When the record cannot be written or sealed.
+    pub fn write_sealed(&self, entry: Entry) -> io::Result<u64> {
+        self.act(move |scribe| {
+            scribe.write_all(&[entry])?;
+            let number = scribe.files.size();
+            scribe.files.seal(Reason::Minute).map(|()| number)
+        })
+    }
+
     /// Has the thread that writes do something, and waits for it.
     fn act<T: Send + 'static>(
         &self,

@@ -373,6 +373,7 @@ impl Proven {
             );
             self.find(file, &what);
         }
+        trust.doubts().for_each(|doubt| self.find(file, &doubt));
         if trust.checkpoints.iter().any(|known| known.checkpoint.origin != signed.checkpoint.origin) {
             self.find(file, "a checkpoint that was named is of another record");
         }

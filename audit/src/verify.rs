@@ -21,6 +21,7 @@ use crate::proof::time_of;
 use crate::record::is_in_use;
 use crate::segment::{self, EVENTS_LIMIT, Listing, Segment, read_line};
 use crate::tree::{Edge, TILE_WIDTH, Tiles, hashes_in};
+use crate::witness::is_cosigned;
 
 /// Findings that are told one by one; the rest is counted.
 const FINDINGS_LIMIT: usize = 100;
@@ -36,6 +37,18 @@ pub struct Trust {
     pub key: Option<String>,
     /// Checkpoints that were kept elsewhere.
     pub checkpoints: Vec<Signed>,
+    /// The public key of a witness that signed them too.
+    pub witness: Option<String>,
+}
+
+impl Trust {
+    /// What speaks against the checkpoints themselves.
+    pub(crate) fn doubts(&self) -> impl Iterator<Item = String> {
+        let is_doubtful = |known: &&Signed| self.witness.as_ref().is_some_and(|key| !is_cosigned(known, key));
+        self.checkpoints.iter().filter(is_doubtful).map(|known| {
+            format!("the checkpoint of {} that was named is not signed by the witness", known.checkpoint.time)
+        })
+    }
 }
 
 /// What was found.
@@ -200,11 +213,12 @@ fn find_known(data: &Path, notes: &[Placed], trust: &Trust, report: &mut Report)
         );
     }
     let sealed = notes.iter().map(|placed| placed.signed.checkpoint.size).max().unwrap_or(0);
+    trust.doubts().for_each(|doubt| report.find("", None, &doubt));
     for known in &trust.checkpoints {
         let Checkpoint { origin, size, time, .. } = &known.checkpoint;
         if report.origin.as_ref() != Some(origin) {
             report.find("", None, &format!("a checkpoint that was named is of another record, {origin}"));
-        } else if !notes.iter().any(|placed| placed.signed.note == known.note) {
+        } else if !notes.iter().any(|placed| placed.signed.checkpoint == known.checkpoint) {
             let what = match *size > sealed {
                 true => format!(
                     "the checkpoint of {time} that was named covers {size} events: the record was cut"

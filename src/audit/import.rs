@@ -115,12 +115,17 @@ fn caught_up(data: &Path) -> anyhow::Result<Index> {
     }
     let begun = Instant::now();
     loop {
-        let index = Index::open_to_read(data).context("the agent's index cannot be read")?;
-        if last.is_none_or(|last| index.end() >= last) {
-            return Ok(index);
-        }
-        if begun.elapsed() > INDEX_WAIT {
-            bail!("the agent's index is behind its record; try again later");
+        // One that just started makes it yet.
+        let index = Index::open_to_read(data);
+        match index {
+            Ok(index) if last.is_none_or(|last| index.end() >= last) => return Ok(index),
+            Err(error) if begun.elapsed() > INDEX_WAIT => {
+                return Err(error).context("the agent's index cannot be read");
+            }
+            Ok(_) if begun.elapsed() > INDEX_WAIT => {
+                bail!("the agent's index is behind its record; try again later");
+            }
+            _ => {}
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -239,7 +244,8 @@ impl Named {
     }
 }
 
-fn sha256_of(path: &Path) -> io::Result<String> {
+/// In hexadecimal digits.
+pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
     let (mut file, mut sha256) = (BufReader::with_capacity(1 << 16, File::open(path)?), Sha256::new());
     loop {
         let bytes = file.fill_buf()?;

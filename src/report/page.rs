@@ -191,7 +191,7 @@ fn trend(out: &mut String, [title, head, label]: [&str; 3], trend: &Bars<'_>, be
     );
     out.push_str("<line x1=\"0\" y1=\"170\" x2=\"960\" y2=\"170\" stroke=\"#d5d9de\"/>");
     for (place, (day, count)) in bars.iter().enumerate() {
-        let (x, height) = (10.0 + place as f64 * width, *count as f64 * 150.0 / most as f64);
+        let (x, height) = (10.0 + place as f64 * width, *count as f64 * 140.0 / most as f64);
         let _ = write!(
             out,
             "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\" fill=\"{}\"><title>{}: {count}</title></rect>",
@@ -216,7 +216,7 @@ fn trend(out: &mut String, [title, head, label]: [&str; 3], trend: &Bars<'_>, be
         let x = 10.0 + place as f64 * width;
         let _ = write!(
             out,
-            "<line x1=\"{x:.1}\" y1=\"16\" x2=\"{x:.1}\" y2=\"170\" stroke=\"#1a1d21\" stroke-dasharray=\"3 3\"/><text x=\"{:.1}\" y=\"26\">{}</text>",
+            "<line x1=\"{x:.1}\" y1=\"16\" x2=\"{x:.1}\" y2=\"170\" stroke=\"#1a1d21\" stroke-dasharray=\"3 3\"/><text x=\"{:.1}\" y=\"25\">{}</text>",
             x + 4.0,
             text(id)
         );

@@ -7,7 +7,7 @@ mod upstream;
 
 pub(crate) use agent::{Agent, interdict};
 pub(crate) use scripted::{Line, Scripted, rcode, records};
-pub(crate) use server::{Answered, Server, ServerKind};
+pub(crate) use server::{Answered, Server, ServerKind, free_address};
 pub(crate) use upstream::Upstream;
 
 use std::cell::Cell;

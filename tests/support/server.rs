@@ -198,7 +198,7 @@ impl ServerKind {
 }
 
 /// An address whose port is free for UDP and TCP a moment ago.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let (udp, _) = bind_both(Ipv4Addr::LOCALHOST.into());
     udp.local_addr().unwrap()
 }
