@@ -287,11 +287,8 @@ fn prune(args: &PruneArgs) -> anyhow::Result<Outcome> {
     let done = match &args.change.data {
         None => ask_agent(&args.change.control, &Request::Prune { before: args.before })?,
         Some(data) => {
-            let before = args.before.context(
-                "name a day with --before; without an agent nobody knows how long events are retained",
-            )?;
             let retention = Retention::of(data)?;
-            with_record(data, |log| retention.prune(log, Some(before), &format!("uid {}", uid())))?
+            with_record(data, |log| retention.prune(log, args.before, &format!("uid {}", uid())))?
         }
     };
     match args.change.control.json {
@@ -371,6 +368,9 @@ fn privacy_of(data: &Path) -> anyhow::Result<Privacy> {
     found.map(|(_, privacy)| *privacy).with_context(|| format!("{}: not a word of `privacy`", path.display()))
 }
 
+/// For how long events are retrievable, and in the index, unless the agent was told otherwise.
+const RETRIEVABLE: Duration = Duration::from_secs(365 * 86_400);
+
 /// How long events are retained.
 #[derive(Clone, Debug)]
 pub(crate) struct Retention {
@@ -417,17 +417,14 @@ impl Retention {
     /// Removes events of days before one, or what is not to be retained.
     ///
     /// # Errors
-    /// When nothing may be removed, no day is named and all is retained, or the record says no.
+    /// When nothing may be removed, or the record says no.
     pub(crate) fn prune(&self, log: &Log, before: Option<Date>, by: &str) -> anyhow::Result<Value> {
         if let Some(reason) = &self.hold {
             bail!("a legal hold stands: {}", reason.escape_debug());
         }
         let before: SystemTime = match (before, self.retain) {
             (Some(day), _) => day.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp().into(),
-            (None, Some(retain)) => SystemTime::now() - retain,
-            (None, None) => bail!(
-                "name a day with --before, or set `retain` in [audit]: nothing says how long events are retained"
-            ),
+            (None, retain) => SystemTime::now() - retain.unwrap_or(RETRIEVABLE),
         };
         let removed = log.prune(before, by)?;
         Ok(json!({ "removed": removed }))

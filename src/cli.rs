@@ -420,7 +420,7 @@ pub(crate) struct ImportHistoryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Remove events of days before this one. Default: what the agent's configuration does not retain
+    /// Remove events of days before this one [default: those of 365 days ago and earlier, or as `[audit] retain` says]
     #[arg(long, value_name = "DAY")]
     pub(crate) before: Option<jiff::civil::Date>,
     #[command(flatten)]

@@ -187,7 +187,8 @@ fn nothing_is_removed_under_a_legal_hold() {
     assert_eq!(prune(&agent), "0 events removed\n");
     let folder = agent.stop();
     audit(&["prune", "--before", "2020-01-01", "--data", &data(&folder)], 0);
-    assert!(audit(&["prune", "--data", &data(&folder)], 2).contains("name a day with --before"));
+    // Without a day, what is a year old.
+    assert!(audit(&["prune", "--data", &data(&folder)], 0).contains("0 events removed"));
 }
 
 fn copy(from: &Path, to: &Path) {
