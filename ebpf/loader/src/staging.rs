@@ -147,6 +147,7 @@ impl Tables {
         let mut settings = Box::new(Settings::NONE);
         settings.egress = rules.egress();
         settings.translations = translations(&options.nat64);
+        settings.translated = spelling::bits(&settings.translations);
         for first in settings.translations.iter().filter_map(Translation::first_word) {
             filter::add_v6(&mut settings.places6, first, 32);
         }

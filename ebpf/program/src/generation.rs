@@ -254,6 +254,11 @@ impl Policy for Generation {
 
     #[inline(always)]
     fn inside(&self, address: Address) -> Address {
+        // Told here, without a call, of nearly every address.
+        if self.settings.translated & spelling::bit(address) == 0 {
+            return Address::NONE;
+        }
+        interdict_ebpf_program::frame::rarely();
         inside(self.settings, address)
     }
 }

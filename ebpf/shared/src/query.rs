@@ -59,6 +59,8 @@ pub struct Settings {
     pub egress: Egress,
     /// Behind which IPv6 prefixes IPv4 addresses stand.
     pub translations: Translations,
+    /// A quick look at addresses that may stand behind one of those.
+    pub translated: u64,
     /// How its networks are to be read.
     pub networks: Networks,
     /// A quick look at IPv4 addresses.
@@ -74,6 +76,7 @@ plain_bytes!(Settings {
     names: Names,
     egress: Egress,
     translations: Translations,
+    translated: u64,
     networks: Networks,
     places4: Filter,
     places6: Filter,
@@ -87,6 +90,7 @@ impl Settings {
         names: Names::NONE,
         egress: Egress::NONE,
         translations: [Translation::NONE; MAX_TRANSLATIONS],
+        translated: 0,
         networks: Networks::NONE,
         places4: [0; filter::WORDS],
         places6: [0; filter::WORDS],

@@ -21,6 +21,20 @@ plain_bytes!(Translation { prefix: [u64; 2], mask: [u64; 2], bits: u64 });
 /// The prefixes of a policy's translations, and none behind them.
 pub type Translations = [Translation; MAX_TRANSLATIONS];
 
+/// The bit of an address in a quick look at [`Translations`]: by its first 16 bits, which each of them says. Nearly no address of
+/// the Internet has one of theirs.
+#[inline(always)]
+pub const fn bit(address: Address) -> u64 {
+    let first = u32::from_be(address.words()[0]) >> 16;
+    1 << ((first ^ first >> 6 ^ first >> 12) & 63)
+}
+
+/// The bits of all translations.
+pub fn bits(translations: &Translations) -> u64 {
+    let known = translations.iter().filter(|translation| !translation.is_none());
+    known.map(|translation| bit(Address::from_halves(translation.prefix))).fold(0, |all, bit| all | bit)
+}
+
 impl Translation {
     /// No translation.
     pub const NONE: Self = Self { prefix: [0; 2], mask: [0; 2], bits: 0 };
@@ -103,5 +117,31 @@ mod tests {
             assert_eq!(of(address ^ 1 << (128 - bits)), Address::NONE, "{address:032x} not behind /{bits}");
         }
         assert_eq!(Translation::NONE.inside(Address::from_v6([0; 16])), Address::NONE);
+    }
+
+    #[test]
+    fn what_stands_behind_a_translation_has_a_bit_and_nearly_nothing_else_has() {
+        let mut translations = [Translation::NONE; MAX_TRANSLATIONS];
+        assert_eq!(bits(&translations), 0);
+        let own = Translation::behind(0x2001_0db8_0122 << 80, 48);
+        let known = [MAPPED, WELL_KNOWN, SIX_TO_FOUR, own];
+        translations[..4].copy_from_slice(&known);
+        let all = bits(&translations);
+        for translation in known {
+            for low in [0, 1, u128::MAX] {
+                let mask = u128::from(translation.mask[0]) << 64 | u128::from(translation.mask[1]);
+                let prefix = u128::from(translation.prefix[0]) << 64 | u128::from(translation.prefix[1]);
+                let address = Address::from_v6((prefix | low & !mask).to_be_bytes());
+                assert_ne!(all & bit(address), 0, "{address:?}");
+            }
+        }
+        // Without one of the operator's, what the registries hand out is passed at once.
+        translations[3] = Translation::NONE;
+        for first in
+            [0x2001, 0x2003, 0x2400, 0x2600, 0x2607, 0x2620, 0x2800, 0x2a00, 0x2a02, 0x2a03, 0x2c0f, 0xfe80]
+        {
+            let address = Address::from_v6((first << 112 | 1_u128).to_be_bytes());
+            assert_eq!(bits(&translations) & bit(address), 0, "{first:04x}");
+        }
     }
 }
