@@ -212,17 +212,30 @@ pub fn read(
     }
     let opened = File::open(file)?;
     let latest = opened.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
-    let stamps = Stamps::new(zone, latest.unwrap_or(Timestamp::now()));
     let mut bytes = BufReader::with_capacity(1 << 16, opened);
+    read_bytes(origin, &mut bytes, (latest.unwrap_or(Timestamp::now()), zone), each)
+}
+
+/// The same, of bytes that were last written at a time; not of a database.
+///
+/// # Errors
+/// When they cannot be read, or are not what they are taken for.
+pub fn read_bytes(
+    origin: Origin,
+    bytes: &mut (dyn BufRead + Send),
+    (latest, zone): (Timestamp, TimeZone),
+    each: &mut dyn FnMut(Observed),
+) -> io::Result<Counts> {
+    let stamps = Stamps::new(zone, latest);
     let mut pairs = Pairs::new(each);
     let counts = match origin {
-        Origin::PiHole => unreachable!("it was read above"),
-        Origin::AdGuard => lines(&mut bytes, &mut adguard::Lines, &mut pairs),
-        Origin::Unbound => lines(&mut bytes, &mut unbound::Lines { stamps }, &mut pairs),
-        Origin::Bind => lines(&mut bytes, &mut bind::Lines { stamps }, &mut pairs),
-        Origin::Zeek => lines(&mut bytes, &mut zeek::Lines::default(), &mut pairs),
-        Origin::Dnstap => dnstap::read(&mut bytes, &mut pairs),
-        Origin::Pcap => pcap::read(&mut bytes, &mut pairs),
+        Origin::PiHole => Err(io::Error::new(io::ErrorKind::Unsupported, "a database is a file of its own")),
+        Origin::AdGuard => lines(bytes, &mut adguard::Lines, &mut pairs),
+        Origin::Unbound => lines(bytes, &mut unbound::Lines { stamps }, &mut pairs),
+        Origin::Bind => lines(bytes, &mut bind::Lines { stamps }, &mut pairs),
+        Origin::Zeek => lines(bytes, &mut zeek::Lines::default(), &mut pairs),
+        Origin::Dnstap => dnstap::read(bytes, &mut pairs),
+        Origin::Pcap => pcap::read(bytes, &mut pairs),
     };
     pairs.finish();
     counts

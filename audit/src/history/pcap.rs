@@ -16,7 +16,7 @@ use super::{Counts, Flow, Noted, Observed, Question, message};
 use crate::entry::Depth;
 
 /// Longest block: tcpdump writes no longer packet, and says little of each.
-const BLOCK_LIMIT_BYTES: usize = 1 << 20;
+const BLOCK_LIMIT_BYTES: usize = 320 << 10;
 /// Interfaces that one section of a capture may describe.
 const INTERFACES_LIMIT: usize = 4096;
 /// Flows that are followed at a time. Before one more, all are handed on as they are.

@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod history;
 pub mod policy;
 pub mod wire;
