@@ -647,6 +647,11 @@ impl Answer for Agent {
         json!({})
     }
 
+    fn seal(&self) -> anyhow::Result<Value> {
+        self.log.seal()?;
+        Ok(json!({}))
+    }
+
     fn reported(&self, detail: Value, uid: u32) -> anyhow::Result<Value> {
         Ok(json!({ "event": self.log.write_sealed(crate::report::made(detail, uid))? }))
     }

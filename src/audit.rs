@@ -71,6 +71,9 @@ fn verify_record(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     if let Some(folder) = args.pack.as_ref().filter(|path| report::is_handed_out(path)) {
         return verify_handed_out(folder, &trust, args);
     }
+    if let Some(folder) = args.pack.as_ref().filter(|path| path.is_dir()) {
+        bail!("{} holds no report.proof, so it is no report that was handed out whole", folder.display());
+    }
     let (report, event) = match &args.pack {
         Some(path) => {
             let proven =

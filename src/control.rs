@@ -52,6 +52,8 @@ pub enum Request {
         /// The number of the last.
         last: u64,
     },
+    /// Seal what is on record now; only for root and the agent's user.
+    Seal,
     /// Put on record that a report was made, and seal it; only for root and the agent's user.
     Reported {
         /// Of what it is, and the SHA-256 of its files.
@@ -78,6 +80,7 @@ impl Request {
             | Self::Prune { .. }
             | Self::Reindex
             | Self::Exported { .. }
+            | Self::Seal
             | Self::Import(_)
             | Self::Reported { .. } => true,
             Self::Status | Self::Probe | Self::Why { .. } => false,
@@ -205,6 +208,9 @@ pub(crate) trait Answer: Send + Sync + 'static {
     /// Puts on record that events were handed out, to a process of the user `uid`.
     fn exported(&self, events: [u64; 2], uid: u32) -> Value;
 
+    /// Seals what is on record now. May block.
+    fn seal(&self) -> anyhow::Result<Value>;
+
     /// Puts on record that a report was made, to a process of the user `uid`. May block.
     fn reported(&self, detail: Value, uid: u32) -> anyhow::Result<Value>;
 
@@ -288,6 +294,7 @@ fn answer(agent: &dyn Answer, request: Request, uid: u32) -> anyhow::Result<Stri
         Request::Probe => agent.probe().to_string(),
         Request::Reindex => agent.reindex().to_string(),
         Request::Exported { first, last } => agent.exported([first, last], uid).to_string(),
+        Request::Seal => agent.seal()?.to_string(),
         Request::Reported { detail } => agent.reported(detail, uid)?.to_string(),
         Request::Import(part) => agent.import(*part, uid)?.to_string(),
         Request::Prune { before } => agent.prune(before, uid)?.to_string(),

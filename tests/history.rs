@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(the_log_of_unbound_is_imported, Unbound),
         case!(nothing_is_imported_twice),
         case!(an_import_that_ended_in_the_middle_goes_on),
+        case!(files_of_one_command_go_together),
         case!(what_cannot_be_read_is_named, Dig),
         case!(a_witness_signs_and_a_changed_past_is_refused, Dig),
         case!(a_report_is_handed_out_with_its_proof, Dig),
@@ -222,7 +223,7 @@ fn nothing_is_imported_twice() {
     let events = dry[0]["events"].as_u64().unwrap();
     assert_eq!(noted(&agent).len() as u64, events);
     // The same again, as it is and grown; and the same days by another.
-    let again = import(&agent, &[&one], 0);
+    let again = import(&agent, &[&one], 1);
     assert_eq!((&again[0]["contacts"], &again[0]["left_out"]["imported"]), (&0.into(), &1920.into()));
     let grown = import(&agent, &[&path("grown.log", &log(0..41))], 0);
     assert_eq!((&grown[0]["contacts"], &grown[0]["left_out"]["imported"]), (&24.into(), &1920.into()));
@@ -261,13 +262,22 @@ fn an_import_that_ended_in_the_middle_goes_on() {
     told(
         json!({ "verb": "import", "part": "contacts", "digest": digest, "cited": events[0]["origin"], "contacts": contacts }),
     );
+    // It is not lost when the log has grown since.
+    let more = folder.path().join("more.log");
+    fs::write(&more, log(0..42)).unwrap();
     // What is not the same file is refused until that is over.
     let other = folder.path().join("other.log");
     fs::write(&other, log(50..51)).unwrap();
     let said = import(&half, &[other.to_str().unwrap()], 2);
     assert!(said.as_str().unwrap().contains("ended in the middle"), "{said}");
-    import(&half, &[&path], 0);
-    assert_eq!(noted(&half), noted(&whole));
+    let done = import(&half, &[more.to_str().unwrap()], 0);
+    assert_eq!(
+        (&done[0]["resumed"], &done[0]["contacts"], &done[1]["contacts"]),
+        (&true.into(), &960.into(), &48.into())
+    );
+    let all = noted(&half);
+    import(&whole, &[more.to_str().unwrap()], 0);
+    assert_eq!(all, noted(&whole));
     import(&half, &[other.to_str().unwrap()], 0);
 }
 
@@ -290,6 +300,8 @@ fn what_cannot_be_read_is_named() {
         (vec!["--format".into(), "dnstap".into(), path("e", "hello\n")], "cannot read e: a frame of"),
         (vec!["--format".into(), "pcap".into(), path("f", "hello\n")], "cannot read f: it is no capture"),
         (vec![folder.path().join("g").display().to_string()], "No such file"),
+        (vec!["/dev/zero".into()], "/dev/zero is no regular file"),
+        (vec![folder.path().display().to_string()], "is no regular file"),
         (vec!["--timezone".into(), "Mars/Base".into(), path("h", "")], "Mars/Base"),
     ] {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -304,6 +316,42 @@ fn what_cannot_be_read_is_named() {
         (&1.into(), &1.into(), &2.into())
     );
     assert_eq!(noted(&agent), ["unbound log a.v.example A - x1"]);
+}
+
+/// Zeek keeps questions and connections in two files, and two servers keep a log each.
+fn files_of_one_command_go_together() {
+    let agent = start();
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let dns = path(
+        "dns.log",
+        "{\"ts\":1748736000.5,\"id.orig_h\":\"10.0.0.5\",\"id.resp_h\":\"8.8.8.8\",\"proto\":\"udp\",\"query\":\"a.v.example\",\"qtype_name\":\"A\",\"answers\":[\"192.0.2.7\"],\"TTLs\":[60.0]}\n",
+    );
+    let conn = path(
+        "conn.log",
+        "{\"ts\":1748736001.5,\"id.orig_h\":\"10.0.0.5\",\"id.resp_h\":\"192.0.2.7\",\"id.resp_p\":443,\"proto\":\"tcp\",\"conn_state\":\"SF\",\"orig_pkts\":3,\"resp_bytes\":9}\n",
+    );
+    let dry = import(&agent, &["--dry-run", &dns, &conn], 0);
+    let done = import(&agent, &[&dns, &conn], 0);
+    for done in [dry, done] {
+        assert_eq!((&done[0]["contacts"], &done[1]["contacts"]), (&1.into(), &3.into()), "{done}");
+    }
+    let question =
+        |client: u8| format!("[1748736000] unbound[1:0] info: 10.0.0.{client} a.v.example. A IN\n");
+    let [one, two, three] = [1, 2, 3].map(|client| path(&format!("{client}.log"), &question(client)));
+    let done = import(&agent, &[&one, &two], 0);
+    assert_eq!((&done[0]["contacts"], &done[1]["contacts"]), (&1.into(), &1.into()), "{done}");
+    // Of a third one nobody knows whether it is another's; that is a finding.
+    let done = import(&agent, &[&three], 1);
+    assert_eq!(done[0]["left_out"]["imported"], 1);
+    import(&agent, &["--source", "ns3", &three], 0);
+    assert!(import(&agent, &[&one, &one], 2).as_str().unwrap().contains("among the files twice"));
+    let said = import(&agent, &["--from", "2026-01-02", "--until", "2026-01-01", &one], 2);
+    assert!(said.as_str().unwrap().contains("nothing is between"), "{said}");
 }
 
 fn a_witness_signs_and_a_changed_past_is_refused() {
@@ -378,8 +426,8 @@ fn a_report_is_handed_out_with_its_proof() {
         Command::new("sha256sum").args(["-c", "--quiet", "SHA256SUMS"]).current_dir(&pack).status().unwrap();
     assert!(sums.success());
     let files: Vec<&String> = made["detail"]["files"].as_object().unwrap().keys().collect();
-    assert_eq!(files, ["report.csv", "report.html", "report.json", "report.txt"]);
-    for name in files.into_iter().map(String::as_str).chain(["events.pack", "report.proof"]) {
+    assert_eq!(files, ["events.pack", "report.csv", "report.html", "report.json", "report.txt"]);
+    for name in files.into_iter().map(String::as_str).chain(["SHA256SUMS", "report.proof"]) {
         let path = pack.join(name);
         let whole = fs::read(&path).unwrap();
         let mut changed = whole.clone();
@@ -389,6 +437,18 @@ fn a_report_is_handed_out_with_its_proof() {
         verify(1);
         fs::write(&path, whole).unwrap();
     }
-    fs::remove_file(pack.join("report.html")).unwrap();
-    assert!(verify(1).contains("report.html"));
+    let page = fs::read(pack.join("report.html")).unwrap();
+    fs::write(pack.join("report-2.html"), &page).unwrap();
+    assert!(verify(1).contains("report-2.html: it is no part of the report"));
+    fs::remove_file(pack.join("report-2.html")).unwrap();
+    for name in ["report.html", "events.pack"] {
+        let whole = fs::read(pack.join(name)).unwrap();
+        fs::remove_file(pack.join(name)).unwrap();
+        assert!(verify(1).contains(&format!("{name}: it is missing")));
+        std::os::unix::fs::symlink("report.json", pack.join(name)).unwrap();
+        assert!(verify(1).contains(&format!("{name}: it is missing")));
+        fs::remove_file(pack.join(name)).unwrap();
+        fs::write(pack.join(name), whole).unwrap();
+    }
+    verify(0);
 }

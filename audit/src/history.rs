@@ -29,7 +29,7 @@ mod stamp;
 mod unbound;
 mod zeek;
 
-pub use contacts::{Contact, Contacts, Decided, TooMany};
+pub use contacts::{Contact, Contacts, Decided, Opened, TooMany};
 use pairs::Pairs;
 use stamp::Stamps;
 
@@ -99,7 +99,11 @@ impl Origin {
             _ if line.starts_with("#separator") || line.starts_with("#fields") => Some(Self::Zeek),
             _ if line.starts_with('{') && line.contains("\"QH\"") => Some(Self::AdGuard),
             _ if line.starts_with('{') && line.contains("\"id.orig_h\"") => Some(Self::Zeek),
-            _ if line.contains(": query: ") && line.contains("client ") => Some(Self::Bind),
+            _ if line.contains("client ")
+                && [": query: ", ": rpz "].iter().any(|word| line.contains(word)) =>
+            {
+                Some(Self::Bind)
+            }
             _ if line.contains("unbound") && line.contains("] ") => Some(Self::Unbound),
             _ => None,
         })

@@ -184,6 +184,14 @@ impl Log {
         })
     }
 
+    /// Seals what is on record now. Waits for it.
+    ///
+    /// # Errors
+    /// When the record cannot be sealed.
+    pub fn seal(&self) -> io::Result<()> {
+        self.act(|scribe| scribe.files.seal(Reason::Minute))
+    }
+
     /// Has the thread that writes do something, and waits for it.
     fn act<T: Send + 'static>(
         &self,

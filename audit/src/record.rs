@@ -96,7 +96,7 @@ pub(crate) struct Files {
     pub(crate) opened: Vec<(&'static str, Value)>,
     /// Segments that wait to be compressed.
     pub(crate) full: Vec<Segment>,
-    /// Compressed segments, to be put in their places once the disk knows that the record speaks of them.
+    /// Compressed segments, to be put in their places once a checkpoint covers that the record speaks of them.
     packed: Vec<Packed>,
     sealed: Sealed,
 }
@@ -388,13 +388,7 @@ impl Files {
             current.file.sync_data()?;
         }
         self.unsynced = 0;
-        self.tiles.write()?;
-        // The record speaks of them.
-        let mut outcome = Ok(());
-        for packed in self.packed.drain(..) {
-            outcome = outcome.and(packed.put_in_place());
-        }
-        outcome
+        self.tiles.write()
     }
 
     /// How long ago the newest checkpoint was made.
@@ -427,7 +421,12 @@ impl Files {
         if let Err(error) = self.keys.note_newest(&self.sealed.digest) {
             tracing::warn!(%error, "the newest checkpoint is not noted beside the key");
         }
-        Ok(())
+        // What is signed speaks of them.
+        let mut outcome = Ok(());
+        for packed in self.packed.drain(..) {
+            outcome = outcome.and(packed.put_in_place());
+        }
+        outcome
     }
 
     /// How many events the newest checkpoint covers.

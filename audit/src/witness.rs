@@ -135,8 +135,8 @@ pub enum Refused {
     Io(#[from] io::Error),
 }
 
-/// Who signs what only grows, in a folder of its own: `witness.key`, `witness.pub`, `log.pub` (whose signatures it believes), and
-/// `cosigned` (all that it signed, oldest first).
+/// Who signs what only grows, in a folder of its own: `witness.key`, `witness.pub`, `log.pub` (whose signatures it believes),
+/// `cosigned` (all that it signed, oldest first), and `seen` (how much that was).
 pub struct Witness {
     folder: PathBuf,
     cosigner: Cosigner,
@@ -206,16 +206,34 @@ impl Witness {
     pub fn newest(&self) -> io::Result<Option<Signed>> {
         let path = self.folder.join("cosigned");
         let bytes = match read_up_to(&path, COSIGNED_LIMIT_BYTES) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             bytes => bytes?,
         };
         let text = String::from_utf8_lossy(&bytes);
         // What a crash left half in the end was never said to anybody.
-        let Some(last) = notes(&text).0.last().copied() else { return Ok(None) };
-        let signed = Signed::read(last).filter(|signed| is_cosigned(signed, &self.public()));
-        signed
-            .map(Some)
-            .ok_or_else(|| strange(format!("{}: its last note is not this witness's own", path.display())))
+        let newest = match notes(&text).0.last() {
+            None => None,
+            Some(last) => {
+                Some(Signed::read(last).filter(|signed| is_cosigned(signed, &self.public())).ok_or_else(
+                    || strange(format!("{}: its last note is not this witness's own", path.display())),
+                )?)
+            }
+        };
+        let size = newest.as_ref().map_or(0, |signed| signed.checkpoint.size);
+        if self.seen()?.is_some_and(|seen| size < seen) {
+            let what = "it lacks what this witness signed last; put a copy of it back, or remove the file `seen` \
+                beside it, if this witness is to begin anew and vouch for nothing before";
+            return Err(strange(format!("{}: {what}", path.display())));
+        }
+        Ok(newest)
+    }
+
+    /// How many events the checkpoint covers that it signed last, as it is noted beside its key.
+    fn seen(&self) -> io::Result<Option<u64>> {
+        match fs::read_to_string(self.folder.join("seen")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => text?.trim().parse().map(Some).map_err(|_| strange("`seen` is no number")),
+        }
     }
 
     /// Signs a checkpoint that goes on from the newest one that it signed, and keeps it. The first one it takes as it is, if it is
@@ -255,6 +273,10 @@ impl Witness {
         file.set_len(whole)?;
         file.write_all(&note)?;
         file.sync_all()?;
+        let draft = self.folder.join("seen.new");
+        fs::write(&draft, format!("{}\n", offered.size))?;
+        File::open(&draft)?.sync_all()?;
+        fs::rename(draft, self.folder.join("seen"))?;
         File::open(&self.folder)?.sync_all()?;
         let signed = String::from_utf8(note).ok().and_then(|note| Signed::read(&note));
         Ok(signed.ok_or_else(|| strange("what was signed cannot be read"))?)
@@ -440,6 +462,13 @@ mod tests {
                 _ => assert!(matches!(refused, Refused::Changed(at) if at == seen), "{refused}"),
             }
         }
+        // Whoever takes away what it signed does not make it forget.
+        for torn in [&kept[..0], &kept[..kept.len() - 1]] {
+            fs::write(folder.path().join("cosigned"), torn).unwrap();
+            let refused = witness.cosign(&Offer::of(other.path(), 0).unwrap());
+            assert!(matches!(refused, Err(Refused::Io(_))));
+        }
+        fs::write(folder.path().join("cosigned"), &kept).unwrap();
         // From another place than where it is.
         grow(data.path(), 1, "a");
         let elsewhere = witness.cosign(&Offer::of(data.path(), 300).unwrap()).unwrap_err();

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use interdict_audit::{Entry, Range, Record, Trust, export, prove, verify_file};
+use interdict_audit::{Entry, Range, Record, Start, Tail, Trust, export, prove, verify, verify_file};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -222,4 +223,33 @@ fn numbers_that_are_not_of_the_record_are_refused() {
     }
     fs::write(&path, "[1]\n").unwrap();
     assert_eq!(stranger(&path, None).status.code(), Some(1));
+}
+
+#[test]
+fn segments_that_were_filled_within_a_minute_are_verified_at_once() {
+    let data = TempDir::new().unwrap();
+    let (log, writer) = Record::open(data.path(), "n").unwrap().start().unwrap();
+    let compressed = || {
+        let names = fs::read_dir(data.path().join("log")).unwrap();
+        names.filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().ends_with(".zst")).count()
+    };
+    let said = || {
+        let mut tail = Tail::open(data.path(), Start::After(65_536)).unwrap();
+        let lines = std::iter::from_fn(|| Some(tail.next_lines().unwrap()).filter(|lines| !lines.is_empty()));
+        lines.flatten().filter(|line| line.contains("segment.packed")).count()
+    };
+    for _ in 0..14 {
+        log.write_all((0..10_000).map(|number| Entry::admin("many", json!(number), None)).collect()).unwrap();
+    }
+    while said() < 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // No checkpoint covers yet that they were compressed: they are as they were.
+    assert_eq!(compressed(), 0);
+    assert!(verify(data.path(), &Trust::default()).unwrap().is_verified());
+    log.seal().unwrap();
+    assert_eq!(compressed(), 2);
+    assert!(verify(data.path(), &Trust::default()).unwrap().is_verified());
+    writer.close();
+    assert!(verify(data.path(), &Trust::default()).unwrap().is_verified());
 }

@@ -6,14 +6,14 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use interdict_audit::history::{self, Contact, Contacts, Observed, Origin};
+use interdict_audit::history::{self, Contact, Contacts, Counts, Noted, Observed, Opened, Origin};
 use interdict_audit::{Cited, Entry, Index, Log, Start, Tail};
 use interdict_policy::{Digest, Policy, Verdict};
 use jiff::Timestamp;
@@ -148,23 +148,55 @@ fn import_all(
     index: &Index,
     hand_over: &HandOver<'_>,
 ) -> anyhow::Result<Outcome> {
+    if args.from.zip(args.until).is_some_and(|(from, until)| from >= until) {
+        bail!("nothing is between --from and --until; write an earlier --from, or a later --until");
+    }
+    let _alone = alone(data)?;
     let policy = policy_of(data)?;
-    let mut earlier = Earlier::of(index)?;
-    let mut done = Vec::new();
+    let mut import = Import {
+        args,
+        data,
+        policy: &policy,
+        known: known(index)?,
+        earlier: Earlier::of(index)?,
+        opened: Opened::new(),
+        hand_over,
+    };
+    let (mut done, mut read) = (Vec::new(), HashSet::new());
     for path in &args.files {
         let file = Named::open(path)?;
-        let imported = Import { args, data, policy: &policy, known: known(index)?, hand_over };
-        let detail = imported.run(&file, &mut earlier)?;
-        if !args.control.json {
-            out::line(for_people(&detail, args.dry_run))?;
+        if !read.insert(file.sha256.clone()) {
+            bail!("{} is among the files twice", file.name);
         }
-        done.push(detail);
+        for detail in import.all(&file)? {
+            if !args.control.json {
+                out::line(for_people(&detail, args.dry_run))?;
+            }
+            done.push(detail);
+        }
     }
     if args.control.json {
         out::line(Value::Array(done.clone()))?;
     }
-    let is_whole = done.iter().all(|detail| detail["strange"] == 0);
+    let is_whole = done.iter().all(|detail| detail["strange"] == 0 && !is_passed_over(detail));
     Ok(if is_whole { Outcome::Done } else { Outcome::Finding })
+}
+
+/// Whether all of a file lies in times of which its source was imported before: it is another one's, or the same again.
+fn is_passed_over(detail: &Value) -> bool {
+    detail["entries"] == 0 && detail["left_out"]["imported"] != 0
+}
+
+/// Holds for as long as this process imports into a record: two would not know of each other.
+fn alone(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("state/import.lock");
+    let cannot = || format!("cannot write {}", path.display());
+    std::fs::create_dir_all(data.join("state")).with_context(cannot)?;
+    let lock = File::create(&path).with_context(cannot)?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        anyhow::anyhow!("another import into {} is going on; wait for its end", data.display())
+    })?;
+    Ok(lock)
 }
 
 /// Clients that were in contact by the record.
@@ -176,12 +208,28 @@ fn known(index: &Index) -> anyhow::Result<HashSet<IpAddr>> {
 
 /// What was imported before, and when this record began itself.
 struct Earlier {
-    /// Source, and the times of the first entry and the last.
-    imported: Vec<(String, [Timestamp; 2])>,
-    /// Number, source and SHA-256 of imports that are not over.
-    open: Vec<(u64, String, String, String)>,
+    /// Source, whether of questions or of connections, and the times of the first entry and the last.
+    imported: Vec<(String, &'static str, [Timestamp; 2])>,
+    /// Imports that are not over.
+    open: Vec<Open>,
     begun: Option<Timestamp>,
 }
+
+/// An import that is not over.
+#[derive(Clone)]
+struct Open {
+    /// The number of the event that says it begins.
+    seq: u64,
+    source: String,
+    sha256: String,
+    /// How large the file was.
+    bytes: u64,
+    /// The digest of the policy that decides.
+    policy: String,
+}
+
+/// What is told apart of a source: its questions and its connections may be in two files.
+const TRACKS: [&str; 2] = ["asked", "sent"];
 
 impl Earlier {
     fn of(index: &Index) -> anyhow::Result<Self> {
@@ -191,26 +239,33 @@ impl Earlier {
         };
         let text = |detail: &Value, key: &str| detail[key].as_str().unwrap_or_default().to_owned();
         let ended = details(IMPORTED)?;
-        let imported = ended.iter().filter_map(|(_, detail)| {
-            let time = |key: &str| detail[key].as_str()?.parse().ok();
-            Some((text(detail, "source"), [time("first")?, time("last")?]))
+        let tracks = ended.iter().flat_map(|(_, detail)| TRACKS.map(|track| (track, detail)));
+        let imported = tracks.filter_map(|(track, detail)| {
+            let time = |at: usize| detail[track][at].as_str()?.parse().ok();
+            Some((text(detail, "source"), track, [time(0)?, time(1)?]))
         });
         let is_over = |seq: u64, sha256: &str| {
             ended.iter().any(|(end, detail)| *end > seq && detail["sha256"] == sha256)
         };
-        let begun = details(BEGUN)?.into_iter().map(|(seq, detail)| {
-            (seq, text(&detail, "source"), text(&detail, "sha256"), text(&detail, "policy"))
+        let begun = details(BEGUN)?.into_iter().map(|(seq, detail)| Open {
+            seq,
+            source: text(&detail, "source"),
+            sha256: text(&detail, "sha256"),
+            bytes: detail["bytes"].as_u64().unwrap_or(0),
+            policy: text(&detail, "policy"),
         });
         let first = index.acts("agent.started")?.first().map(|(_, time_us, _)| *time_us);
         Ok(Self {
             imported: imported.collect(),
-            open: begun.filter(|(seq, _, sha256, _)| !is_over(*seq, sha256)).collect(),
+            open: begun.filter(|open| !is_over(open.seq, &open.sha256)).collect(),
             begun: first.and_then(|time_us| Timestamp::from_microsecond(time_us).ok()),
         })
     }
 
-    fn has(&self, source: &str, time: Timestamp) -> bool {
-        self.imported.iter().any(|(other, [first, last])| other == source && (*first..=*last).contains(&time))
+    fn has(&self, source: &str, track: &str, time: Timestamp) -> bool {
+        let mut imported = self.imported.iter();
+        imported
+            .any(|(of, on, [first, last])| of == source && *on == track && (*first..=*last).contains(&time))
     }
 }
 
@@ -219,6 +274,7 @@ struct Named {
     name: String,
     path: PathBuf,
     sha256: String,
+    bytes: u64,
     /// What came by standard input, until it was read.
     _spooled: Option<tempfile::NamedTempFile>,
 }
@@ -235,12 +291,35 @@ impl Named {
                 ("stdin".to_owned(), file.path().to_owned(), Some(file))
             }
             false => {
+                // Of others nobody knows an end, nor that they read the same twice.
+                if !std::fs::metadata(path).with_context(cannot)?.is_file() {
+                    bail!(
+                        "{} is no regular file; to read a stream, name `-` and give it by standard input",
+                        path.display()
+                    );
+                }
                 let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
                 (name, path.to_owned(), None)
             }
         };
         let sha256 = sha256_of(&path).with_context(cannot)?;
-        Ok(Self { name, path, sha256, _spooled: spooled })
+        let bytes = std::fs::metadata(&path).with_context(cannot)?.len();
+        Ok(Self { name, path, sha256, bytes, _spooled: spooled })
+    }
+
+    /// Its beginning, as a file of its own; `None` if that is another file's.
+    fn beginning(&self, open: &Open) -> anyhow::Result<Option<Self>> {
+        if open.bytes == 0 || open.bytes >= self.bytes {
+            return Ok(None);
+        }
+        let cannot = || format!("cannot keep the beginning of {}", self.name);
+        let mut file = tempfile::NamedTempFile::new().with_context(cannot)?;
+        io::copy(&mut File::open(&self.path)?.take(open.bytes), &mut file).with_context(cannot)?;
+        let path = file.path().to_owned();
+        let sha256 = sha256_of(&path).with_context(cannot)?;
+        let beginning =
+            Self { name: self.name.clone(), path, sha256, bytes: open.bytes, _spooled: Some(file) };
+        Ok(Some(beginning).filter(|beginning| beginning.sha256 == open.sha256))
     }
 }
 
@@ -263,6 +342,10 @@ struct Import<'i> {
     data: &'i Path,
     policy: &'i Policy,
     known: HashSet<IpAddr>,
+    /// What was imported before this command.
+    earlier: Earlier,
+    /// What the files before this one told of addresses.
+    opened: Opened,
     hand_over: &'i HandOver<'i>,
 }
 
@@ -270,88 +353,116 @@ struct Import<'i> {
 #[derive(Default)]
 struct Taken {
     entries: u64,
-    first: Option<Timestamp>,
-    last: Option<Timestamp>,
+    /// Of each of [`TRACKS`] the first time and the last.
+    periods: [Option<[Timestamp; 2]>; 2],
     outside: u64,
     imported: u64,
 }
 
 impl Import<'_> {
-    /// Returns what goes on record of it.
-    fn run(&self, file: &Named, earlier: &mut Earlier) -> anyhow::Result<Value> {
-        let cannot = || format!("cannot read {}", file.name);
+    /// Imports a file; before that what an import of its beginning left undone. Returns what goes on record of each.
+    fn all(&mut self, file: &Named) -> anyhow::Result<Vec<Value>> {
+        let (_, source) = self.origin(file)?;
+        let mut done = Vec::new();
+        if let Some(open) = self.open(&source)
+            && let Some(beginning) = file.beginning(&open)?
+        {
+            let mut detail = self.run(&beginning)?;
+            // What this command has just done is before the rest of it.
+            if let Some(detail) = detail.as_object_mut() {
+                detail.insert("resumed".to_owned(), true.into());
+            }
+            for (track, place) in TRACKS.iter().zip(0..) {
+                let time = |at: usize| detail[TRACKS[place]][at].as_str()?.parse().ok();
+                if let Some(period) = time(0).zip(time(1)) {
+                    self.earlier.imported.push((source.clone(), track, period.into()));
+                }
+            }
+            done.push(detail);
+        }
+        done.push(self.run(file)?);
+        Ok(done)
+    }
+
+    /// What a file is, and whose.
+    fn origin(&self, file: &Named) -> anyhow::Result<(Origin, String)> {
         let origin = match self.args.format {
             Some(origin) => origin,
-            None => Origin::of(&file.path).with_context(cannot)?.with_context(|| {
-                let known = Origin::ALL.map(Origin::as_str).join(", ");
-                format!("{} is none of what is read here ({known}); name what it is with --format", file.name)
-            })?,
+            None => Origin::of(&file.path)
+                .with_context(|| format!("cannot read {}", file.name))?
+                .with_context(|| {
+                    let known = Origin::ALL.map(Origin::as_str).join(", ");
+                    format!(
+                        "{} is none of what is read here ({known}); name what it is with --format",
+                        file.name
+                    )
+                })?,
         };
-        let source = self.args.source.clone().unwrap_or_else(|| origin.as_str().to_owned());
-        let open = earlier.open.iter().rfind(|(_, other, ..)| *other == source && !self.args.again).cloned();
+        Ok((origin, self.args.source.clone().unwrap_or_else(|| origin.as_str().to_owned())))
+    }
+
+    fn open(&self, source: &str) -> Option<Open> {
+        self.earlier.open.iter().rfind(|open| open.source == source && !self.args.again).cloned()
+    }
+
+    /// Returns what goes on record of it.
+    fn run(&mut self, file: &Named) -> anyhow::Result<Value> {
+        let cannot = || format!("cannot read {}", file.name);
+        let (origin, source) = self.origin(file)?;
+        let open = self.open(&source);
         let kept; // Lives as long as the policy that decides.
         let (policy, written) = match &open {
-            Some((seq, _, sha256, digest)) if *sha256 == file.sha256 => {
-                kept = Store::open(self.data)?.kept(digest).with_context(|| {
-                    format!("an import of {source} ended in the middle, and its policy {digest} is not kept; see --again")
+            Some(open) if open.sha256 == file.sha256 => {
+                kept = Store::open(self.data)?.kept(&open.policy).with_context(|| {
+                    format!(
+                        "an import of {source} ended in the middle, and its policy {} is not kept; name another --source",
+                        open.policy
+                    )
                 })?;
-                (&kept, self.written(*seq, sha256)?)
+                (&kept, self.written(open.seq, &open.sha256)?)
             }
-            Some((seq, ..)) => bail!(
-                "an import of {source} ended in the middle (event {seq}): import the same file again first, which goes on, or \
-                 see --again"
+            Some(open) => bail!(
+                "an import of {source} ended in the middle (event {}): import the same file again first, as it was or grown, which \
+                 goes on; if it is gone, name another --source",
+                open.seq
             ),
             None => (self.policy, 0),
         };
-        let mut contacts = Contacts::new(policy);
-        let until = self.args.until.or(earlier.begun);
+        let mut contacts = Contacts::new(policy, std::mem::take(&mut self.opened));
+        let until = self.args.until.or(self.earlier.begun);
         let mut taken = Taken::default();
+        let (args, earlier) = (self.args, &self.earlier);
         let mut each = |observed: Observed| {
             let time = observed.time;
-            if self.args.from.is_some_and(|from| time < from) || until.is_some_and(|until| time >= until) {
+            let place = usize::from(matches!(observed.what, Noted::Sent(_)));
+            if args.from.is_some_and(|from| time < from) || until.is_some_and(|until| time >= until) {
                 taken.outside += 1;
-            } else if !self.args.again && earlier.has(&source, time) {
+            } else if !args.again && earlier.has(&source, TRACKS[place], time) {
                 taken.imported += 1;
             } else {
                 taken.entries += 1;
-                taken.first = taken.first.into_iter().chain([time]).min();
-                taken.last = taken.last.into_iter().chain([time]).max();
+                let [first, last] = taken.periods[place].unwrap_or([time; 2]);
+                taken.periods[place] = Some([first.min(time), last.max(time)]);
                 contacts.add(observed);
             }
         };
-        let zone = self.args.timezone.clone().unwrap_or_else(TimeZone::system);
+        let zone = args.timezone.clone().unwrap_or_else(TimeZone::system);
         let counts = history::read(origin, &file.path, zone, &mut each).with_context(cannot)?;
         if counts.entries + counts.strange == 0 {
             bail!("{} holds no entries of {}", file.name, origin.as_str());
         }
-        let contacts = contacts.finish(&self.known).with_context(cannot)?;
-        let decided = || contacts.iter().filter_map(|contact| contact.decided.as_ref());
-        let clients: HashSet<IpAddr> = contacts
-            .iter()
-            .filter(|contact| contact.decided.is_some())
-            .map(|contact| contact.client)
-            .collect();
-        let blocked = decided().filter(|decided| decided.verdict == Verdict::Block);
-        let detail = json!({
-            "file": file.name, "sha256": file.sha256, "format": origin.as_str(), "source": source,
-            "policy": policy.digest().to_string(),
-            "first": taken.first.map(shown), "last": taken.last.map(shown), "entries": taken.entries,
-            "strange": counts.strange, "first_strange": counts.first_strange,
-            "left_out": { "outside": taken.outside, "imported": taken.imported },
-            "contacts": decided().map(|decided| decided.count).sum::<u64>(),
-            "blocked": blocked.map(|decided| decided.count).sum::<u64>(),
-            "clients": clients.len(), "events": decided().count(), "alive": contacts.len() - decided().count(),
-            "until": until.map(shown),
-        });
-        if self.args.dry_run || taken.entries == 0 && open.is_none() {
+        let (contacts, opened) = contacts.finish(&self.known).with_context(cannot)?;
+        self.opened = opened;
+        let detail = detail(file, origin, &source, policy, &taken, counts, &contacts, until);
+        if args.dry_run || taken.entries == 0 && open.is_none() {
             return Ok(detail);
         }
         let digest = policy.digest();
         let cited =
             Cited { format: origin.as_str().to_owned(), source: source.clone(), sha256: file.sha256.clone() };
         if open.is_none() {
-            let begun = ["file", "sha256", "format", "source", "policy"]
-                .map(|key| (key.to_owned(), detail[key].clone()));
+            let keys = ["file", "sha256", "bytes", "format", "source", "policy"];
+            let begun = keys.map(|key| (key.to_owned(), detail[key].clone()));
             (self.hand_over)(Part::Begin { detail: Value::Object(begun.into_iter().collect()), digest })?;
         }
         for batch in contacts.get(written..).unwrap_or_default().chunks(BATCH) {
@@ -361,8 +472,7 @@ impl Import<'_> {
             })?;
         }
         (self.hand_over)(Part::End { detail: detail.clone(), digest })?;
-        earlier.open.retain(|(_, other, ..)| *other != source);
-        earlier.imported.extend(taken.first.zip(taken.last).map(|(first, last)| (source, [first, last])));
+        self.earlier.open.retain(|open| open.source != source);
         Ok(detail)
     }
 
@@ -383,6 +493,38 @@ impl Import<'_> {
             written += lines.iter().filter(is_its).count();
         }
     }
+}
+
+/// What goes on record of a file.
+#[expect(clippy::too_many_arguments, reason = "each says its part, and they come from as many places")]
+fn detail(
+    file: &Named,
+    origin: Origin,
+    source: &str,
+    policy: &Policy,
+    taken: &Taken,
+    counts: Counts,
+    contacts: &[Contact],
+    until: Option<Timestamp>,
+) -> Value {
+    let decided = || contacts.iter().filter_map(|contact| contact.decided.as_ref());
+    let in_contact = contacts.iter().filter(|contact| contact.decided.is_some());
+    let clients: HashSet<IpAddr> = in_contact.map(|contact| contact.client).collect();
+    let blocked = decided().filter(|decided| decided.verdict == Verdict::Block);
+    let periods = taken.periods.map(|period| period.map(|period| period.map(shown)));
+    let times = || taken.periods.iter().flatten().flatten();
+    json!({
+        "file": file.name, "sha256": file.sha256, "bytes": file.bytes, "format": origin.as_str(), "source": source,
+        "policy": policy.digest().to_string(),
+        "first": times().min().copied().map(shown), "last": times().max().copied().map(shown),
+        TRACKS[0]: periods[0], TRACKS[1]: periods[1],
+        "entries": taken.entries, "strange": counts.strange, "first_strange": counts.first_strange,
+        "left_out": { "outside": taken.outside, "imported": taken.imported },
+        "contacts": decided().map(|decided| decided.count).sum::<u64>(),
+        "blocked": blocked.map(|decided| decided.count).sum::<u64>(),
+        "clients": clients.len(), "events": decided().count(), "alive": contacts.len() - decided().count(),
+        "until": until.map(shown),
+    })
 }
 
 fn shown(time: Timestamp) -> String {
@@ -413,8 +555,13 @@ fn for_people(detail: &Value, is_dry: bool) -> String {
     ));
     let left_out = &detail["left_out"];
     if number(&left_out["imported"]) > 0 {
-        lines
-            .push(format!("  {} entries left out: they were imported before", number(&left_out["imported"])));
+        let hint =
+            if is_passed_over(detail) { "; if it is another server's, name it with --source" } else { "" };
+        lines.push(format!(
+            "  {} entries left out: of {} that time was imported before{hint}",
+            number(&left_out["imported"]),
+            text("source")
+        ));
     }
     if number(&left_out["outside"]) > 0 {
         lines.push(format!(

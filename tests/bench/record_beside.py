@@ -4,7 +4,7 @@
 Usage: tests/bench/record_beside.py [--seconds N] [--rounds N]
 Needs: cargo build --release; Debian's dnsperf. Loopback only.
 
-The agent answers blocked names, 20 000 a second, over UDP. In every second round the same agent also takes an import, as fast
+The agent answers blocked names over UDP, as many as go. In every second round the same agent also takes an import, as fast
 as its record can be written: hashing, writing, syncing, and the index. "CPU" is that of the threads that answer ("dns-udp"), a
 question, by the scheduler's own count (/proc/PID/task/TID/schedstat), so that what other threads do shows only where it slows these
 down. Medians of rounds, and the ratio of each pair of rounds.
@@ -20,7 +20,7 @@ role = "update"
 action = "block"
 domains = ["vendor.example"]
 """
-PORT, RATE = 5397, 20_000
+PORT = 5397
 
 
 def answering(pid):
@@ -69,7 +69,7 @@ def main():
                         time.sleep(0.05)
                 written, before = status(socket)["written"], answering(agent.pid)
                 out = subprocess.run(["dnsperf", "-s", "127.0.0.1", "-p", str(PORT), "-d", folder / "questions", "-l",
-                                      str(args.seconds), "-Q", str(RATE), "-c", "4"], capture_output=True, text=True).stdout
+                                      str(args.seconds), "-c", "4", "-q", "100"], capture_output=True, text=True).stdout
                 answered = int(re.search(r"Queries completed:\s+(\d+)", out).group(1))
                 cost = (answering(agent.pid) - before) / answered
                 events = (status(socket)["written"] - written) / args.seconds

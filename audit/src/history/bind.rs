@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::pairs::{Pairs, Tell};
 use super::stamp::Stamps;
-use super::{Line, Question, name};
+use super::{Line, Noted, Observed, Question, name};
 
 /// Actions of a policy zone that let a question pass.
 const PASSING: [&str; 3] = [" PASSTHRU ", " DISABLED ", " TCP-ONLY "];
@@ -34,14 +34,12 @@ impl super::Lines for Lines {
             pairs.came(time, client, tell, question);
             return Line::Entry;
         }
-        // The question itself stands before, if it is noted.
-        match pairs.blocked(client, tell, &question) {
-            true => Line::Other,
-            false => {
-                pairs.came(time, client, tell, question);
-                Line::Entry
-            }
+        // The question itself stands before, if it is noted; of one that is not, nothing more is said.
+        if pairs.judged(time, client, tell, &question) {
+            return Line::Other;
         }
+        pairs.whole(Observed { time, client, what: Noted::Asked(question) });
+        Line::Entry
     }
 }
 
@@ -69,7 +67,8 @@ fn rewritten(client: &str, rewrite: &str) -> Read {
 fn read(client: &str, name: &str, rtype: &str, channel: Option<&'static str>) -> Read {
     let word = client.split(' ').find(|word| word.contains('#'))?;
     let (client, port) = word.split_once('#')?;
-    let port = port.trim_end_matches(':').parse().ok()?;
+    // A signed question names its key there.
+    let port = port.split(['/', ':']).next()?.parse().ok()?;
     let question = Question {
         name: name::read(name)?,
         rtype: rtype.to_owned(),

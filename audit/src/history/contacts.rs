@@ -74,6 +74,9 @@ struct Sum {
     depth: Depth,
 }
 
+/// Of which name an address was an answer to a client, by its rule and until when. What one file says holds for the next one.
+pub type Opened = HashMap<(IpAddr, IpAddr), (RuleIndex, Timestamp)>;
+
 /// Why no more can be added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it holds more than {CONTACTS_LIMIT} different contacts; take it in parts, with --from and --until")]
@@ -83,8 +86,7 @@ pub struct TooMany;
 pub struct Contacts<'p> {
     policy: &'p Policy,
     sums: BTreeMap<Key, Sum>,
-    /// Of which name an address was an answer to a client, by its rule and until when.
-    opened: HashMap<(IpAddr, IpAddr), (RuleIndex, Timestamp)>,
+    opened: Opened,
     /// Days on which clients did anything at all.
     alive: HashMap<IpAddr, BTreeSet<i64>>,
     alive_pairs: usize,
@@ -94,12 +96,12 @@ pub struct Contacts<'p> {
 }
 
 impl<'p> Contacts<'p> {
-    /// None so far.
-    pub fn new(policy: &'p Policy) -> Self {
+    /// None so far, with what an earlier file of the same policy told of addresses.
+    pub fn new(policy: &'p Policy, opened: Opened) -> Self {
         Self {
             policy,
             sums: BTreeMap::new(),
-            opened: HashMap::new(),
+            opened,
             alive: HashMap::new(),
             alive_pairs: 0,
             is_full: false,
@@ -228,7 +230,7 @@ impl<'p> Contacts<'p> {
     ///
     /// # Errors
     /// When there were more than can be added up.
-    pub fn finish(self, known: &HashSet<IpAddr>) -> Result<Vec<Contact>, TooMany> {
+    pub fn finish(self, known: &HashSet<IpAddr>) -> Result<(Vec<Contact>, Opened), TooMany> {
         if self.is_full {
             return Err(TooMany);
         }
@@ -249,7 +251,7 @@ impl<'p> Contacts<'p> {
                 contacts.push(Contact { client, period: [time, time], decided: None });
             }
         }
-        Ok(contacts)
+        Ok((contacts, self.opened))
     }
 }
 

@@ -27,7 +27,8 @@ type Key = (IpAddr, Tell, Vec<u8>, String);
 /// Hands on questions, each once.
 pub(super) struct Pairs<'e> {
     each: &'e mut dyn FnMut(Observed),
-    waiting: HashMap<Key, VecDeque<(u64, Observed)>>,
+    /// Each with its number, and whether it is known what a server's policy did to it.
+    waiting: HashMap<Key, VecDeque<(u64, bool, Observed)>>,
     /// What waits, oldest first; some of it was answered since.
     order: VecDeque<(Timestamp, u64, Key)>,
     next: u64,
@@ -48,7 +49,7 @@ impl<'e> Pairs<'e> {
         let key = key(client, tell, &question);
         let observed = Observed { time, client, what: Noted::Asked(question) };
         self.next += 1;
-        self.waiting.entry(key.clone()).or_default().push_back((self.next, observed));
+        self.waiting.entry(key.clone()).or_default().push_back((self.next, false, observed));
         self.order.push_back((time, self.next, key));
         while self.order.len() > WAITING_LIMIT
             || self.order.front().is_some_and(|(at, ..)| time.as_second() - at.as_second() > WAIT_SECS)
@@ -58,12 +59,22 @@ impl<'e> Pairs<'e> {
         }
     }
 
-    /// A server's policy took a question: more is said of it afterwards.
-    pub(super) fn blocked(&mut self, client: IpAddr, tell: Tell, question: &Question) -> bool {
+    /// What a server's policy did to a question. Whether one waits of which that was not said yet.
+    pub(super) fn judged(
+        &mut self,
+        time: Timestamp,
+        client: IpAddr,
+        tell: Tell,
+        question: &Question,
+    ) -> bool {
         let waiting = self.waiting.get_mut(&key(client, tell, question));
-        match waiting.and_then(|waiting| waiting.back_mut()) {
-            Some((_, Observed { what: Noted::Asked(waiting), .. })) => {
-                waiting.is_blocked = true;
+        let is_one = |(_, judged, observed): &&mut (u64, bool, Observed)| {
+            !judged && time.as_second() - observed.time.as_second() <= WAIT_SECS
+        };
+        match waiting.and_then(|waiting| waiting.iter_mut().find(is_one)) {
+            Some((_, judged, Observed { what: Noted::Asked(waiting), .. })) => {
+                waiting.is_blocked = question.is_blocked;
+                *judged = true;
                 true
             }
             _ => false,
@@ -79,7 +90,7 @@ impl<'e> Pairs<'e> {
         question: Question,
     ) -> bool {
         let key = key(client, tell, &question);
-        let Some((_, mut observed)) = self.waiting.get_mut(&key).and_then(VecDeque::pop_front) else {
+        let Some((_, _, mut observed)) = self.waiting.get_mut(&key).and_then(VecDeque::pop_front) else {
             (self.each)(Observed { time, client, what: Noted::Asked(question) });
             return false;
         };
@@ -101,8 +112,8 @@ impl<'e> Pairs<'e> {
 
     fn give_up(&mut self, number: u64, key: &Key) {
         if let Some(waiting) = self.waiting.get_mut(key)
-            && waiting.front().is_some_and(|(first, _)| *first == number)
-            && let Some((_, observed)) = waiting.pop_front()
+            && waiting.front().is_some_and(|(first, ..)| *first == number)
+            && let Some((_, _, observed)) = waiting.pop_front()
         {
             (self.each)(observed);
         }

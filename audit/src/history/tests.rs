@@ -69,6 +69,7 @@ fn unbound_tells_of_a_question_up_to_three_times() {
         "info: 10.0.0.6 kas-labs.com. AAAA IN",
         "info: rpz: applied [ban] kas-labs.com. rpz-nxdomain 10.0.0.6@54776 kas-labs.com. AAAA IN",
         "info: rpz: applied kas-labs.com. rpz-nodata 10.0.0.7@54776 kas-labs.com. AAAA IN",
+        "info: rpz: applied kas-labs.com. rpz-nodata 10.0.0.7@54776 kas-labs.com. AAAA IN",
         "info: rpz: applied [ban] kas-labs.com. rpz-passthru 10.0.0.8@54776 kas-labs.com. AAAA IN",
         // Twice the same question, and one answer to each.
         "info: 10.0.0.9 a.example. A IN",
@@ -88,11 +89,13 @@ fn unbound_tells_of_a_question_up_to_three_times() {
         &text,
         &[
             "2026-03-01T12:00:00Z 10.0.0.5 www.kaspersky.com A blocked",
+            "2026-03-01T12:00:00Z 10.0.0.7 kas-labs.com AAAA blocked",
+            "2026-03-01T12:00:00Z 10.0.0.7 kas-labs.com AAAA blocked",
+            "2026-03-01T12:00:00Z 10.0.0.8 kas-labs.com AAAA",
             "2026-03-01T12:00:00Z 10.0.0.9 a.example A",
             "2026-03-01T12:00:00Z 10.0.0.9 a.example A",
             "2026-03-01T12:00:00Z 2001:db8::1 b.example HTTPS",
             "2026-03-01T12:00:00Z 10.0.0.6 kas-labs.com AAAA blocked",
-            "2026-03-01T12:00:00Z 10.0.0.7 kas-labs.com AAAA blocked",
             "2026-03-01T12:00:00Z 10.0.0.5 . DNSKEY",
         ],
         1,
@@ -137,6 +140,7 @@ fn bind_tells_of_questions_and_of_what_a_policy_zone_did() {
             "01-Mar-2026 12:00:00.163 queries: info: client @0x7fb1e6470898 10.0.0.5#37913 (www.test): query: www.test IN A +E(0)TK (127.0.0.1)\n",
             "01-Mar-2026 12:00:00.163 rpz: info: client @0x7fb1e6470898 10.0.0.5#37913 (www.test): rpz QNAME NXDOMAIN rewrite www.test/A/IN via www.test.rpz.test\n",
             "01-Mar-2026 12:00:00.2 rpz: info: client @0x7fb1e6470898 10.0.0.5#1 (b.test): rpz QNAME PASSTHRU rewrite b.test/A/IN via b.test.rpz.test\n",
+            "01-Mar-2026 12:00:00.9 client @0x1 10.0.0.5#7/key k1 (k.test): query: k.test IN A +S (127.0.0.1)\n",
             "01-Mar-2026 12:00:01.000 client 2001:db8::5#1 (c.test): view inside: query: c.test IN AAAA -\n",
             "Mar  1 12:00:02 ns named[12]: client @0x1 10.0.0.6#2 (odd\\032n\\\"ame.test): query: odd\\032n\\\"ame.test IN A + (127.0.0.1)\n",
             "01-Mar-2026 12:00:03.000 general: info: zone test/IN: loaded serial 1\n",
@@ -147,6 +151,7 @@ fn bind_tells_of_questions_and_of_what_a_policy_zone_did() {
         &[
             "2026-03-01T12:00:00.139Z 10.0.0.5 a.test A udp",
             "2026-03-01T12:00:00.163Z 10.0.0.5 www.test A tcp blocked",
+            "2026-03-01T12:00:00.9Z 10.0.0.5 k.test A udp",
             "2026-03-01T12:00:01Z 2001:db8::5 c.test AAAA udp",
             "2026-03-01T12:00:02Z 10.0.0.6 odd\\032n\"ame.test A udp",
         ],
@@ -448,6 +453,10 @@ fn a_file_is_known_by_its_beginning() {
         (b"{\"T\":\"\",\"QH\":\"a\"}\n", Some(Origin::AdGuard)),
         (b"garbage\n[1] unbound[1:0] notice: init\n", Some(Origin::Unbound)),
         (b"1-Jan-2026 0:0 client @0x1 10.0.0.1#1 (a): query: a IN A +\n", Some(Origin::Bind)),
+        (
+            b"rpz: info: client @0x1 10.0.0.1#1 (a): rpz QNAME NXDOMAIN rewrite a/A/IN via b\n",
+            Some(Origin::Bind),
+        ),
         (b"hello\n", None),
         (b"", None),
     ] {
@@ -532,7 +541,7 @@ fn sent(day: u32, secs: i64, client: &str, address: &str, depth: Depth) -> Obser
 /// `DAY CLIENT VERDICT RULE WHAT xCOUNT DEPTH`, or `DAY CLIENT alive`.
 fn contacts(observed: Vec<Observed>, known: &[&str]) -> Vec<String> {
     let policy = policy();
-    let mut contacts = Contacts::new(&policy);
+    let mut contacts = Contacts::new(&policy, Opened::new());
     observed.into_iter().for_each(|one| contacts.add(one));
     let known: HashSet<IpAddr> = known.iter().map(|client| client.parse().unwrap()).collect();
     let show = |contact: Contact| {
@@ -548,7 +557,7 @@ fn contacts(observed: Vec<Observed>, known: &[&str]) -> Vec<String> {
         let exemption = exemption.map_or(String::new(), |id| format!(" by {id}"));
         format!("{day} {client} {verdict}{exemption} {rule} {what} x{count} {depth:?}")
     };
-    contacts.finish(&known).unwrap().into_iter().map(show).collect()
+    contacts.finish(&known).unwrap().0.into_iter().map(show).collect()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::pairs::{Pairs, Tell};
 use super::stamp::Stamps;
-use super::{Line, Question, name};
+use super::{Line, Noted, Observed, Question, name};
 
 /// Types of local zones, and actions of policy zones, that keep a question from the name's owner.
 const BLOCKING: [&str; 14] = [
@@ -55,14 +55,15 @@ impl super::Lines for Lines {
         };
         let Some(time) = self.stamps.leading(before) else { return Line::Strange };
         match action {
-            // The question itself stands before, if it is noted.
-            Some(true) if pairs.blocked(client, Tell::default(), &question) => Line::Other,
-            Some(true) => {
-                let question = Question { is_blocked: true, ..question };
-                pairs.came(time, client, Tell::default(), question);
+            // The question itself stands before, if it is noted; of one that is not, nothing more is said.
+            Some(is_blocked) => {
+                let question = Question { is_blocked, ..question };
+                if pairs.judged(time, client, Tell::default(), &question) {
+                    return Line::Other;
+                }
+                pairs.whole(Observed { time, client, what: Noted::Asked(question) });
                 Line::Entry
             }
-            Some(false) => Line::Other,
             None if words.len() > 4 => match pairs.answered(time, client, Tell::default(), question) {
                 true => Line::Other,
                 false => Line::Entry,
