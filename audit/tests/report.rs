@@ -18,6 +18,8 @@ use tempfile::TempDir;
 const UNITS: u8 = 40;
 const CLIENTS: u8 = 13;
 const QUIET: i64 = 30;
+/// So many that a year has a million events.
+const EVENTS_A_DAY: u64 = 55;
 const START: Date = date(2025, 11, 1);
 /// Days of the simulated year; the report is about the last 300 of them.
 const YEAR: i64 = 365;
@@ -191,7 +193,7 @@ fn simulate(log: &Log, policy: &Policy) -> Vec<Truth> {
             if fate.is_in_contact(day, *weekday) {
                 let role = if matches!(fate, Fate::Reader) { "news-blog" } else { "update" };
                 let verdict = if matches!(fate, Fate::Exempt) { Verdict::Exempt } else { Verdict::Block };
-                for count in 1..=1 + random.below(3) {
+                for count in 1..=EVENTS_A_DAY + random.below(3) {
                     let asked = Asked::Name {
                         name: "v.example".into(),
                         rtype: "A".into(),
@@ -271,6 +273,7 @@ fn every_figure_is_the_truth() {
     let truths = simulate(&log, &policy);
     writer.close();
     assert_eq!(log.counters().lost, 0);
+    assert!(log.counters().written >= 1_000_000, "{}", log.counters().written);
     let index = index(data.path());
     let whole = report(data.path(), &index, &question(None)).unwrap();
     truths[usize::from(UNITS)].is_told_by(&whole.total);
