@@ -258,7 +258,12 @@ class Agent:
 
     def programs(self, kind):
         """The numbers of the programs that it holds by links of this kind."""
-        links = [file.read_text() for file in pathlib.Path(f"/proc/{self.process.pid}/fdinfo").iterdir()]
+        links = []
+        for file in pathlib.Path(f"/proc/{self.process.pid}/fdinfo").iterdir():
+            try:
+                links.append(file.read_text())
+            except FileNotFoundError:                        # closed meanwhile, which none of its links is
+                pass
         return [int(re.search(r"prog_id:\s*(\d+)", link).group(1)) for link in links if f"link_type:\t{kind}" in link]
 
     def stop(self, how=signal.SIGTERM):

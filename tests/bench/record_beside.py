@@ -113,8 +113,8 @@ def dropped(folder, args):
     gate.cables = []
     ours = packets.Candidate("interdict", gate, out, ["dropped"])
     connections_of_the_past(folder / "past.log")
-    packets.interdict(ours, 1000, PROGRAM, folder)
-    frames = packets.packets(4, 1000)["dropped"]
+    packets.interdict(ours, 10_000, PROGRAM, folder)
+    frames = packets.packets(4, 10_000)["dropped"]
     generator = Generator(out, ours.interface.replace("lan", "out"), frames)
     cost = lambda: packets.measure(ours, generator, args.seconds / 2, 300_000).programs[0]
     show("packets, a packet", "ns program", *in_turns(args.rounds, folder / "sock", folder / "past.log", cost))
