@@ -205,15 +205,17 @@ class Generator:
         os.close(self.program)
 
 
-def recorded(data):
+def recorded(data, program=pathlib.Path(__file__).resolve().parents[2] / "target/release/interdict"):
     """Packets by (client, rule, verdict) as the record has them, and how many events it says were lost."""
     counted, lost = collections.Counter(), 0
-    for file in sorted((data / "log").glob("*.jsonl")):
-        for event in map(json.loads, open(file)):
-            if event.get("act") == "events.lost":
-                lost += event["detail"].get("count", 1)
-            if event["plane"] == "packet":
-                counted[event["client"], event["rule"], event["verdict"]] += event["count"]
+    # Old segments are compressed: `tail` reads them all.
+    tail = subprocess.Popen([program, "tail", "--no-follow", "--json", "--data", data], stdout=subprocess.PIPE, text=True)
+    for event in map(json.loads, tail.stdout):
+        if event.get("act") == "events.lost":
+            lost += event["detail"].get("count", 1)
+        if event["plane"] == "packet":
+            counted[event["client"], event["rule"], event["verdict"]] += event["count"]
+    assert tail.wait() == 0
     return counted, lost
 
 
