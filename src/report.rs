@@ -60,10 +60,8 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
     let report =
         figures(&data, &index, &question).with_context(|| format!("cannot report on {}", data.display()))?;
     let store = Store::open(&data)?;
-    let policies: Vec<Option<Policy>> =
-        report.policies.iter().map(|(_, digest)| store.kept(digest)).collect();
-    let beside =
-        Beside { changes: changes(&policies), ..beside(policies.last().and_then(Option::as_ref), &question) };
+    let (changes, policy) = changes(report.policies.iter().map(|(_, digest)| store.kept(digest)));
+    let beside = Beside { changes, ..beside(policy.as_ref(), &question) };
     if let Some(path) = &args.html {
         write(path, &page::page(&report, &beside))?;
     }
@@ -163,31 +161,39 @@ fn beside(policy: Option<&Policy>, question: &Question) -> Beside {
     }
 }
 
-/// What each policy changed in the one before it.
-fn changes(policies: &[Option<Policy>]) -> Vec<Vec<String>> {
-    let said = |old: Option<&Policy>, new: Option<&Policy>| {
-        let (Some(old), Some(new)) = (old, new) else {
-            return vec!["not known: one of the two policies is not kept whole".to_owned()];
-        };
-        let differences = differences(old, new);
-        let line = |difference: &Difference| {
-            let Difference { entry, id, change, keys } = difference;
-            let keys: Vec<&str> =
-                keys.iter().map(|key| key.key.as_str()).filter(|key| *key != "id").collect();
-            match change {
-                Change::Added => format!("{entry} {id} is new"),
-                Change::Removed => format!("{entry} {id} is gone"),
-                Change::Changed => format!("{entry} {id}: {}", keys.join(", ")),
-            }
-        };
-        let mut lines: Vec<String> = differences.iter().take(CHANGES_LIMIT).map(line).collect();
-        if let more @ 1.. = differences.len().saturating_sub(CHANGES_LIMIT) {
-            lines.push(format!("and {more} more"));
-        }
-        lines
+/// What each policy changed in the one before it, and the last one. Two of them are held at a time: a year may have many.
+fn changes(policies: impl Iterator<Item = Option<Policy>>) -> (Vec<Vec<String>>, Option<Policy>) {
+    let (mut changes, mut before) = (Vec::new(), None);
+    for policy in policies {
+        changes.push(match &before {
+            None => Vec::new(),
+            Some(before) => difference(before, &policy),
+        });
+        before = Some(policy);
+    }
+    (changes, before.flatten())
+}
+
+/// What one policy changed in another, in lines.
+fn difference(old: &Option<Policy>, new: &Option<Policy>) -> Vec<String> {
+    let (Some(old), Some(new)) = (old, new) else {
+        return vec!["not known: one of the two policies is not kept whole".to_owned()];
     };
-    let first = policies.iter().take(1).map(|_| Vec::new());
-    first.chain(policies.windows(2).map(|pair| said(pair[0].as_ref(), pair[1].as_ref()))).collect()
+    let differences = differences(old, new);
+    let line = |difference: &Difference| {
+        let Difference { entry, id, change, keys } = difference;
+        let keys: Vec<&str> = keys.iter().map(|key| key.key.as_str()).filter(|key| *key != "id").collect();
+        match change {
+            Change::Added => format!("{entry} {id} is new"),
+            Change::Removed => format!("{entry} {id} is gone"),
+            Change::Changed => format!("{entry} {id}: {}", keys.join(", ")),
+        }
+    };
+    let mut lines: Vec<String> = differences.iter().take(CHANGES_LIMIT).map(line).collect();
+    if let more @ 1.. = differences.len().saturating_sub(CHANGES_LIMIT) {
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -66,6 +66,13 @@ impl Drop for Running {
     }
 }
 
+/// The path of a file with this text.
+fn file(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
 fn import(agent: &Agent, words: &[&str], code: i32) -> Value {
     let output = agent.tell(&[&["audit", "import", "--json"], words].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -210,11 +217,7 @@ fn log(days: std::ops::Range<u32>) -> String {
 fn nothing_is_imported_twice() {
     let agent = start();
     let folder = TempDir::new().unwrap();
-    let path = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
+    let path = |name: &str, text: &str| file(&folder, name, text);
     let one = path("one.log", &log(0..40));
     let dry = import(&agent, &["--dry-run", &one], 0);
     assert_eq!((&dry[0]["contacts"], &dry[0]["clients"]), (&960.into(), &3.into()));
@@ -234,12 +237,23 @@ fn nothing_is_imported_twice() {
 
 fn an_import_that_ended_in_the_middle_goes_on() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("whole.log");
-    fs::write(&path, log(0..40)).unwrap();
-    let path = path.display().to_string();
+    // Beside contacts a client that stops, and gives a sign of life each day.
+    let quiet = |day: u64, name: &str| {
+        format!("[{}] unbound[1:0] info: 10.0.0.9 {name}.example. A IN\n", 1_748_736_000 + 86_400 * day)
+    };
+    let lives: String =
+        quiet(2, "other") + &quiet(3, "v") + &(4..39).map(|day| quiet(day, "other")).collect::<String>();
+    let text = log(0..40) + &lives;
+    let path = file(&folder, "whole.log", &text);
     let whole = start();
     import(&whole, &[&path], 0);
-    let events: Vec<Value> = whole.events().into_iter().filter(|event| !event["origin"].is_null()).collect();
+    let imported = |agent: &Agent| {
+        let events = agent.events().into_iter().filter(|event| !event["origin"].is_null());
+        events.collect::<Vec<Value>>()
+    };
+    let events = imported(&whole);
+    let alive = events.iter().filter(|event| event["act"] == "client.alive").count();
+    assert_eq!(alive, 35, "none before the first contact");
     let begun = whole.event("it begins", |event| event["act"] == "history.begun");
     // Another agent is told the beginning, and no more.
     let half = start();
@@ -256,39 +270,40 @@ fn an_import_that_ended_in_the_middle_goes_on() {
     let contact = |event: &Value| {
         let decided: serde_json::Map<String, Value> =
             keys.iter().map(|key| ((*key).to_owned(), event[key].clone())).collect();
+        let decided = if event["verdict"].is_null() { Value::Null } else { decided.into() };
         json!({ "client": event["client"], "period": [event["first"], event["last"]], "decided": decided })
     };
-    let contacts: Vec<Value> = events[..700].iter().map(contact).collect();
+    // Within the signs of life, which are the last.
+    let contacts: Vec<Value> = events[..events.len() - 9].iter().map(contact).collect();
     told(
         json!({ "verb": "import", "part": "contacts", "digest": digest, "cited": events[0]["origin"], "contacts": contacts }),
     );
     // It is not lost when the log has grown since.
-    let more = folder.path().join("more.log");
-    fs::write(&more, log(0..42)).unwrap();
+    let more = file(&folder, "more.log", &(text + &log(40..42)));
     // What is not the same file is refused until that is over.
-    let other = folder.path().join("other.log");
-    fs::write(&other, log(50..51)).unwrap();
-    let said = import(&half, &[other.to_str().unwrap()], 2);
+    let other = file(&folder, "other.log", &log(50..51));
+    let said = import(&half, &[&other], 2);
     assert!(said.as_str().unwrap().contains("ended in the middle"), "{said}");
-    let done = import(&half, &[more.to_str().unwrap()], 0);
+    assert_eq!(import(&half, &["--dry-run", &more], 0)[1]["contacts"], 48);
+    // Whatever is asked for now, what began is ended as it began.
+    let done = import(&half, &["--until", "2025-07-13", &more], 0);
     assert_eq!(
         (&done[0]["resumed"], &done[0]["contacts"], &done[1]["contacts"]),
-        (&true.into(), &960.into(), &48.into())
+        (&true.into(), &961.into(), &48.into())
     );
-    let all = noted(&half);
-    import(&whole, &[more.to_str().unwrap()], 0);
-    assert_eq!(all, noted(&whole));
-    import(&half, &[other.to_str().unwrap()], 0);
+    import(&whole, &[&more], 0);
+    let told = |agent: &Agent| {
+        let keys = ["client", "first", "last", "act", "asked", "verdict", "count"];
+        imported(agent).iter().map(|event| keys.map(|key| event[key].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&half), told(&whole));
+    import(&half, &[&other], 0);
 }
 
 fn what_cannot_be_read_is_named() {
     let agent = start();
     let folder = TempDir::new().unwrap();
-    let path = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
+    let path = |name: &str, text: &str| file(&folder, name, text);
     for (words, says) in [
         (vec![path("a", "hello\n")], "a is none of what is read here (pihole, adguard"),
         (vec![path("b", "")], "b is none of what is read here"),
@@ -322,11 +337,7 @@ fn what_cannot_be_read_is_named() {
 fn files_of_one_command_go_together() {
     let agent = start();
     let folder = TempDir::new().unwrap();
-    let path = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
+    let path = |name: &str, text: &str| file(&folder, name, text);
     let dns = path(
         "dns.log",
         "{\"ts\":1748736000.5,\"id.orig_h\":\"10.0.0.5\",\"id.resp_h\":\"8.8.8.8\",\"proto\":\"udp\",\"query\":\"a.v.example\",\"qtype_name\":\"A\",\"answers\":[\"192.0.2.7\"],\"TTLs\":[60.0]}\n",

@@ -4,7 +4,7 @@
 //! concerns the policy, then that it is over. So whatever ends in the middle can go on: the same file gives the same events, and
 //! those that are on record are passed over. What of a source was imported once is never taken again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::net::IpAddr;
@@ -90,18 +90,17 @@ pub(crate) fn put(log: &Log, policy: &Policy, part: Part, uid: u32) -> anyhow::R
 
 pub(super) fn import(args: &ImportHistoryArgs) -> anyhow::Result<Outcome> {
     let data = data_folder(args.data.as_ref(), &args.control)?;
+    let policy = policy_of(&data)?;
     match &args.data {
         None => {
             let hand_over =
                 |part| control::ask(&args.control.socket(), &Request::Import(Box::new(part))).map(|_| ());
-            let index = caught_up(&data)?;
-            import_all(args, &data, &index, &hand_over)
+            import_all(args, &data, &policy, &caught_up(&data)?, &hand_over)
         }
         Some(_) => with_record(&data, |log| {
-            let policy = policy_of(&data)?;
             let mut index = Index::open(&data)?;
             index.catch_up(&AtomicBool::new(false))?;
-            import_all(args, &data, &index, &|part| put(log, &policy, part, uid()))
+            import_all(args, &data, &policy, &index, &|part| put(log, &policy, part, uid()))
         }),
     }
 }
@@ -145,6 +144,7 @@ type HandOver<'h> = dyn Fn(Part) -> anyhow::Result<()> + 'h;
 fn import_all(
     args: &ImportHistoryArgs,
     data: &Path,
+    policy: &Policy,
     index: &Index,
     hand_over: &HandOver<'_>,
 ) -> anyhow::Result<Outcome> {
@@ -152,11 +152,10 @@ fn import_all(
         bail!("nothing is between --from and --until; write an earlier --from, or a later --until");
     }
     let _alone = alone(data)?;
-    let policy = policy_of(data)?;
     let mut import = Import {
         args,
         data,
-        policy: &policy,
+        policy,
         known: known(index)?,
         earlier: Earlier::of(index)?,
         opened: Opened::new(),
@@ -199,10 +198,15 @@ fn alone(data: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// Clients that were in contact by the record.
-fn known(index: &Index) -> anyhow::Result<HashSet<IpAddr>> {
-    let mut clients = HashSet::new();
-    index.daily(i64::MIN, i64::MAX, |daily| clients.extend(daily.client))?;
+/// Clients that were in contact by the record, and the number of the first event that says so.
+fn known(index: &Index) -> anyhow::Result<HashMap<IpAddr, u64>> {
+    let mut clients = HashMap::new();
+    index.daily(i64::MIN, i64::MAX, |daily| {
+        if let Some(client) = daily.client {
+            let first = clients.entry(client).or_insert(u64::MAX);
+            *first = daily.seqs[0].min(*first);
+        }
+    })?;
     Ok(clients)
 }
 
@@ -226,7 +230,12 @@ struct Open {
     bytes: u64,
     /// The digest of the policy that decides.
     policy: String,
+    /// Of which time entries are taken.
+    window: Window,
 }
+
+/// Of which time entries are taken: from a time on, and before another.
+type Window = [Option<Timestamp>; 2];
 
 /// What is told apart of a source: its questions and its connections may be in two files.
 const TRACKS: [&str; 2] = ["asked", "sent"];
@@ -248,6 +257,7 @@ impl Earlier {
             ended.iter().any(|(end, detail)| *end > seq && detail["sha256"] == sha256)
         };
         let begun = details(BEGUN)?.into_iter().map(|(seq, detail)| Open {
+            window: ["from", "until"].map(|key| detail[key].as_str()?.parse().ok()),
             seq,
             source: text(&detail, "source"),
             sha256: text(&detail, "sha256"),
@@ -341,7 +351,7 @@ struct Import<'i> {
     args: &'i ImportHistoryArgs,
     data: &'i Path,
     policy: &'i Policy,
-    known: HashSet<IpAddr>,
+    known: HashMap<IpAddr, u64>,
     /// What was imported before this command.
     earlier: Earlier,
     /// What the files before this one told of addresses.
@@ -372,8 +382,8 @@ impl Import<'_> {
             if let Some(detail) = detail.as_object_mut() {
                 detail.insert("resumed".to_owned(), true.into());
             }
-            for (track, place) in TRACKS.iter().zip(0..) {
-                let time = |at: usize| detail[TRACKS[place]][at].as_str()?.parse().ok();
+            for track in TRACKS {
+                let time = |at: usize| detail[track][at].as_str()?.parse().ok();
                 if let Some(period) = time(0).zip(time(1)) {
                     self.earlier.imported.push((source.clone(), track, period.into()));
                 }
@@ -411,7 +421,8 @@ impl Import<'_> {
         let (origin, source) = self.origin(file)?;
         let open = self.open(&source);
         let kept; // Lives as long as the policy that decides.
-        let (policy, written) = match &open {
+        // What goes on is decided as it began, so that it gives the same events.
+        let (policy, written, window) = match &open {
             Some(open) if open.sha256 == file.sha256 => {
                 kept = Store::open(self.data)?.kept(&open.policy).with_context(|| {
                     format!(
@@ -419,23 +430,23 @@ impl Import<'_> {
                         open.policy
                     )
                 })?;
-                (&kept, self.written(open.seq, &open.sha256)?)
+                (&kept, self.written(open.seq, &open.sha256)?, open.window)
             }
             Some(open) => bail!(
                 "an import of {source} ended in the middle (event {}): import the same file again first, as it was or grown, which \
                  goes on; if it is gone, name another --source",
                 open.seq
             ),
-            None => (self.policy, 0),
+            None => (self.policy, 0, [self.args.from, self.args.until.or(self.earlier.begun)]),
         };
         let mut contacts = Contacts::new(policy, std::mem::take(&mut self.opened));
-        let until = self.args.until.or(self.earlier.begun);
+        let [from, until] = window;
         let mut taken = Taken::default();
         let (args, earlier) = (self.args, &self.earlier);
         let mut each = |observed: Observed| {
             let time = observed.time;
             let place = usize::from(matches!(observed.what, Noted::Sent(_)));
-            if args.from.is_some_and(|from| time < from) || until.is_some_and(|until| time >= until) {
+            if from.is_some_and(|from| time < from) || until.is_some_and(|until| time >= until) {
                 taken.outside += 1;
             } else if !args.again && earlier.has(&source, TRACKS[place], time) {
                 taken.imported += 1;
@@ -451,9 +462,14 @@ impl Import<'_> {
         if counts.entries + counts.strange == 0 {
             bail!("{} holds no entries of {}", file.name, origin.as_str());
         }
-        let (contacts, opened) = contacts.finish(&self.known).with_context(cannot)?;
+        // Not those that this very import put on record before it ended in the middle.
+        let begun = open.as_ref().map_or(u64::MAX, |open| open.seq);
+        let known =
+            self.known.iter().filter(|(_, first)| **first < begun).map(|(client, _)| *client).collect();
+        let (contacts, opened) = contacts.finish(&known).with_context(cannot)?;
         self.opened = opened;
-        let detail = detail(file, origin, &source, policy, &taken, counts, &contacts, until);
+        let detail = detail(file, origin, &source, policy, &taken, counts, &contacts, window);
+        self.earlier.open.retain(|open| open.source != source);
         if args.dry_run || taken.entries == 0 && open.is_none() {
             return Ok(detail);
         }
@@ -461,7 +477,7 @@ impl Import<'_> {
         let cited =
             Cited { format: origin.as_str().to_owned(), source: source.clone(), sha256: file.sha256.clone() };
         if open.is_none() {
-            let keys = ["file", "sha256", "bytes", "format", "source", "policy"];
+            let keys = ["file", "sha256", "bytes", "format", "source", "policy", "from", "until"];
             let begun = keys.map(|key| (key.to_owned(), detail[key].clone()));
             (self.hand_over)(Part::Begin { detail: Value::Object(begun.into_iter().collect()), digest })?;
         }
@@ -472,7 +488,6 @@ impl Import<'_> {
             })?;
         }
         (self.hand_over)(Part::End { detail: detail.clone(), digest })?;
-        self.earlier.open.retain(|open| open.source != source);
         Ok(detail)
     }
 
@@ -505,7 +520,7 @@ fn detail(
     taken: &Taken,
     counts: Counts,
     contacts: &[Contact],
-    until: Option<Timestamp>,
+    [from, until]: Window,
 ) -> Value {
     let decided = || contacts.iter().filter_map(|contact| contact.decided.as_ref());
     let in_contact = contacts.iter().filter(|contact| contact.decided.is_some());
@@ -523,7 +538,7 @@ fn detail(
         "contacts": decided().map(|decided| decided.count).sum::<u64>(),
         "blocked": blocked.map(|decided| decided.count).sum::<u64>(),
         "clients": clients.len(), "events": decided().count(), "alive": contacts.len() - decided().count(),
-        "until": until.map(shown),
+        "from": from.map(shown), "until": until.map(shown),
     })
 }
 
@@ -565,8 +580,9 @@ fn for_people(detail: &Value, is_dry: bool) -> String {
     }
     if number(&left_out["outside"]) > 0 {
         lines.push(format!(
-            "  {} entries left out: they are not of the time before {}, or not asked for",
+            "  {} entries left out: they are not from {} on and before {}",
             number(&left_out["outside"]),
+            text("from"),
             text("until")
         ));
     }

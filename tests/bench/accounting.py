@@ -114,7 +114,7 @@ def main():
         time.sleep(3)                                              # counts are recorded once a second
         status = json.loads(sh(arguments.program, "status", "--json", "--control", agent.folder / "sock"))
         agent.stop()
-        report(status, expected, recorded(agent.folder / "data"))
+        report(status, expected, recorded(agent.folder / "data", agent.program))
 
 
 def report(status, expected, record):

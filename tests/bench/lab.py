@@ -205,7 +205,7 @@ class Generator:
         os.close(self.program)
 
 
-def recorded(data, program=pathlib.Path(__file__).resolve().parents[2] / "target/release/interdict"):
+def recorded(data, program):
     """Packets by (client, rule, verdict) as the record has them, and how many events it says were lost."""
     counted, lost = collections.Counter(), 0
     # Old segments are compressed: `tail` reads them all.

@@ -159,7 +159,7 @@ def main():
 
         sent, arrived = traffic(client, outside, arguments.limit + 60, restart)
         agent.stop()
-        report(sent, arrived, restarts, recorded(agent.folder / "data"))
+        report(sent, arrived, restarts, recorded(agent.folder / "data", agent.program))
         sh(*gate.words(arguments.program, "unload", "--pin", pin))
         control(client, outside, "after unload")
         pin.parent.rmdir()
