@@ -657,6 +657,8 @@ impl Answer for Agent {
     }
 
     fn import(&self, part: audit::Part, uid: u32) -> anyhow::Result<Value> {
+        // From now on their signs of life are of interest.
+        part.in_contact().for_each(|client| self.alive.was_in_contact(client));
         audit::put(&self.log, &self.filter.policy(), part, uid)?;
         Ok(json!({}))
     }

@@ -166,6 +166,9 @@ fn the_logs_of_bind_are_imported_and_reported() {
     assert_eq!(report["imported"][1]["file"], "tap");
     let said = String::from_utf8(agent.tell(&["tail", "--no-follow"]).stdout).unwrap();
     assert!(said.contains("(by dnstap)"), "{said}");
+    // Of who was in contact then, signs of life are noted from now on.
+    agent.dig(&["www.example.org"]).has("NOERROR");
+    agent.event("the client is alive", |event| event["act"] == "client.alive" && event["origin"].is_null());
     assert!(agent.tell(&["audit", "verify"]).status.success());
 }
 

@@ -62,6 +62,17 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// Clients that it says were in contact.
+    pub(crate) fn in_contact(&self) -> impl Iterator<Item = IpAddr> {
+        let contacts = match self {
+            Self::Contacts { contacts, .. } => contacts.as_slice(),
+            Self::Begin { .. } | Self::End { .. } => &[],
+        };
+        contacts.iter().filter(|contact| contact.decided.is_some()).map(|contact| contact.client)
+    }
+}
+
 const BEGUN: &str = "history.begun";
 const IMPORTED: &str = "history.imported";
 

@@ -313,7 +313,7 @@ fn detections(out: &mut String, report: &Report, beside: &Beside) {
             clocks.follow_up_by.to_string(),
         ])
     });
-    table(out, &["Unit", "First contact on record", "Report by", "Follow-up by"], 4, rows);
+    table(out, &["Unit", "First contact put on record", "Report by", "Follow-up by"], 4, rows);
 }
 
 fn relays(out: &mut String, report: &Report, beside: &Beside) {
