@@ -14,7 +14,8 @@ use interdict_dns_filter::hickory_server::net::runtime::Time;
 use interdict_dns_filter::hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use interdict_dns_filter::hickory_server::zone_handler::MessageResponseBuilder;
 use interdict_dns_filter::{
-    Answered, Clients, Connections, Filter, FilterHandler, Listeners, Observer, Seen, default_clients,
+    Answered, Clients, Connections, Filter, FilterHandler, Listeners, Observer, Proxies, Seen,
+    default_clients,
 };
 use interdict_policy::{compile, packs};
 
@@ -65,6 +66,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let handler = FilterHandler::in_front_of(Intranet, filter, clients.clone())?;
     let listeners = Listeners::bind(&[address], 1)?;
     println!("listening on {}", listeners.addresses()[0]);
-    listeners.serve(&Arc::new(handler), &Connections::of(clients), &Arc::default()).ended().await;
+    listeners
+        .serve(&Arc::new(handler), &Connections::of(clients, Proxies::default()), &Arc::default())
+        .ended()
+        .await;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use interdict_audit::{Entry, Index, IndexHandle, Indexer, Log, Record};
 use interdict_dns_filter::{
-    CACHE_BYTES, Certificate, Clients, Conduct, Connections, Counters, DivertedSockets, Filter,
+    CACHE_BYTES, Certificate, Clients, Conduct, Connections, Counters, Designated, DivertedSockets, Filter,
     FilterHandler, Forwarder, Forwarding, TlsListeners, TlsService, Upstream, default_clients,
     serve_diverted,
 };
@@ -84,7 +84,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     };
     let mut plane = packets::load(&settings.packet, &listen, &upstreams, &clients)?;
     let listeners = named.bind(&listen)?;
+    let own_name = settings.tls.as_ref().and_then(|tls| tls.name.clone());
     let tls = settings.tls.map(Tls::bind).transpose()?;
+    let designated = tls.as_ref().zip(own_name).map(|(tls, name)| tls.designated(name));
     let socket = settings.control.unwrap_or_else(control::default_socket);
     let control = control::bind(&socket)?;
     let console = settings.console.map(Console::bind).transpose()?;
@@ -191,7 +193,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         forwarding,
         saves_cache: settings.save_cache.unwrap_or(true),
         forwarder: None,
-        conduct: settings.conduct,
+        conduct: Conduct { designated, ..settings.conduct },
         clients: Clients::new(clients),
         data,
         filter,
@@ -247,8 +249,8 @@ struct Agent {
     /// `None` where no packets are filtered.
     guard: Option<Arc<Guard>>,
     listening: Addresses,
-    /// Where DNS over TLS is served, and over HTTPS.
-    encrypted: [Vec<SocketAddr>; 2],
+    /// Where DNS over TLS is served, over HTTPS, and over QUIC.
+    encrypted: [Vec<SocketAddr>; 3],
     /// Where metrics are served, if they are.
     console: Option<SocketAddr>,
     packets: PacketSettings,
@@ -304,7 +306,7 @@ impl Agent {
         let control = tokio::net::UnixListener::from_std(control)?;
 
         let handler = Arc::new(handler);
-        let connections = Connections::of(self.clients.clone());
+        let connections = Connections::of(self.clients.clone(), self.conduct.proxies.clone());
         let encrypted = connections.clone();
         let asked = self.upstreams.iter().map(|upstream| upstream.address).collect();
         let mut dns = Service::new(listen, asked, handler.clone(), connections, self.counters.clone());
@@ -399,20 +401,34 @@ async fn look_after_interfaces(guard: Arc<Guard>) {
     }
 }
 
-/// DNS over TLS and over HTTPS, with everything read and bound.
+/// DNS over encrypted channels, with everything read and bound.
 struct Tls {
     certificate: Certificate,
-    listeners: [TlsListeners; 2],
+    listeners: [TlsListeners; 3],
 }
 
 impl Tls {
-    fn bind(TlsSettings { listen, https, files }: TlsSettings) -> anyhow::Result<Self> {
+    fn bind(TlsSettings { listen, https, quic, files, .. }: TlsSettings) -> anyhow::Result<Self> {
         let certificate = Certificate::read(files).map_err(anyhow::Error::msg).context("[dns.tls]")?;
         let listeners = [
             TlsListeners::bind(&listen, TlsService::Dot, &certificate)?,
             TlsListeners::bind(&https, TlsService::Doh, &certificate)?,
+            TlsListeners::bind(&quic, TlsService::Doq, &certificate)?,
         ];
         Ok(Self { certificate, listeners })
+    }
+
+    /// What clients are told that ask where else this server is, by the name in its certificate.
+    fn designated(&self, name: DomainName) -> Designated {
+        let bound = self.listeners.each_ref().map(TlsListeners::addresses);
+        let [dot, doh, doq] = bound.each_ref().map(|addresses| addresses.first().map(SocketAddr::port));
+        let services = [(TlsService::Doq, doq), (TlsService::Dot, dot), (TlsService::Doh, doh)];
+        let services = services.into_iter().filter_map(|(service, port)| Some((service, port?))).collect();
+        let mut addresses: Vec<IpAddr> = bound.iter().flatten().map(SocketAddr::ip).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses.retain(|address| !address.is_unspecified());
+        Designated { name, services, addresses }
     }
 }
 

@@ -1,12 +1,12 @@
 //! How the agent runs: the configuration file, and the command line, which wins.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use interdict_audit::Format;
-use interdict_dns_filter::{CertificateFiles, Conduct, NSID_LIMIT_BYTES};
+use interdict_dns_filter::{CONTACT_LIMIT_BYTES, CertificateFiles, Conduct, Contact, NSID_LIMIT_BYTES};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
 use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Privacy, Problems};
@@ -30,7 +30,7 @@ pub(crate) struct Settings {
     pub(crate) upstreams: Vec<String>,
     /// `[dns] clients`
     pub(crate) clients: Vec<IpNet>,
-    /// `[dns] nsid`, `canaries` and `prefix_qps`
+    /// `[dns] nsid`, `canaries`, `prefix_qps`, `proxies`, `contact` and `organization`
     pub(crate) conduct: Conduct,
     /// `[[dns.forward]]`: domains, and the upstreams that are asked for them.
     pub(crate) forward: Vec<(Vec<DomainName>, Vec<String>)>,
@@ -73,6 +73,10 @@ pub(crate) struct TlsSettings {
     pub(crate) listen: Vec<SocketAddr>,
     /// `https`: DNS over HTTPS.
     pub(crate) https: Vec<SocketAddr>,
+    /// `quic`: DNS over QUIC.
+    pub(crate) quic: Vec<SocketAddr>,
+    /// `name`: whose the certificate is, for clients that ask where else this server is.
+    pub(crate) name: Option<DomainName>,
     /// `certificate` and `key`
     pub(crate) files: CertificateFiles,
 }
@@ -214,6 +218,11 @@ impl Settings {
             if let Some(nsid) = read_nsid(r, &mut dns) {
                 settings.conduct.nsid = nsid;
             }
+            settings.conduct.proxies =
+                values(dns.list(r, "proxies", |text| parse::<IpAddr>(text, "an address, such as 10.1.0.2")))
+                    .into_iter()
+                    .collect();
+            settings.conduct.contact = read_contact(r, &mut dns);
             if let Some(qps) = dns.number(r, "client_qps", 10_000_000) {
                 settings.packet.client_qps = qps;
             }
@@ -283,13 +292,44 @@ fn read_tls(r: &mut Reader<'_>, mut tls: Table<'_, '_>) -> Option<TlsSettings> {
     let listen = values(tls.list(r, "listen", |text| parse(text, wanted)));
     let https =
         values(tls.list(r, "https", |text| parse(text, "an address and a port, such as 10.1.0.53:443")));
+    let quic = values(tls.list(r, "quic", |text| parse(text, wanted)));
+    let name = tls.has("name").then(|| tls.read(r, "name", domain)).flatten();
     let [chain, key] =
         ["certificate", "key"].map(|key| tls.required_text(r, key).map(|text| PathBuf::from(text.value)));
-    if !tls.has("listen") && !tls.has("https") {
+    if !["listen", "https", "quic"].into_iter().any(|key| tls.has(key)) {
         tls.missing(r, "listen", "name at least one address, such as 10.1.0.53:853");
     }
     tls.finish(r);
-    Some(TlsSettings { listen, https, files: CertificateFiles { chain: chain?, key: key? } })
+    Some(TlsSettings { listen, https, quic, name, files: CertificateFiles { chain: chain?, key: key? } })
+}
+
+/// Whom users of a blocked name turn to.
+fn read_contact(r: &mut Reader<'_>, dns: &mut Table<'_, '_>) -> Contact {
+    let uris = values(dns.list(r, "contact", |text| {
+        let is_one = ["mailto:", "tel:", "sips:", "https:"].iter().any(|scheme| text.starts_with(scheme))
+            && !text.contains(|letter: char| letter.is_control() || letter.is_whitespace());
+        match is_one {
+            true => Ok(text.to_owned()),
+            false => Err((
+                format!("\"{}\" is no way to reach somebody", text.escape_debug()),
+                "write a URI, such as mailto:help@corp.example, tel:+1-202-555-0100 or https://help.corp.example"
+                    .to_owned(),
+            )),
+        }
+    }));
+    let organization = dns.text(r, "organization").map_or_else(String::new, |text| text.value.to_owned());
+    let contact = Contact { uris, organization };
+    let bytes = contact.uris.iter().map(String::len).sum::<usize>() + contact.organization.len();
+    if bytes > CONTACT_LIMIT_BYTES {
+        let wrong = format!("contact and organization have {bytes} bytes");
+        dns.wrong(
+            r,
+            "contact",
+            wrong,
+            &format!("write at most {CONTACT_LIMIT_BYTES}: answers have no room for more"),
+        );
+    }
+    contact
 }
 
 /// The name of a server, as it is sent.

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::opt::{EdnsOption, NSIDPayload};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::ring;
@@ -23,7 +26,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(dns_over_tls_is_served_to_who_checks_the_certificate, Kdig),
         case!(dns_over_https_is_served_by_get_and_post, Kdig),
         case!(requests_that_ask_nothing_are_refused_by_their_status),
-        case!(upstreams_are_asked_over_tls_and_https, Dig),
+        case!(upstreams_are_asked_over_tls_https_and_quic, Dig),
+        case!(dns_over_quic_is_served, Quic),
+        case!(dns_over_https_is_served_over_http_3, Quic),
+        case!(what_breaks_the_protocol_of_quic_ends_its_connection, Quic),
+        case!(datagrams_that_are_no_quic_take_nothing_from_others, Quic),
+        case!(encrypted_channels_are_named_to_who_asks_for_them, Dig),
         case!(another_certificate_is_used_as_soon_as_it_is_there, Kdig),
         case!(a_key_that_fits_no_certificate_is_named),
         case!(what_is_no_tls_takes_nothing_from_others, Kdig),
@@ -53,7 +61,7 @@ fn folder(name: &str) -> TempDir {
     write_certificate(folder.path(), name);
     let path = |name: &str| folder.path().join(name).display().to_string();
     let config = format!(
-        "[dns]\nnsid = \"gw1\"\n[dns.tls]\nlisten = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\ncertificate = {:?}\nkey = {:?}\n",
+        "[dns]\nnsid = \"gw1\"\n[dns.tls]\nlisten = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nquic = [\"127.0.0.1:0\"]\nname = \"{name}\"\ncertificate = {:?}\nkey = {:?}\n",
         path("cert.pem"),
         path("key.pem")
     );
@@ -120,6 +128,9 @@ fn dns_over_https_is_served_by_get_and_post() {
         ask(&["a.v.example"]).has("status: NXDOMAIN").has("Blocked");
         ask(&["www.example.org"]).has("192.0.2.7").has("HTTP/2").has("/dns-query");
     }
+    // Where HTTP/3 is.
+    let said = request(&agent, address, "GET /", &[]);
+    assert!(said.contains(&format!("alt-svc: h3=\":{}\"", address.port())), "{said}");
     let event = agent.event("the question is on record", |event| event["asked"]["name"] == "a.v.example");
     assert_eq!(event["channel"], "doh");
 }
@@ -171,15 +182,17 @@ fn requests_that_ask_nothing_are_refused_by_their_status() {
 }
 
 /// One agent asks another.
-fn upstreams_are_asked_over_tls_and_https() {
+fn upstreams_are_asked_over_tls_https_and_quic() {
     let upstream = Upstream::start();
     let asked = start(folder("dns.test"), &upstream);
-    let ports = ["tls", "https"].map(|what| encrypted(&asked, what).port());
+    let ports = ["tls", "https", "quic"].map(|what| encrypted(&asked, what).port());
     for (url, works) in [
         (format!("tls://dns.test:{}#127.0.0.1", ports[0]), true),
         (format!("https://dns.test:{}/dns-query#127.0.0.1", ports[1]), true),
         (format!("https://dns.test:{}/elsewhere#127.0.0.1", ports[1]), false),
         (format!("tls://other.test:{}#127.0.0.1", ports[0]), false),
+        (format!("quic://dns.test:{}#127.0.0.1", ports[2]), true),
+        (format!("quic://other.test:{}#127.0.0.1", ports[2]), false),
     ] {
         let folder = TempDir::new().unwrap();
         fs::create_dir(folder.path().join("policy")).unwrap();
@@ -200,6 +213,157 @@ fn upstreams_are_asked_over_tls_and_https() {
             assert_eq!(upstream.asked().len(), before, "{url}: nothing is asked");
         }
     }
+}
+
+/// What a client of another make says to messages in hexadecimal, over QUIC or HTTP/3, a line each.
+fn over_quic(agent: &Agent, how: &str, messages: &[String]) -> Vec<String> {
+    let address = encrypted(agent, if how == "doq" { "quic" } else { "https" });
+    let authority = agent.folder.path().join("dns.test.pem");
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/quic_client.py");
+    let mut client = Command::new("python3")
+        .args([client.as_path(), how.as_ref(), &authority, "dns.test".as_ref()])
+        .args([address.ip().to_string(), address.port().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    client.stdin.take().unwrap().write_all(messages.join("\n").as_bytes()).unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// A question for A, with ID 0 and an OPT record with this option.
+fn question(name: &str, option: Option<EdnsOption>) -> String {
+    let mut message = Message::query();
+    message.metadata.id = 0;
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(name.parse().unwrap(), RecordType::A));
+    let mut edns = Edns::new();
+    edns.options_mut().insert(option.unwrap_or(EdnsOption::NSID(NSIDPayload::new([]).unwrap())));
+    message.set_edns(edns);
+    hex(&message.to_vec().unwrap())
+}
+
+fn dns_over_quic_is_served() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    // More streams than a connection has at one time, in one connection.
+    let mut names = vec!["a.v.example.".to_owned()];
+    names.extend((0..150).map(|number| format!("n{number}.example.org.")));
+    let questions: Vec<String> = names.iter().map(|name| question(name, None)).collect();
+    let answers = over_quic(&agent, "doq", &questions);
+    assert_eq!(answers.len(), names.len());
+    for (name, answer) in names.iter().zip(&answers) {
+        let answer = Message::from_vec(&unhex(answer)).unwrap_or_else(|error| panic!("{answer}: {error}"));
+        let blocked = name.ends_with("v.example.");
+        let rcode = if blocked { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        assert_eq!((answer.metadata.id, answer.metadata.response_code), (0, rcode), "{name}");
+        assert_eq!(answer.queries[0].name().to_string(), *name);
+        assert_eq!(answer.answers.len(), usize::from(!blocked), "{name}");
+    }
+    let event = agent.event("the question is on record", |event| event["asked"]["name"] == "a.v.example");
+    assert_eq!((&event["channel"], &event["verdict"]), (&"doq".into(), &"block".into()));
+    // Who wants padding gets it here too (RFC 9250, §5.4).
+    let padded =
+        over_quic(&agent, "doq", &[question("a.v.example.", Some(EdnsOption::Unknown(12, vec![0; 9])))]);
+    assert_eq!(padded[0].len(), 2 * 468, "{padded:?}");
+}
+
+fn dns_over_https_is_served_over_http_3() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    for how in ["h3", "h3-get"] {
+        let said =
+            over_quic(&agent, how, &["a.v.example.", "www.example.org."].map(|name| question(name, None)));
+        for (line, (rcode, answers)) in
+            said.iter().zip([(ResponseCode::NXDomain, 0), (ResponseCode::NoError, 1)])
+        {
+            let body = line.strip_prefix("200 application/dns-message ").unwrap_or_else(|| panic!("{line}"));
+            let answer = Message::from_vec(&unhex(body)).unwrap();
+            assert_eq!((answer.metadata.response_code, answer.answers.len()), (rcode, answers), "{how}");
+        }
+    }
+    let event = agent.event("the question is on record", |event| event["asked"]["name"] == "a.v.example");
+    assert_eq!(event["channel"], "doh");
+    // What is no question has a status.
+    for (message, status) in [("00".to_owned(), "503"), ("00".repeat(70_000), "413")] {
+        let said = over_quic(&agent, "h3", &[message]);
+        assert!(said[0].starts_with(status), "{said:?}");
+    }
+}
+
+fn what_breaks_the_protocol_of_quic_ends_its_connection() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    let good = question("a.v.example.", None);
+    let with_id = format!("0007{}", &good[4..]);
+    let keepalive = question("a.v.example.", Some(EdnsOption::Unknown(11, Vec::new())));
+    for (what, message) in [
+        ("an ID", with_id),
+        ("the time-out of TCP", keepalive),
+        ("a length beyond the stream's end", format!("raw:ffff{good}")),
+        ("two questions", format!("raw:{:04x}{good}{:04x}{good}", good.len() / 2, good.len() / 2)),
+        ("no length", "raw:00".to_owned()),
+        ("nothing", "raw:".to_owned()),
+    ] {
+        // DOQ_PROTOCOL_ERROR (RFC 9250, §4.3.3).
+        assert_eq!(over_quic(&agent, "doq", &[message]), ["closed 2"], "{what}");
+    }
+    assert!(over_quic(&agent, "doq", &[good])[0].len() > 24, "others are served");
+}
+
+fn datagrams_that_are_no_quic_take_nothing_from_others() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    for address in ["quic", "https"].map(|what| encrypted(&agent, what)) {
+        for round in 0..2000_usize {
+            let bytes: Vec<u8> = (0..round % 1400)
+                .map(|at| {
+                    noise = noise.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                    // Most look like the first packet of a connection, of version 1.
+                    *[0xc3, 0, 0, 0, 1, 8].get(at).unwrap_or(&((noise >> 33) as u8))
+                })
+                .collect();
+            socket.send_to(&bytes, address).unwrap();
+        }
+    }
+    assert!(over_quic(&agent, "doq", &[question("a.v.example.", None)])[0].len() > 24, "others are served");
+    assert!(
+        over_quic(&agent, "h3", &[question("a.v.example.", None)])[0].starts_with("200"),
+        "others are served"
+    );
+}
+
+/// RFC 9462: by the well-known name, and by the server's own.
+fn encrypted_channels_are_named_to_who_asks_for_them() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    let [tls, https, quic] = ["tls", "https", "quic"].map(|what| encrypted(&agent, what).port());
+    for name in ["_dns.resolver.arpa", "_DNS.dns.test"] {
+        let answer = agent.dig(&[name, "TYPE64", "+unknownformat"]);
+        answer.has("status: NOERROR").has("ANSWER: 3").has("ADDITIONAL: 2");
+        let answer = agent.dig(&[name, "SVCB"]);
+        for (priority, alpn, port) in [(1, "doq", quic), (2, "dot", tls), (3, "h3,h2", https)] {
+            answer.has(&format!("{priority} dns.test. alpn=\"{alpn}\" port={port} ipv4hint=127.0.0.1"));
+        }
+        answer.has("key7=\"/dns-query{?dns}\"");
+    }
+    // Nothing else of that kind leaves this server, and other names are asked for elsewhere.
+    agent.dig(&["_dns.resolver.arpa", "A"]).has("status: NOERROR").has("ANSWER: 0");
+    agent.dig(&["_dns.other.arpa", "SVCB"]).has("status: NOERROR");
+    assert_eq!(upstream.asked().len(), 1);
 }
 
 fn another_certificate_is_used_as_soon_as_it_is_there() {

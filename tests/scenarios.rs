@@ -79,6 +79,8 @@ struct Step {
     additional: Option<Vec<String>>,
     /// Codes of extended errors.
     ede: Option<Vec<u16>>,
+    /// The text of the first of them.
+    error_text: Option<String>,
     /// The answer's options but extended errors, by code and in hexadecimal; `*N` at the end stands for N bytes.
     options: Option<BTreeMap<String, String>>,
     /// The first strings of the answer's TXT record.
@@ -311,7 +313,12 @@ impl Step {
             assert_eq!(texts[..expect.len()], expect[..], "{what}");
         }
         if let Some(expect) = &self.ede {
-            assert_eq!(extended_errors(&reply), *expect, "{what}: {reply}");
+            let codes: Vec<u16> = extended_errors(&reply).map(|(code, _)| code).collect();
+            assert_eq!(codes, *expect, "{what}: {reply}");
+        }
+        if let Some(expect) = &self.error_text {
+            let (_, text) = extended_errors(&reply).next().unwrap_or_else(|| panic!("{what}: {reply}"));
+            assert_eq!(text, *expect, "{what}");
         }
     }
 
@@ -421,13 +428,13 @@ fn options(reply: &Message, expect: &BTreeMap<String, String>) -> BTreeMap<Strin
     shown.collect()
 }
 
-fn extended_errors(reply: &Message) -> Vec<u16> {
+fn extended_errors(reply: &Message) -> impl Iterator<Item = (u16, String)> {
     let options = reply.edns.iter().flat_map(|edns| edns.options().as_ref());
-    let codes = options.filter_map(|(code, option)| match (code, option) {
+    options.filter_map(|(code, option)| match (code, option) {
         (EdnsCode::Unknown(15), EdnsOption::Unknown(_, data)) => {
-            data.first_chunk().map(|code| u16::from_be_bytes(*code))
+            let (code, text) = data.split_first_chunk()?;
+            Some((u16::from_be_bytes(*code), String::from_utf8_lossy(text).into_owned()))
         }
         _ => None,
-    });
-    codes.collect()
+    })
 }

@@ -15,6 +15,7 @@ mod history;
 mod learned;
 mod metrics;
 mod packets;
+mod proxies;
 mod reload;
 mod resolvers;
 mod scenarios;
@@ -38,6 +39,7 @@ fn main() {
         learned::cases(),
         metrics::cases(),
         packets::cases(),
+        proxies::cases(),
         reload::cases(),
         resolvers::cases(),
         scenarios::cases(),

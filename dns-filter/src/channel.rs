@@ -37,6 +37,12 @@ impl Channel {
         !matches!(self, Self::Udp)
     }
 
+    /// Whether a client may be told how long its connection may be idle: QUIC and HTTP have words of their own for that
+    /// (RFC 7828; RFC 9250, §5.5.2).
+    pub(crate) const fn has_keepalive(self) -> bool {
+        matches!(self, Self::Tcp | Self::Dot)
+    }
+
     /// Whether nobody else reads along.
     pub(crate) const fn is_encrypted(self) -> bool {
         matches!(self, Self::Dot | Self::Doh | Self::Doq)

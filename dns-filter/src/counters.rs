@@ -113,10 +113,12 @@ counters! {
     divert_failures,
     /// Answers over UDP that the system did not take.
     unsent,
-    /// TCP connections closed at once: too many were open, in all or of that client.
+    /// TCP and QUIC connections closed at once: too many were open, in all or of that client.
     tcp_refused,
     /// TLS connections that came to nothing before anything was asked.
     tls_failures,
+    /// Connections and datagrams of proxies that did not say whom they speak for.
+    proxy_failures,
     /// Times a listener died and was started again.
     listener_restarts,
 }

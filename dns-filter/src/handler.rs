@@ -10,16 +10,19 @@ use hickory_proto::rr::RecordType;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use interdict_dns_wire::{Malformed, Query};
-use interdict_policy::{Name, Policy, Verdict};
+use interdict_policy::{DomainName, Name, Policy, Verdict};
 
 use crate::answer::{edns, send_blocked, send_code, send_own, send_template};
 use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::counters::{Counters, count, count_verdict};
+use crate::designated::designations;
 use crate::filter::{Filter, Judgement, Seen};
 use crate::options::{Identity, Wanted};
 use crate::own::{Why, about_us, before_why, canary, explanation, nothing, texts, why};
+use crate::proxy::Proxies;
 use crate::rates::Rates;
+use crate::serve::TlsService;
 
 /// The Internet's class.
 pub(crate) const CLASS_IN: u16 = 1;
@@ -90,11 +93,48 @@ pub struct Conduct {
     pub canaries: bool,
     /// Questions over UDP that it answers in a second for clients of one IPv4 /24 or IPv6 /56; 0 for any number.
     pub prefix_qps: u32,
+    /// Who speaks for others, over UDP and TCP.
+    pub proxies: Proxies,
+    /// Whom users of a blocked name are told to turn to.
+    pub contact: Contact,
+    /// Where the same server is reached over encrypted channels, for who asks (RFC 9462).
+    pub designated: Option<Designated>,
+}
+
+/// Whom users turn to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// URIs such as `mailto:help@corp.example`, the best first; without any, nobody is told anything. Together with
+    /// the organization at most [`CONTACT_LIMIT_BYTES`].
+    pub uris: Vec<String>,
+    /// Who filters; empty for nobody that is named.
+    pub organization: String,
+}
+
+/// What a contact may take: answers over UDP have no room for more.
+pub const CONTACT_LIMIT_BYTES: usize = 384;
+
+/// Encrypted channels to this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Designated {
+    /// The name in its certificate.
+    pub name: DomainName,
+    /// What is spoken at which port, the best first.
+    pub services: Vec<(TlsService, u16)>,
+    /// Its addresses, as far as they are known.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Default for Conduct {
     fn default() -> Self {
-        Self { nsid: String::new(), canaries: true, prefix_qps: 0 }
+        Self {
+            nsid: String::new(),
+            canaries: true,
+            prefix_qps: 0,
+            proxies: Proxies::default(),
+            contact: Contact::default(),
+            designated: None,
+        }
     }
 }
 
@@ -127,6 +167,11 @@ impl<N: Next> FilterHandler<N> {
     /// What answers the questions that the filter lets through.
     pub fn next(&self) -> &N {
         &self.next
+    }
+
+    /// What it does beside what the policy says.
+    pub(crate) fn conduct(&self) -> &Conduct {
+        &self.conduct
     }
 
     /// What the server puts into options.
@@ -240,6 +285,11 @@ impl<N: Next> FilterHandler<N> {
         }
         let Some((rule, verdict)) = judged.decided() else {
             count_verdict(c, channel, Verdict::None);
+            let designated = self.conduct.designated.as_ref().filter(|_| asked.is_none());
+            if let Some(answer) = designated.and_then(|ours| designations(ours, &query, name)) {
+                count(&c.own);
+                return send_own(answer, &query, request, &mut to).await.unwrap_or_else(silence);
+            }
             if let Some(template) = canary(name).filter(|_| self.conduct.canaries) {
                 count(&c.own);
                 return send_template(&template, 0, &query, request, to).await.unwrap_or_else(silence);

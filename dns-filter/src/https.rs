@@ -1,16 +1,17 @@
-//! DNS over HTTPS (RFC 8484), over HTTP/2 and HTTP/1.1.
+//! DNS over HTTPS (RFC 8484): over HTTP/2 and HTTP/1.1 here, and what requests and responses are over HTTP/3 too.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::body::{Body, Bytes};
+use hyper::header::{ALLOW, ALT_SVC, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,24 +24,22 @@ use crate::channel::Channel;
 use crate::counters::count_latency;
 use crate::handler::{FilterHandler, Next};
 use crate::respond::Received;
+use crate::tcp::{CONNECTION_LIMIT, PATIENCE, STREAMS_LIMIT};
 
 /// Where questions are asked.
-const PATH: &str = "/dns-query";
+pub(crate) const PATH: &str = "/dns-query";
 /// The type of questions and answers.
 const DNS_MESSAGE: &str = "application/dns-message";
 /// The longest message.
-const MESSAGE_LIMIT_BYTES: usize = 65_535;
-/// Questions that one connection has open at one time.
-const STREAMS_LIMIT: u32 = 100;
-/// How long a request's head may take to arrive, and a client may not answer to be asked whether it is there.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a connection may last. Clients open another.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const MESSAGE_LIMIT_BYTES: usize = 65_535;
+/// The longest head of a request.
+pub(crate) const HEAD_LIMIT_BYTES: u32 = 16 << 10;
 
-/// Answers what is asked over one connection.
+/// Answers what is asked over one connection, and tells of HTTP/3 on the same port.
 pub(crate) async fn converse<N: Next>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     client: SocketAddr,
+    port: u16,
     handler: &Arc<FilterHandler<N>>,
 ) -> io::Result<()> {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -49,13 +48,18 @@ pub(crate) async fn converse<N: Next>(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_LIMIT)
-        .max_header_list_size(16 << 10)
+        .max_header_list_size(HEAD_LIMIT_BYTES)
         .keep_alive_interval(PATIENCE)
         .keep_alive_timeout(PATIENCE);
     let handler = handler.clone();
+    let alternative = HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).map_err(io::Error::other)?;
     let service = service_fn(move |request| {
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(answer(request, client, &handler).await.unwrap_or_else(refuse)) }
+        let (handler, alternative) = (handler.clone(), alternative.clone());
+        async move {
+            let mut response = answer(request, client, &handler).await;
+            response.headers_mut().insert(ALT_SVC, alternative);
+            Ok::<_, Infallible>(response)
+        }
     });
     let conversation = builder.serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_LIMIT, conversation).await {
@@ -64,10 +68,19 @@ pub(crate) async fn converse<N: Next>(
     }
 }
 
+/// The response to a request.
+pub(crate) async fn answer<N: Next>(
+    request: Request<impl Body<Error: Into<Box<dyn Error + Send + Sync>>>>,
+    client: SocketAddr,
+    handler: &Arc<FilterHandler<N>>,
+) -> Response<Full<Bytes>> {
+    try_answer(request, client, handler).await.unwrap_or_else(refuse)
+}
+
 /// # Errors
 /// The status of a request that asks nothing.
-async fn answer<N: Next>(
-    request: Request<Incoming>,
+async fn try_answer<N: Next>(
+    request: Request<impl Body<Error: Into<Box<dyn Error + Send + Sync>>>>,
     client: SocketAddr,
     handler: &Arc<FilterHandler<N>>,
 ) -> Result<Response<Full<Bytes>>, StatusCode> {
@@ -86,7 +99,9 @@ async fn answer<N: Next>(
 }
 
 /// The message in a request (RFC 8484, §4.1).
-async fn question(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+async fn question(
+    request: Request<impl Body<Error: Into<Box<dyn Error + Send + Sync>>>>,
+) -> Result<Bytes, StatusCode> {
     if request.uri().path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -113,11 +128,12 @@ async fn question(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
     }
 }
 
-fn refuse(status: StatusCode) -> Response<Full<Bytes>> {
+/// Says no more than a status.
+pub(crate) fn refuse(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, POST"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
     }
     response
 }

@@ -3,8 +3,8 @@
 //! [`Filter`] holds the policy in force and decides. [`FilterHandler`] is that decision as a hickory
 //! `RequestHandler`: blocked questions are answered here, everything else goes to what stands behind it, which
 //! is a [`Forwarder`] in interdict, or any handler of another server (see [`FilterHandler::in_front_of`]).
-//! [`Listeners`] serve a handler over UDP and TCP, [`TlsListeners`] over TLS and HTTPS; [`serve_diverted`] does for questions that were on their way to other
-//! resolvers.
+//! [`Listeners`] serve a handler over UDP and TCP, [`TlsListeners`] over TLS, HTTPS and QUIC; [`serve_diverted`] does for
+//! questions that were on their way to other resolvers.
 #![deny(unsafe_code)]
 
 mod answer;
@@ -13,6 +13,7 @@ mod cache;
 mod channel;
 mod clients;
 mod counters;
+mod designated;
 mod diverted;
 mod filter;
 mod forward;
@@ -20,6 +21,8 @@ mod handler;
 mod https;
 mod options;
 mod own;
+mod proxy;
+mod quic;
 mod rates;
 mod respond;
 mod saved;
@@ -36,8 +39,9 @@ pub use counters::{Counters, LATENCY_BUCKETS_US, Snapshot};
 pub use diverted::{DivertedSockets, serve_diverted};
 pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Target};
 pub use forward::{CACHE_BYTES, Forwarder, Forwarding, LookedUp};
-pub use handler::{Behind, Conduct, FilterHandler, Next};
+pub use handler::{Behind, CONTACT_LIMIT_BYTES, Conduct, Contact, Designated, FilterHandler, Next};
 pub use options::NSID_LIMIT_BYTES;
+pub use proxy::Proxies;
 pub use serve::{ListenError, Listeners, Serving, TlsListeners, TlsService, udp_sockets};
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
 pub use tls::{Certificate, CertificateFiles};

@@ -16,6 +16,10 @@ const COOKIE: u16 = 10;
 const KEEPALIVE: u16 = 11;
 /// Padding (RFC 7830).
 const PADDING: u16 = 12;
+/// Extended errors (RFC 8914), and structured ones (draft-ietf-dnsop-structured-dns-error): by the first, empty, clients
+/// asked for them in earlier drafts, and some do.
+const EDE: u16 = 15;
+const STRUCTURED: u16 = 26;
 
 /// The longest message.
 const MESSAGE_LIMIT_BYTES: usize = 65_535;
@@ -37,6 +41,7 @@ pub(crate) struct Wanted {
     nsid: bool,
     keepalive: bool,
     padding: bool,
+    structured: bool,
 }
 
 /// Options that break their own rules: FORMERR (RFC 7873, §5.2.2; RFC 6891, §7).
@@ -66,6 +71,7 @@ impl Wanted {
                 NSID => wanted.nsid = true,
                 KEEPALIVE => wanted.keepalive = true,
                 PADDING => wanted.padding = true,
+                EDE | STRUCTURED => wanted.structured = true,
                 // A client's alone, or with a server's of 8 to 32 bytes.
                 COOKIE if matches!(bytes, 8 | 16..=40) => {
                     // Of several the first counts (RFC 7873, §5.2).
@@ -78,11 +84,21 @@ impl Wanted {
         Ok(wanted)
     }
 
+    /// Whether the question names what only a TCP connection has.
+    pub(crate) fn speaks_of_tcp(self) -> bool {
+        self.keepalive
+    }
+
+    /// Whether the question asks for extended errors in JSON.
+    pub(crate) fn structured(self) -> bool {
+        self.structured
+    }
+
     /// How many bytes the answer grows by, but for padding.
     pub(crate) fn bytes(&self, identity: &Identity, channel: Channel) -> usize {
         let cookie = if self.cookie.is_some() { 4 + CLIENT_COOKIE_BYTES + SERVER_COOKIE_BYTES } else { 0 };
         let nsid = if self.nsid && !identity.nsid.is_empty() { 4 + identity.nsid.len() } else { 0 };
-        let keepalive = if self.keepalive && channel.is_stream() { 6 } else { 0 };
+        let keepalive = if self.keepalive && channel.has_keepalive() { 6 } else { 0 };
         cookie + nsid + keepalive
     }
 
@@ -103,7 +119,7 @@ impl Wanted {
         if self.nsid && !identity.nsid.is_empty() {
             options.put(NSID, &identity.nsid);
         }
-        if self.keepalive && channel.is_stream() {
+        if self.keepalive && channel.has_keepalive() {
             options.put(KEEPALIVE, &IDLE_TIMEOUT.to_be_bytes());
         }
         if len + options.len > MESSAGE_LIMIT_BYTES {

@@ -5,6 +5,9 @@ use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record};
 use interdict_dns_wire::{Blocked, Query, Rcode, Reply, Template};
 use interdict_policy::{Name, Policy, Rule, Verdict};
+use serde::Serialize;
+
+use crate::handler::Contact;
 
 /// In wire form: the name under which a block is explained, and in front of which.
 const WHY: &[u8] = b"\x03why\x09interdict";
@@ -21,7 +24,7 @@ const TTL_SECS: u32 = 60;
 /// to say. Firefox's canary, and Apple's relays.
 const CANARIES: [&[u8]; 3] =
     [b"\x13use-application-dns\x03net\0", b"\x04mask\x06icloud\x03com\0", b"\x07mask-h2\x06icloud\x03com\0"];
-/// Below it designated resolvers are asked for (RFC 9462), of which none is named here.
+/// Below it designated resolvers are asked for (RFC 9462): ours are in `designated.rs`, others are nobody's.
 const DESIGNATED: &[u8] = b"\x08resolver\x04arpa\0";
 
 /// The answer to a question that no resolver is to ask elsewhere. For names on no list only.
@@ -143,4 +146,32 @@ pub(crate) fn withheld() -> Template {
 /// No such record, of a name that is ours.
 pub(crate) fn nothing() -> Template {
     synthesized(Rcode::NoError)
+}
+
+/// What a blocked question's client is told besides, where he takes JSON; `None` where the error is no such as may say it.
+pub(crate) fn structured_error(contact: &Contact, code: u16, rule: &Rule) -> Option<String> {
+    /// "Blocked", "Censored" and "Filtered" (RFC 8914, §4.16 to §4.18).
+    const OF_POLICY: [u16; 3] = [15, 16, 17];
+    /// "Network Operator Policy", which goes with "Blocked".
+    const NETWORK_POLICY: u16 = 5;
+    #[derive(Serialize)]
+    struct Said<'s> {
+        c: &'s [String],
+        j: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        s: Option<u16>,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        o: &'s str,
+    }
+    if !OF_POLICY.contains(&code) {
+        return None;
+    }
+    let ban = rule.ban.as_ref().map_or_else(String::new, |ban| format!(" of ban {ban}"));
+    let said = Said {
+        c: &contact.uris,
+        j: format!("rule {}{ban}", rule.id),
+        s: (code == OF_POLICY[0]).then_some(NETWORK_POLICY),
+        o: &contact.organization,
+    };
+    serde_json::to_string(&said).ok()
 }

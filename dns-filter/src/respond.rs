@@ -11,7 +11,9 @@ use hickory_server::net::NetError;
 use hickory_server::net::runtime::TokioTime;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponse;
-use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Kept, Query, Template, Ttl, write_answer};
+use interdict_dns_wire::{
+    ANSWER_BUFFER_BYTES, Kept, Query, Template, Ttl, last_error, set_error_text, write_answer,
+};
 use interdict_policy::{Name, Policy, Verdict};
 
 use crate::batch::ANSWER_LIMIT_BYTES;
@@ -20,7 +22,7 @@ use crate::counters::{count, count_verdict};
 use crate::filter::{Seen, decide, soa_labels_left};
 use crate::handler::{CLASS_ANY, CLASS_IN, Came, FilterHandler, Next};
 use crate::options::{Broken, Wanted};
-use crate::own::may_ask_why;
+use crate::own::{may_ask_why, structured_error};
 
 /// A message that somebody sent.
 #[derive(Clone, Copy)]
@@ -123,6 +125,7 @@ impl<N: Next> FilterHandler<N> {
         match write_answer(&query, &Template::of(rule), soa_labels_left(found), room) {
             Some(said) => {
                 let bytes = said.len();
+                let bytes = self.structure_error(&query, &wanted, &policy, received.channel, answer, bytes);
                 AtOnce::Answer(wanted.add(self.identity(), client, received.channel, answer, bytes))
             }
             None => AtOnce::Silence,
@@ -157,6 +160,36 @@ impl<N: Next> FilterHandler<N> {
         }
     }
 
+    /// Where an answer of `len` bytes says that a rule blocked the question, and the client wants errors in JSON, says more
+    /// (draft-ietf-dnsop-structured-dns-error): whom to turn to, and which rule. Returns the answer's new length; without
+    /// room it stays as it is.
+    fn structure_error(
+        &self,
+        query: &Query<'_>,
+        wanted: &Wanted,
+        policy: &Policy,
+        channel: Channel,
+        answer: &mut [u8],
+        len: usize,
+    ) -> usize {
+        let contact = &self.conduct().contact;
+        if !wanted.structured() || contact.uris.is_empty() {
+            return len;
+        }
+        let error = last_error(&answer[..len]).and_then(|(code, text)| {
+            // The text is the rule's name.
+            let rule = policy.rule(policy.find_rule(std::str::from_utf8(&answer[text]).ok()?)?);
+            structured_error(contact, code, rule)
+        });
+        let Some(error) = error else { return len };
+        let limit = if channel.is_stream() { usize::MAX } else { usize::from(query.payload_bytes()) };
+        let more = wanted.bytes(self.identity(), channel) + error.len();
+        if len + more > limit {
+            return len;
+        }
+        set_error_text(answer, len, error.as_bytes()).unwrap_or(len)
+    }
+
     /// Whatever else there is to answer, through hickory's messages.
     async fn answer_in_full(&self, received: &Received<'_>) -> Option<Vec<u8>> {
         let channel = received.channel;
@@ -177,10 +210,12 @@ impl<N: Next> FilterHandler<N> {
             true => answer,
             false => cut(&query, answer, more)?,
         };
-        // Room for what is wanted, and as much padding as there may be.
+        // Room for what is wanted, for a contact, and as much padding as there may be.
         let len = answer.len();
-        answer.resize(len + more + 512, 0);
+        answer.resize(len + more + 2 * 512, 0);
         let client = received.client.ip().to_canonical();
+        let policy = self.filter().in_force();
+        let len = self.structure_error(&query, &wanted, &policy, channel, &mut answer, len);
         let len = wanted.add(self.identity(), client, channel, &mut answer, len);
         answer.truncate(len);
         Some(answer)

@@ -8,11 +8,13 @@ use std::thread::available_parallelism;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::handler::{FilterHandler, Next};
-use crate::tcp::{self, Connections};
+use crate::quic;
+use crate::tcp::{self, Connections, Tls};
 use crate::tls::Certificate;
 use crate::udp;
 
@@ -22,7 +24,7 @@ use crate::udp;
 pub struct ListenError {
     /// The address.
     pub address: SocketAddr,
-    /// `udp`, `tcp` or `tls`.
+    /// `udp`, `tcp`, `tls` or `quic`.
     pub protocol: &'static str,
     /// What the system says, and what to do.
     pub reason: String,
@@ -122,16 +124,28 @@ impl Listeners {
 pub enum TlsService {
     /// DNS over TLS (RFC 7858).
     Dot,
-    /// DNS over HTTPS (RFC 8484).
+    /// DNS over HTTPS (RFC 8484): over TCP, and over HTTP/3 on the same port.
     Doh,
+    /// DNS over QUIC (RFC 9250).
+    Doq,
 }
 
 impl TlsService {
-    /// What it is called in ALPN.
-    const fn protocols(self) -> &'static [&'static [u8]] {
+    /// What it is called in ALPN over TCP; empty where it is not spoken.
+    const fn over_tcp(self) -> &'static [&'static [u8]] {
         match self {
             Self::Dot => &[b"dot"],
             Self::Doh => &[b"h2", b"http/1.1"],
+            Self::Doq => &[],
+        }
+    }
+
+    /// The same over QUIC.
+    const fn over_quic(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Dot => None,
+            Self::Doh => Some(b"h3"),
+            Self::Doq => Some(b"doq"),
         }
     }
 
@@ -139,15 +153,24 @@ impl TlsService {
         match self {
             Self::Dot => Channel::Dot,
             Self::Doh => Channel::Doh,
+            Self::Doq => Channel::Doq,
         }
     }
 }
 
-/// Sockets for DNS over TLS or HTTPS that are bound and wait to be served.
+/// Sockets for DNS over TLS, HTTPS or QUIC that are bound and wait to be served.
 pub struct TlsListeners {
-    sockets: Vec<(SocketAddr, TcpListener)>,
-    service: TlsService,
-    tls: TlsAcceptor,
+    sockets: Vec<TlsSockets>,
+    channel: Channel,
+    tcp: TlsAcceptor,
+    quic: ServerConfig,
+}
+
+/// The sockets of an address.
+struct TlsSockets {
+    address: SocketAddr,
+    tcp: Option<TcpListener>,
+    quic: Option<UdpSocket>,
 }
 
 impl TlsListeners {
@@ -160,22 +183,21 @@ impl TlsListeners {
         service: TlsService,
         certificate: &Certificate,
     ) -> Result<Self, ListenError> {
-        let bind = |address: &SocketAddr| {
-            let error = |e: std::io::Error| ListenError::new(*address, "tls", &e);
-            let listener = TcpListener::bind(address).map_err(error)?;
-            listener.set_nonblocking(true).map_err(error)?;
-            Ok((listener.local_addr().map_err(error)?, listener))
+        let tls = || -> Result<_, String> {
+            let quic = certificate.for_quic(service.over_quic().unwrap_or_default())?;
+            Ok((certificate.for_streams(service.over_tcp())?, quic))
         };
-        let tls = certificate.acceptor(service.protocols()).map_err(|reason| {
+        let (tcp, quic) = tls().map_err(|reason| {
             let address = addresses.first().copied().unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
             ListenError { address, protocol: "tls", reason, kind: std::io::ErrorKind::InvalidInput }
         })?;
-        Ok(Self { sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?, service, tls })
+        let sockets = addresses.iter().map(|address| TlsSockets::bind(*address, service));
+        Ok(Self { sockets: sockets.collect::<Result<_, _>>()?, channel: service.channel(), tcp, quic })
     }
 
     /// Where they listen.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().map(|(address, _)| *address).collect()
+        self.sockets.iter().map(|sockets| sockets.address).collect()
     }
 
     /// Serves every socket until what is returned is dropped.
@@ -186,11 +208,46 @@ impl TlsListeners {
         counters: &Arc<Counters>,
     ) -> Serving {
         let mut serving = Serving { tasks: JoinSet::new(), stop: Arc::default() };
-        for (address, listener) in self.sockets {
-            let tls = Some((self.tls.clone(), self.service.channel()));
-            serving.add(address, listener, tls, handler, connections, counters);
+        for TlsSockets { address, tcp, quic } in self.sockets {
+            if let Some(listener) = tcp {
+                let tls = Tls { acceptor: self.tcp.clone(), channel: self.channel, port: address.port() };
+                serving.add(address, listener, Some(tls), handler, connections, counters);
+            }
+            if let Some(socket) = quic {
+                let (handler, connections, counters) =
+                    (handler.clone(), connections.clone(), counters.clone());
+                let (tls, channel) = (self.quic.clone(), self.channel);
+                serving.tasks.spawn(async move {
+                    let served = quic::serve(socket, tls, channel, handler, connections, counters).await;
+                    if let Err(error) = served {
+                        tracing::error!(%address, %error, "QUIC is not served");
+                    }
+                });
+            }
         }
         serving
+    }
+}
+
+impl TlsSockets {
+    fn bind(address: SocketAddr, service: TlsService) -> Result<Self, ListenError> {
+        let needs_tcp = !service.over_tcp().is_empty();
+        let mut tries = if address.port() == 0 { FREE_PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let of_tcp = |e: std::io::Error| ListenError::new(address, "tls", &e);
+            let tcp = needs_tcp.then(|| TcpListener::bind(address)).transpose().map_err(of_tcp)?;
+            let bound = tcp.as_ref().map_or(Ok(address), TcpListener::local_addr).map_err(of_tcp)?;
+            let quic = match service.over_quic().map(|_| UdpSocket::bind(bound)).transpose() {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => continue,
+                quic => quic.map_err(|e| ListenError::new(bound, "quic", &e))?,
+            };
+            let bound = quic.as_ref().map_or(Ok(bound), UdpSocket::local_addr).map_err(of_tcp)?;
+            if let Some(tcp) = &tcp {
+                tcp.set_nonblocking(true).map_err(of_tcp)?;
+            }
+            return Ok(Self { address: bound, tcp, quic });
+        }
     }
 }
 
@@ -206,7 +263,7 @@ impl Serving {
         &mut self,
         address: SocketAddr,
         listener: TcpListener,
-        tls: Option<(TlsAcceptor, Channel)>,
+        tls: Option<Tls>,
         handler: &Arc<FilterHandler<N>>,
         connections: &Connections,
         counters: &Arc<Counters>,

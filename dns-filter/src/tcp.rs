@@ -1,12 +1,12 @@
 //! DNS over TCP (RFC 7766): a bounded number of connections, each of whose questions are answered one after another.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -15,8 +15,9 @@ use crate::clients::Clients;
 use crate::counters::{Counters, count, count_latency};
 use crate::handler::{FilterHandler, Next};
 use crate::https;
+use crate::proxy::{self, Proxies};
 use crate::respond::Received;
-use crate::shares::Shares;
+use crate::shares::{Share, Shares};
 
 /// Connections at one time, over all listeners; more are closed and counted. Each costs a file descriptor, and the rest
 /// of the program needs some too.
@@ -24,7 +25,13 @@ pub const TCP_CONNECTIONS_LIMIT: usize = 1024;
 /// Of these, connections of one client, so that no client takes the place of all others.
 pub const TCP_CONNECTIONS_OF_A_CLIENT_LIMIT: usize = 32;
 /// How long a connection may stay without a question, a question may take to arrive, and its answer to leave.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP or QUIC may last. Clients open another.
+pub(crate) const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
+/// Questions that such a connection has open at one time.
+pub(crate) const STREAMS_LIMIT: u32 = 100;
+/// Connections of proxies at one time that have not said yet whom they speak for.
+const UNTOLD_LIMIT: usize = 256;
 /// After what time connections are accepted again when the system has no room for one.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
@@ -32,21 +39,49 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct Connections {
     clients: Clients,
+    proxies: Proxies,
     open: Shares,
+    /// Of proxies, which have no share of their own.
+    untold: Shares,
 }
 
 impl Connections {
-    /// No connections yet; those of others than `clients` are closed at once.
-    pub fn of(clients: Clients) -> Self {
-        Self { clients, open: Shares::new(TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT) }
+    /// No connections yet; those of others than `clients`, or that `proxies` have for others, are closed at once.
+    pub fn of(clients: Clients, proxies: Proxies) -> Self {
+        let open = Shares::new(TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT);
+        Self { clients, proxies, open, untold: Shares::new(UNTOLD_LIMIT, UNTOLD_LIMIT) }
     }
+
+    /// Whether a client is served.
+    pub(crate) fn serve(&self, client: IpAddr) -> bool {
+        self.clients.serves(client)
+    }
+
+    /// A place for one more connection of a client, if there is one.
+    pub(crate) fn take(&self, client: IpAddr) -> Option<Share> {
+        self.open.take(client)
+    }
+
+    /// Whether places become few.
+    pub(crate) fn are_half_taken(&self) -> bool {
+        self.open.are_half_taken()
+    }
+}
+
+/// What is spoken over TLS.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) channel: Channel,
+    /// Where it is spoken.
+    pub(crate) port: u16,
 }
 
 /// Serves a listener until the future is dropped, and its connections with it: plain ones, or over TLS with what is
 /// spoken there.
 pub(crate) async fn serve<N: Next>(
     listener: TcpListener,
-    tls: Option<(TlsAcceptor, Channel)>,
+    tls: Option<Tls>,
     handler: Arc<FilterHandler<N>>,
     connections: Connections,
     counters: Arc<Counters>,
@@ -64,36 +99,78 @@ pub(crate) async fn serve<N: Next>(
             }
         };
         while conversations.try_join_next().is_some() {}
-        let address = client.ip().to_canonical();
-        if !connections.clients.serves(address) {
-            count(&counters.strangers);
+        let (handler, tls, connections) = (handler.clone(), tls.clone(), connections.clone());
+        let counters = counters.clone();
+        if !connections.proxies.include(client.ip()) {
+            let Some(share) = admit(client, &connections, &counters) else { continue };
+            conversations.spawn(async move {
+                let _share = share;
+                tell_end(client, speak(stream, client, tls, &handler).await);
+            });
             continue;
         }
-        let Some(share) = connections.open.take(address) else {
+        let Some(untold) = connections.untold.take(client.ip()) else {
             count(&counters.tcp_refused);
             continue;
         };
-        let (handler, tls) = (handler.clone(), tls.clone());
         conversations.spawn(async move {
-            let ended = match tls {
-                None => converse(stream, client, Channel::Tcp, &handler).await,
-                Some((tls, channel)) => match timeout(PATIENCE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) if channel == Channel::Doh => {
-                        https::converse(stream, client, &handler).await
-                    }
-                    Ok(Ok(stream)) => converse(stream, client, channel, &handler).await,
-                    Ok(Err(error)) => {
-                        count(&handler.counters().tls_failures);
-                        Err(error)
-                    }
-                    Err(late) => Err(late.into()),
-                },
-            };
-            drop(share);
-            if let Err(error) = ended {
-                tracing::debug!(%client, %error, "a TCP connection ended");
+            let (mut stream, proxy) = (stream, client);
+            let told = timeout(PATIENCE, proxy::read_from(&mut stream, proxy)).await;
+            drop(untold);
+            match told.unwrap_or_else(|late| Err(late.into())) {
+                Ok(client) => {
+                    let Some(_share) = admit(client, &connections, &counters) else { return };
+                    tell_end(client, speak(stream, client, tls, &handler).await);
+                }
+                Err(error) => {
+                    count(&counters.proxy_failures);
+                    tell_end(proxy, Err(error));
+                }
             }
         });
+    }
+}
+
+/// A place for the connection of a client, if he is to have one.
+fn admit(client: SocketAddr, connections: &Connections, counters: &Counters) -> Option<Share> {
+    let address = client.ip().to_canonical();
+    if !connections.serve(address) {
+        count(&counters.strangers);
+        return None;
+    }
+    let share = connections.take(address);
+    if share.is_none() {
+        count(&counters.tcp_refused);
+    }
+    share
+}
+
+fn tell_end(client: SocketAddr, ended: io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%client, %error, "a TCP connection ended");
+    }
+}
+
+/// Speaks on a connection what is spoken there.
+async fn speak<N: Next>(
+    stream: TcpStream,
+    client: SocketAddr,
+    tls: Option<Tls>,
+    handler: &Arc<FilterHandler<N>>,
+) -> io::Result<()> {
+    let Some(Tls { acceptor, channel, port }) = tls else {
+        return converse(stream, client, Channel::Tcp, handler).await;
+    };
+    let stream = match timeout(PATIENCE, acceptor.accept(stream)).await? {
+        Ok(stream) => stream,
+        Err(error) => {
+            count(&handler.counters().tls_failures);
+            return Err(error);
+        }
+    };
+    match channel {
+        Channel::Doh => https::converse(stream, client, port, handler).await,
+        _ => converse(stream, client, channel, handler).await,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
-use tokio_rustls::rustls::{ServerConfig, version};
+use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion, version};
 
 /// A chain of certificates and its key, in PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,15 +64,28 @@ impl Certificate {
         Ok(true)
     }
 
-    /// What makes TLS (1.2 and 1.3) of a stream, for a protocol by its name in ALPN. Clients that name none are served.
-    pub(crate) fn acceptor(&self, protocols: &[&[u8]]) -> Result<TlsAcceptor, String> {
-        let versions = [&version::TLS13, &version::TLS12];
+    /// TLS 1.2 and 1.3 for a stream, for protocols by their names in ALPN. Clients that name none are served.
+    pub(crate) fn for_streams(&self, protocols: &[&[u8]]) -> Result<TlsAcceptor, String> {
+        let config = self.config(&[&version::TLS13, &version::TLS12], protocols)?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// The same for QUIC, where TLS is of version 1.3, and clients name a protocol (RFC 9001, §8.1).
+    pub(crate) fn for_quic(&self, protocol: &[u8]) -> Result<ServerConfig, String> {
+        self.config(&[&version::TLS13], &[protocol])
+    }
+
+    fn config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        protocols: &[&[u8]],
+    ) -> Result<ServerConfig, String> {
         let config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&versions)
+            .with_protocol_versions(versions)
             .map_err(|error| error.to_string())?;
         let mut config = config.with_no_client_auth().with_cert_resolver(self.current.clone());
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(config)
     }
 }
 

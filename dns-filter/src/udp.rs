@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use crate::batch::Batch;
 use crate::counters::{Counters, count, count_latency, count_many};
 use crate::handler::{FilterHandler, Next};
+use crate::proxy;
 use crate::respond::{AtOnce, Received};
 
 /// Questions of one socket that are worked on at one time; more are dropped and counted, and clients ask again.
@@ -78,7 +79,8 @@ pub(crate) fn serve<N: Next>(
         }
         let (at, mut answers) = (Instant::now(), 0);
         for datagram in batch.datagrams() {
-            let (message, client) = (datagram.question, datagram.client);
+            let sender = datagram.client;
+            let Some((message, client)) = told(datagram.question, sender, handler) else { continue };
             if !handler.admits(client.ip(), at) {
                 continue;
             }
@@ -95,7 +97,7 @@ pub(crate) fn serve<N: Next>(
                             let _place = place;
                             let received = Received::over_udp(&message, client, at);
                             if let Some(answer) = handler.respond(&received).await {
-                                send(&socket, &answer, client, handler.counters());
+                                send(&socket, &answer, sender, handler.counters());
                                 count_latency(handler.counters(), at.elapsed(), 1);
                             }
                         });
@@ -107,6 +109,25 @@ pub(crate) fn serve<N: Next>(
         count_many(&handler.counters().unsent, batch.send(socket.as_fd()));
         if answers > 0 {
             count_latency(handler.counters(), at.elapsed(), answers);
+        }
+    }
+}
+
+/// The message in a datagram, and whose it is; `None` where a proxy does not say so.
+fn told<'d, N: Next>(
+    datagram: &'d [u8],
+    sender: SocketAddr,
+    handler: &FilterHandler<N>,
+) -> Option<(&'d [u8], SocketAddr)> {
+    if !handler.conduct().proxies.include(sender.ip()) {
+        return Some((datagram, sender));
+    }
+    match proxy::read(datagram, sender) {
+        Ok((client, header_bytes)) => Some((&datagram[header_bytes..], client)),
+        Err(error) => {
+            count(&handler.counters().proxy_failures);
+            tracing::debug!(%sender, %error, "a proxy does not say for whom it asks");
+            None
         }
     }
 }

@@ -55,6 +55,7 @@ impl Agent {
                     "listen": texts(self.listening.list().iter().map(ToString::to_string).collect()),
                     "tls": texts(self.encrypted[0].iter().map(ToString::to_string).collect()),
                     "https": texts(self.encrypted[1].iter().map(ToString::to_string).collect()),
+                    "quic": texts(self.encrypted[2].iter().map(ToString::to_string).collect()),
                     "upstreams": texts(self.upstreams.iter().map(ToString::to_string).collect()),
                     "health": self.upstream_health().iter().map(health).collect::<Vec<_>>(),
                     "cache": { "answers": cached, "bytes": cached_bytes },

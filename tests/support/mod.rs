@@ -38,6 +38,10 @@ pub(crate) enum Needs {
     Rsyslog,
     /// `chromium`, and `dig`.
     Chromium,
+    /// `python3` with `aioquic`, a QUIC and HTTP/3 stack that is not ours, and `dig`.
+    Quic,
+    /// `dnsdist`, and `dig`.
+    Dnsdist,
 }
 
 /// The addresses that a case is run with.
@@ -124,6 +128,10 @@ impl Case {
                 Some("needs rsyslogd, from rsyslog and rsyslog-openssl, and dig")
             }
             Needs::Chromium if !has("chromium") || !has("dig") => Some("needs chromium, and dig"),
+            Needs::Quic if !has("dig") || !has_module("aioquic") => {
+                Some("needs python3 with aioquic (pip install aioquic), and dig")
+            }
+            Needs::Dnsdist if !has("dnsdist") || !has("dig") => Some("needs dnsdist, and dig"),
             Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),
             _ => None,
         };
@@ -145,6 +153,12 @@ fn has(tool: &str) -> bool {
 }
 
 /// Where a tool is; servers are in folders that not every user's PATH has.
+/// Whether Python has a module.
+fn has_module(module: &str) -> bool {
+    let python = Command::new("python3").args(["-c", &format!("import {module}")]).output();
+    python.is_ok_and(|output| output.status.success())
+}
+
 pub(crate) fn tool_path(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));

@@ -7,6 +7,7 @@
 //! An answer is written over its question's message: all that differs between questions stands in the [`Question`] and
 //! the [`Edns`], all that differs between rules in a [`Template`], which is made once.
 
+use crate::edns::EDE_OPTION;
 use crate::memory::Memory;
 use crate::query::Query;
 use crate::question::{Edns, HEADER_BYTES, LONGEST_QUESTION_END, OPT_BYTES, Question};
@@ -189,7 +190,6 @@ impl Template {
 }
 
 const TYPE_SOA: u16 = 6;
-const EDE_OPTION: u16 = 15;
 
 /// The head of one record of class IN, whose owner stands at `owner` in this message.
 #[inline(always)]

@@ -1,5 +1,6 @@
 //! An answer that was kept, given again to whoever asks the same.
 
+use crate::edns::EDE_OPTION;
 use crate::memory::{Bytes, Memory as _};
 use crate::query::{Query, skip_name};
 use crate::question::{HEADER_BYTES, OPT_BYTES, TYPE_OPT};
@@ -27,7 +28,6 @@ pub enum Ttl {
 }
 
 const TC: u8 = 0x02;
-const EDE_OPTION: u16 = 15;
 const STALE_ANSWER: u16 = 3;
 /// Code and length of an option, and the code of the error in it.
 const EDE_BYTES: usize = 6;
@@ -118,30 +118,4 @@ pub fn least_ttl(message: &[u8]) -> Option<u32> {
         at += 10 + usize::from(u16::from_be_bytes([len_high, len_low]));
     }
     least
-}
-
-/// Adds EDNS options to a message of `len` bytes, and returns its new length; `None`, and nothing is changed, if the message
-/// does not end in an OPT record, or there is no room for more.
-pub fn add_options(message: &mut [u8], len: usize, options: &[u8]) -> Option<usize> {
-    let count = |at: usize| u32::from(u16::from_be_bytes(Bytes::get(message, at)));
-    let mut at = HEADER_BYTES;
-    for _ in 0..count(4) {
-        at = skip_name(message.get(..len)?, at).ok()? + 4;
-    }
-    let mut last = at;
-    for _ in 0..count(6) + count(8) + count(10) {
-        last = at;
-        at = skip_name(message.get(..len)?, at).ok()? + 10;
-        at += usize::from(u16::from_be_bytes(*message.get(at - 2..)?.first_chunk()?));
-    }
-    let is_opt = u16::from_be_bytes(Bytes::get(message, last + 1)) == TYPE_OPT;
-    let longer = message.get_mut(..len + options.len())?;
-    let had = u16::from_be_bytes(*longer.get(last + 9..)?.first_chunk()?);
-    let has = had.checked_add(u16::try_from(options.len()).ok()?)?;
-    if at != len || !is_opt {
-        return None;
-    }
-    longer[len..].copy_from_slice(options);
-    longer.set(last + 9, has.to_be_bytes());
-    Some(longer.len())
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod edns;
 mod kept;
 mod memory;
 mod query;
@@ -15,7 +16,8 @@ mod question;
 mod rule;
 
 pub use answer::{ANSWER_BUFFER_BYTES, Blocked, LONGEST_ANSWER_BYTES, Rcode, Reply, Template, write_answer};
-pub use kept::{Kept, Ttl, add_options, least_ttl, records_begin};
+pub use edns::{add_options, last_error, set_error_text};
+pub use kept::{Kept, Ttl, least_ttl, records_begin};
 pub use memory::{Bytes, Memory, Round};
 pub use query::Query;
 pub use question::{

@@ -2,7 +2,7 @@
 
 use interdict_dns_wire::{
     ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, Kept, LONGEST_ANSWER_BYTES, Malformed, Query, Question,
-    Rcode, Reply, Template, Ttl, add_options, write_answer,
+    Rcode, Reply, Template, Ttl, add_options, last_error, set_error_text, write_answer,
 };
 use interdict_ebpf_program::query::{Asked, Wish, judge};
 use interdict_ebpf_shared::{
@@ -53,6 +53,13 @@ fn kept(bytes: &[u8], query: &Query<'_>) {
     }
     let mut other = bytes.to_vec();
     other.extend([0; 8]);
+    if let Some((code, text)) = last_error(bytes) {
+        let mut reworded = other.clone();
+        let len = set_error_text(&mut reworded, bytes.len(), b"other").unwrap();
+        assert_eq!(len, text.start + 5);
+        assert_eq!(last_error(&reworded[..len]), Some((code, text.start..len)));
+        assert_eq!(reworded[len - 5..len], *b"other");
+    }
     if let Some(longer) = add_options(&mut other, bytes.len(), &[0, 3, 0, 1, 7]) {
         assert_eq!((longer, &other[bytes.len()..longer]), (bytes.len() + 5, &[0, 3, 0, 1, 7][..]));
     }
