@@ -76,6 +76,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         cache_bytes: settings.cache_bytes.unwrap_or(CACHE_BYTES),
         withholds_private: settings.withholds_private,
         private_domains: settings.private_domains,
+        dnssec: settings.dnssec,
     };
     upstreams.extend(forwarding.zones.iter().flat_map(|zone| zone.upstreams.clone()));
     let clients = match settings.clients {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use interdict_audit::Format;
-use interdict_dns_filter::{CONTACT_LIMIT_BYTES, CertificateFiles, Conduct, Contact, NSID_LIMIT_BYTES};
+use interdict_dns_filter::{
+    CONTACT_LIMIT_BYTES, CertificateFiles, Conduct, Contact, Dnssec, NSID_LIMIT_BYTES,
+};
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
 use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Privacy, Problems};
@@ -40,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) withholds_private: bool,
     /// `[dns] private_domains`
     pub(crate) private_domains: Vec<DomainName>,
+    /// `[dns] dnssec` and `trust_anchors`
+    pub(crate) dnssec: Dnssec,
     /// `[dns.tls]`: where DNS over TLS is served, and by which certificate.
     pub(crate) tls: Option<TlsSettings>,
     /// `[dns] save_cache`: whether kept answers are there after a restart.
@@ -214,6 +218,7 @@ impl Settings {
             settings.randomizes_case = dns.flag(r, "randomize_case").unwrap_or_default();
             settings.withholds_private =
                 dns.word(r, "rebinding", &[("allow", false), ("block", true)]).unwrap_or_default();
+            settings.dnssec = read_dnssec(r, &mut dns);
             settings.private_domains = values(dns.list(r, "private_domains", domain));
             if let Some(nsid) = read_nsid(r, &mut dns) {
                 settings.conduct.nsid = nsid;
@@ -301,6 +306,17 @@ fn read_tls(r: &mut Reader<'_>, mut tls: Table<'_, '_>) -> Option<TlsSettings> {
     }
     tls.finish(r);
     Some(TlsSettings { listen, https, quic, name, files: CertificateFiles { chain: chain?, key: key? } })
+}
+
+/// Whether answers are validated, and by which keys.
+fn read_dnssec(r: &mut Reader<'_>, dns: &mut Table<'_, '_>) -> Dnssec {
+    let validates = dns.word(r, "dnssec", &[("pass", false), ("validate", true)]).unwrap_or_default();
+    let anchors = dns.text(r, "trust_anchors").map(|text| PathBuf::from(text.value));
+    if anchors.is_some() && !validates {
+        let wrong = "trust_anchors are named, and nothing is validated".to_owned();
+        dns.wrong(r, "trust_anchors", wrong, "write dnssec = \"validate\" too, or leave this out");
+    }
+    if validates { Dnssec::Validate(anchors) } else { Dnssec::Pass }
 }
 
 /// Whom users of a blocked name turn to.

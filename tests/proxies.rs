@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
@@ -11,7 +11,7 @@ use hickory_proto::rr::RecordType;
 use tempfile::TempDir;
 
 use crate::case;
-use crate::support::{Agent, Case, Upstream, dig, free_address, tool_path, until};
+use crate::support::{Agent, Case, Running, Upstream, dig, free_address, tool_path, until};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -183,16 +183,6 @@ fn a_client_behind_a_proxy_is_served_as_if_it_came_itself() {
     drop(greedy);
 }
 
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn dnsdist_asks_for_its_clients() {
     let upstream = Upstream::start();
     let agent = start("\"127.0.0.1\"", &upstream);
@@ -203,14 +193,8 @@ fn dnsdist_asks_for_its_clients() {
         agent.address()
     );
     fs::write(&config, text).unwrap();
-    let dnsdist = Command::new(tool_path("dnsdist").unwrap())
-        .args(["--supervised", "--disable-syslog", "-C"])
-        .arg(&config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let _dnsdist = Running(dnsdist.unwrap());
+    let mut dnsdist = Command::new(tool_path("dnsdist").unwrap());
+    let _dnsdist = Running::start(dnsdist.args(["--supervised", "--disable-syslog", "-C"]).arg(&config));
     until("dnsdist answers", || {
         dig(address, &["+tries=1", "+time=1", "www.example.org"]).0.contains("192.0.2.7").then_some(())
     });

@@ -22,6 +22,7 @@ mod scenarios;
 mod streams;
 mod support;
 mod swap;
+mod validation;
 
 use libtest_mimic::Arguments;
 
@@ -45,6 +46,7 @@ fn main() {
         scenarios::cases(),
         streams::cases(),
         swap::cases(),
+        validation::cases(),
         commands::cases(),
         diagnostics::cases(),
     ];

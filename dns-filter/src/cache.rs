@@ -91,8 +91,7 @@ pub(crate) struct Entry {
     /// In seconds of the cache's clock.
     came_at: u32,
     ttl_secs: u32,
-    /// Whether it says that no upstream had an answer.
-    is_failure: bool,
+    nature: Nature,
     /// The policy of which no rule concerns anything in the answer, by [`mark`]; 0 for none.
     clean_under: AtomicU64,
     /// When those were told who want to know which addresses are answered.
@@ -101,6 +100,19 @@ pub(crate) struct Entry {
     retry_at: AtomicU32,
     /// Whether it is being asked for again already.
     refreshing: AtomicBool,
+}
+
+/// What kind of thing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nature {
+    /// An answer as it came.
+    Answer,
+    /// An answer whose signatures are in order.
+    Secure,
+    /// No upstream had an answer.
+    Failure,
+    /// There are signatures, and they are not in order.
+    Bogus,
 }
 
 /// How an entry stands at a moment.
@@ -173,9 +185,16 @@ impl Cache {
         let now = self.second(at);
         self.store.iter().filter_map(move |(key, entry)| {
             let age = now.saturating_sub(entry.came_at);
-            let Entry { rcode, counts, ttl_secs, .. } = *entry;
+            let Entry { rcode, counts, ttl_secs, nature, .. } = *entry;
             let is_kept = !entry.is_failure();
-            let saved = Saved { key, rcode, counts, holds_secs: ttl_secs, records: entry.records.to_vec() };
+            let saved = Saved {
+                key,
+                rcode,
+                secure: nature == Nature::Secure,
+                counts,
+                holds_secs: ttl_secs,
+                records: entry.records.to_vec(),
+            };
             is_kept.then_some(saved)?.after(age)
         })
     }
@@ -183,8 +202,10 @@ impl Cache {
     /// Keeps what was saved.
     pub(crate) fn restore(&self, all: Vec<Saved>, at: Instant) -> usize {
         let (now, mut kept) = (self.second(at), 0);
-        for Saved { key, rcode, counts, holds_secs, records } in all {
-            let entry = Entry::with(rcode, counts, records.into(), holds_secs.min(TTL_LIMIT_SECS), now);
+        for Saved { key, rcode, secure, counts, holds_secs, records } in all {
+            let nature = if secure { Nature::Secure } else { Nature::Answer };
+            let holds_secs = holds_secs.min(TTL_LIMIT_SECS);
+            let entry = Entry { nature, ..Entry::with(rcode, counts, records.into(), holds_secs, now) };
             // What cannot be read would be given to clients all the same.
             if entry.message(&key, now).is_some() {
                 self.insert(key, Arc::new(entry));
@@ -259,7 +280,17 @@ impl Entry {
     /// No upstream had an answer: what one said that will not, or SERVFAIL.
     pub(crate) fn failure(code: ResponseCode, now: u32) -> Self {
         let rcode = if code == ResponseCode::Refused { REFUSED } else { SERVFAIL };
-        Self { is_failure: true, ..Self::with(rcode, [0; 3], Box::default(), FAILURE_TTL_SECS, now) }
+        Self { nature: Nature::Failure, ..Self::with(rcode, [0; 3], Box::default(), FAILURE_TTL_SECS, now) }
+    }
+
+    /// What came has signatures that are not in order.
+    pub(crate) fn bogus(now: u32) -> Self {
+        Self { nature: Nature::Bogus, ..Self::failure(ResponseCode::ServFail, now) }
+    }
+
+    /// The same answer, whose signatures are in order.
+    pub(crate) fn secure(self) -> Self {
+        Self { nature: Nature::Secure, ..self }
     }
 
     fn with(rcode: u8, counts: [u16; 3], records: Box<[u8]>, ttl_secs: u32, now: u32) -> Self {
@@ -269,7 +300,7 @@ impl Entry {
             rcode,
             came_at: now,
             ttl_secs,
-            is_failure: false,
+            nature: Nature::Answer,
             clean_under: AtomicU64::new(0),
             told_at: AtomicU32::new(0),
             retry_at: AtomicU32::new(0),
@@ -277,9 +308,9 @@ impl Entry {
         }
     }
 
-    /// Whether it says that no upstream had an answer.
+    /// Whether it says that there is no answer.
     pub(crate) fn is_failure(&self) -> bool {
-        self.is_failure
+        matches!(self.nature, Nature::Failure | Nature::Bogus)
     }
 
     pub(crate) fn age(&self, now: u32) -> Age {
@@ -324,7 +355,13 @@ impl Entry {
     }
 
     fn kept(&self) -> Kept<'_> {
-        Kept { rcode: self.rcode, counts: self.counts, records: &self.records }
+        Kept {
+            rcode: self.rcode,
+            secure: self.nature == Nature::Secure,
+            error: (self.nature == Nature::Bogus).then_some(DNSSEC_BOGUS),
+            counts: self.counts,
+            records: &self.records,
+        }
     }
 
     /// The whole answer to a question, of at most `limit` bytes.
@@ -344,6 +381,8 @@ impl Entry {
     }
 }
 
+/// INFO-CODE (RFC 8914, §4.7).
+const DNSSEC_BOGUS: u16 = 6;
 const SERVFAIL: u8 = 2;
 const REFUSED: u8 = 5;
 

@@ -101,6 +101,8 @@ counters! {
     forwarded,
     /// No upstream answered.
     upstream_failures,
+    /// Answers whose signatures were not in order.
+    bogus,
     /// Dropped: too much work was in flight.
     overload,
     /// On its way to another resolver, and diverted to us.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -28,11 +28,14 @@ use crate::own::withheld;
 use crate::saved;
 use crate::shares::{Share, Shares};
 use crate::upstreams::{ForwardZone, Upstream, UpstreamHealth, Upstreams};
+use crate::validate::{Dnssec, Validated, Validator};
 
 /// Questions asked of upstreams at one time, and of these such that one client asked first; more are dropped and counted,
 /// and clients ask again.
 const IN_FLIGHT_LIMIT: usize = 1024;
 const IN_FLIGHT_OF_A_CLIENT_LIMIT: usize = 256;
+/// Questions for keys and signatures, asked of upstreams at one time.
+const VALIDATIONS_LIMIT: usize = 2048;
 /// For whom the server itself asks.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Bytes of answers that are kept, unless said otherwise.
@@ -44,7 +47,7 @@ const STALE_AGAIN_SECS: u32 = 30;
 
 /// Asks upstreams and remembers what they said. Clones share everything.
 #[derive(Clone)]
-pub struct Forwarder(Arc<Inner>);
+pub struct Forwarder(pub(crate) Arc<Inner>);
 
 /// Whom a forwarder asks, and what it does with answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,9 +65,12 @@ pub struct Forwarding {
     pub withholds_private: bool,
     /// Names that may have such addresses, with all below them.
     pub private_domains: Vec<DomainName>,
+    /// Whether answers are validated, but for those to names of `zones`, which need not be signed as the world sees them,
+    /// and to who sets CD.
+    pub dnssec: Dnssec,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     /// Stands for who is asked.
     routes: u64,
     withholds_private: bool,
@@ -74,6 +80,10 @@ struct Inner {
     upstreams: Upstreams,
     cache: Cache,
     in_flight: Shares,
+    /// `None` where nothing is validated.
+    validator: Option<Validator>,
+    /// Questions that it asks.
+    validations: Shares,
     /// What is being asked, for whoever asks the same meanwhile; no more than there are places in flight.
     asking: Mutex<HashMap<Key, Asking>>,
 }
@@ -94,19 +104,36 @@ impl Forwarder {
     /// A forwarder.
     ///
     /// # Errors
-    /// When the resolver library cannot be set up.
+    /// When the resolver library cannot be set up, or a file of trusted keys cannot be read.
     pub fn new(forwarding: Forwarding, filter: Arc<Filter>, counters: Arc<Counters>) -> Result<Self, String> {
         let mut routes = DefaultHasher::new();
-        format!("{:?} {:?}", forwarding.upstreams, forwarding.zones).hash(&mut routes);
-        let Forwarding { upstreams, zones, randomizes_case, cache_bytes, withholds_private, private_domains } =
-            forwarding;
-        Ok(Self(Arc::new(Inner {
+        let Forwarding { upstreams, zones, dnssec, .. } = &forwarding;
+        format!("{upstreams:?} {zones:?} {dnssec:?}").hash(&mut routes);
+        let Forwarding {
+            upstreams,
+            zones,
+            randomizes_case,
+            cache_bytes,
+            withholds_private,
+            private_domains,
+            dnssec,
+        } = forwarding;
+        let upstreams = Upstreams::new(&upstreams, &zones, randomizes_case)?;
+        let validator = |inner: &Weak<Inner>| match &dnssec {
+            Dnssec::Pass => Ok(None),
+            Dnssec::Validate(anchors) => Validator::new(anchors.as_ref(), inner.clone()).map(Some),
+        };
+        // Who may err is asked first, with nobody to ask yet.
+        validator(&Weak::new())?;
+        Ok(Self(Arc::new_cyclic(|inner| Inner {
+            validator: validator(inner).ok().flatten(),
+            validations: Shares::new(VALIDATIONS_LIMIT, VALIDATIONS_LIMIT),
             routes: routes.finish(),
             withholds_private,
             private_domains,
             filter,
             counters,
-            upstreams: Upstreams::new(&upstreams, &zones, randomizes_case)?,
+            upstreams,
             cache: Cache::new(cache_bytes),
             in_flight: Shares::new(IN_FLIGHT_LIMIT, IN_FLIGHT_OF_A_CLIENT_LIMIT),
             asking: Mutex::default(),
@@ -187,12 +214,17 @@ impl Forwarder {
 
     /// Asks the upstreams, unless the same is being asked already. Whoever asks may stop waiting.
     fn ask(&self, key: &Key, client: IpAddr) -> Result<Asking, Failure> {
+        self.ask_within(&self.0.in_flight, key, client)
+    }
+
+    /// The same, in one of these places.
+    fn ask_within(&self, places: &Shares, key: &Key, client: IpAddr) -> Result<Asking, Failure> {
         let mut asking = self.0.asking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asked) = asking.get(key) {
             count(&self.0.counters.joined);
             return Ok(asked.clone());
         }
-        let place = self.0.in_flight.take(client).ok_or(Failure::Overload)?;
+        let place = places.take(client).ok_or(Failure::Overload)?;
         count(&self.0.counters.forwarded);
         let (forwarder, asked) = (self.clone(), key.clone());
         let task = tokio::spawn(async move {
@@ -208,6 +240,9 @@ impl Forwarder {
     async fn ask_upstreams(&self, key: &Key) -> Result<Arc<Entry>, Failure> {
         let Inner { cache, counters, upstreams, .. } = &*self.0;
         let question = question(key).ok_or(Failure::Broken)?;
+        if let Some(validator) = self.validates(key) {
+            return self.ask_validated(validator, key, &question).await;
+        }
         let mut answer = upstreams.ask(&key.name, &question, key.kind).await;
         // The resolver library takes the CNAME record of a name for no answer to a question for SOA, and leaves it out.
         if let (SOA, Ok(answer)) = (key.kind.qtype, &mut answer)
@@ -220,18 +255,66 @@ impl Forwarder {
             Ok(answer) => Entry::new(&question, key.name.len(), answer, now).map(Arc::new),
             Err(code) => {
                 count(&counters.upstream_failures);
-                let failure = Arc::new(Entry::failure(code, now));
-                let known = cache.get(key).filter(|known| known.age(now) != Age::Over);
-                match known {
-                    Some(known) => known.is_not_refreshed(),
-                    None => cache.insert(key.clone(), failure.clone()),
-                }
-                return Ok(failure);
+                return Ok(self.keep_failure(key, Entry::failure(code, now), now));
             }
         };
         let entry = entry.ok_or(Failure::Broken)?;
         cache.insert(key.clone(), entry.clone());
         Ok(entry)
+    }
+
+    /// Keeps that there is no answer, where nothing else is known.
+    fn keep_failure(&self, key: &Key, failure: Entry, now: u32) -> Arc<Entry> {
+        let (cache, failure) = (&self.0.cache, Arc::new(failure));
+        match cache.get(key).filter(|known| known.age(now) != Age::Over) {
+            Some(known) => known.is_not_refreshed(),
+            None => cache.insert(key.clone(), failure.clone()),
+        }
+        failure
+    }
+
+    /// Who validates the answer to this, if it is to be validated.
+    fn validates(&self, key: &Key) -> Option<&Validator> {
+        let is_in_zone = || Name::from_wire(&key.name).is_some_and(|name| self.0.upstreams.is_in_zone(name));
+        self.0.validator.as_ref().filter(|_| !key.kind.checking_disabled && !is_in_zone())
+    }
+
+    /// Has the validator ask, and keeps what comes.
+    async fn ask_validated(
+        &self,
+        validator: &Validator,
+        key: &Key,
+        question: &Question,
+    ) -> Result<Arc<Entry>, Failure> {
+        let Inner { cache, counters, .. } = &*self.0;
+        let validated = validator.ask(question, key.kind).await;
+        let now = cache.second(Instant::now());
+        match validated {
+            Validated::Answer(message, secure) => {
+                let entry = Entry::new(question, key.name.len(), message, now).ok_or(Failure::Broken)?;
+                let entry = Arc::new(if secure { entry.secure() } else { entry });
+                cache.insert(key.clone(), entry.clone());
+                Ok(entry)
+            }
+            Validated::Bogus => {
+                count(&counters.bogus);
+                Ok(self.keep_failure(key, Entry::bogus(now), now))
+            }
+            Validated::Nothing => {
+                Ok(self.keep_failure(key, Entry::failure(ResponseCode::ServFail, now), now))
+            }
+        }
+    }
+
+    /// What the validator wants to see, as it came; `None` where nobody has an answer.
+    pub(crate) async fn for_validation(&self, key: &Key) -> Option<Message> {
+        let now = self.0.cache.second(Instant::now());
+        let known = self.0.cache.get(key).filter(|entry| entry.age(now) == Age::Fresh);
+        let entry = match known {
+            Some(known) => known,
+            None => self.ask_within(&self.0.validations, key, NOBODY).ok()?.await.ok()?,
+        };
+        self.look_at(key, &entry).filter(|_| !entry.is_failure())
     }
 
     /// Whether the answer to a name of strangers holds addresses of private networks.
@@ -247,7 +330,7 @@ impl Forwarder {
         let question = Question::query(question.name().clone(), RecordType::CNAME);
         let answer = self.0.upstreams.ask(&key.name, &question, key.kind).await;
         let mut records = answer.map(|answer| answer.answers).unwrap_or_default();
-        records.retain(|record| record.record_type() == RecordType::CNAME);
+        records.retain(|record| matches!(record.record_type(), RecordType::CNAME | RecordType::RRSIG));
         records
     }
 
@@ -386,7 +469,9 @@ impl Next for Forwarder {
             }
             Some((rule, verdict, None)) => tell_addresses(observer, judged, name, (rule, *verdict), &answer),
         }
+        let is_secure = answer.metadata.authentic_data;
         answer.metadata = metadata(request, answer.metadata.response_code);
+        answer.metadata.authentic_data = is_secure;
         match send(&answer, request, &mut to).await {
             Some(info) => info,
             // Encoded anew it may be longer than any message.

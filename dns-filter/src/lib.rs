@@ -32,6 +32,7 @@ mod tcp;
 mod tls;
 mod udp;
 mod upstreams;
+mod validate;
 
 pub use channel::Channel;
 pub use clients::{Clients, default_clients};
@@ -46,5 +47,6 @@ pub use serve::{ListenError, Listeners, Serving, TlsListeners, TlsService, udp_s
 pub use tcp::{Connections, TCP_CONNECTIONS_LIMIT, TCP_CONNECTIONS_OF_A_CLIENT_LIMIT};
 pub use tls::{Certificate, CertificateFiles};
 pub use upstreams::{ForwardZone, Upstream, UpstreamHealth, system_upstreams};
+pub use validate::Dnssec;
 
 pub use hickory_server;

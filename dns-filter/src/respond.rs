@@ -231,7 +231,7 @@ fn cut(query: &Query<'_>, answer: Vec<u8>, more: usize) -> Option<Vec<u8>> {
     }
     let rcode = answer.get(3)? & 0x0f;
     let mut truncated = vec![0; limit];
-    let bytes = Kept { rcode, counts: [0; 3], records: &[] }.write(query, Ttl::Less(0), 0, &mut truncated)?;
+    let bytes = Kept { rcode, ..Kept::default() }.write(query, Ttl::Less(0), 0, &mut truncated)?;
     truncated.truncate(bytes);
     Some(truncated)
 }

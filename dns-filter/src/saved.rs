@@ -1,7 +1,7 @@
 //! Kept answers in a file, for the next start.
 //!
 //! A line that says what it is and when it was written, then for each answer, in network byte order: the name's length (2
-//! bytes) and the name, QTYPE (2), flags (1: DO is 1, CD is 2), RCODE (1), the counts of records (3 times 2), the seconds
+//! bytes) and the name, QTYPE (2), flags (1: DO is 1, CD is 2, signatures are checked is 4), RCODE (1), the counts of records (3 times 2), the seconds
 //! that it still holds (4), the length of the records (4) and the records, as they were given then, and a hash of all that (8).
 
 use std::io::{self, Read, Write};
@@ -23,6 +23,7 @@ const RECORDS_LIMIT_BYTES: u32 = 65_535;
 pub(crate) struct Saved {
     pub(crate) key: Key,
     pub(crate) rcode: u8,
+    pub(crate) secure: bool,
     pub(crate) counts: [u16; 3],
     pub(crate) holds_secs: u32,
     pub(crate) records: Vec<u8>,
@@ -30,9 +31,9 @@ pub(crate) struct Saved {
 
 impl Saved {
     fn bytes(&self) -> Vec<u8> {
-        let Self { key, rcode, counts, holds_secs, records } = self;
+        let Self { key, rcode, secure, counts, holds_secs, records } = self;
         let Kind { qtype, dnssec_ok, checking_disabled } = key.kind;
-        let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1;
+        let flags = u8::from(dnssec_ok) | u8::from(checking_disabled) << 1 | u8::from(*secure) << 2;
         [
             &(key.name.len() as u16).to_be_bytes()[..],
             &key.name,
@@ -51,7 +52,7 @@ impl Saved {
         self.holds_secs = self.holds_secs.checked_sub(seconds).filter(|left| *left > 0)?;
         let asked = question(&self.key);
         let query = Query::read(&asked).ok()?;
-        let kept = Kept { rcode: self.rcode, counts: self.counts, records: &self.records };
+        let kept = Kept { counts: self.counts, records: &self.records, ..Kept::default() };
         let mut out = vec![0; asked.len() + self.records.len()];
         let len = kept.write(&query, Ttl::Less(seconds), usize::MAX, &mut out)?;
         self.records = out.get(records_begin(self.key.name.len())..len)?.to_vec();
@@ -143,7 +144,8 @@ fn read_one(from: &mut impl Read) -> io::Result<Saved> {
     let mut records = vec![0; records_bytes as usize];
     from.read_exact(&mut records)?;
     let kind = Kind { qtype, dnssec_ok: flags & 1 != 0, checking_disabled: flags & 2 != 0 };
-    let saved = Saved { key: Key { kind, name: name.into() }, rcode, counts, holds_secs, records };
+    let secure = flags & 4 != 0;
+    let saved = Saved { key: Key { kind, name: name.into() }, rcode, secure, counts, holds_secs, records };
     match u64::from_be_bytes(take(from)?) == sum(&saved.bytes()) {
         true => Ok(saved),
         false => Err(damaged()),
@@ -166,7 +168,7 @@ mod tests {
         let kind = Kind { qtype: 1, dnssec_ok: true, checking_disabled: false };
         let key = Key { kind, name: b"\x03www\x04test\0"[..].into() };
         let records = b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x07".to_vec();
-        Saved { key, rcode: 0, counts: [1, 0, 0], holds_secs: 300, records }
+        Saved { key, rcode: 0, secure: true, counts: [1, 0, 0], holds_secs: 300, records }
     }
 
     fn written(all: &[Saved], unix_secs: u64) -> Vec<u8> {

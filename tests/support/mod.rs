@@ -7,7 +7,7 @@ mod upstream;
 
 pub(crate) use agent::{Agent, interdict};
 pub(crate) use scripted::{Line, Scripted, rcode, records};
-pub(crate) use server::{Answered, Server, ServerKind, free_address};
+pub(crate) use server::{Answered, Running, Server, ServerKind, free_address};
 pub(crate) use upstream::Upstream;
 
 use std::cell::Cell;
@@ -32,6 +32,8 @@ pub(crate) enum Needs {
     /// Root and `unbound`.
     RootUnbound,
     Named,
+    /// `named` with its tools, and `dig`.
+    NamedDig,
     Recursor,
     Dnsmasq,
     /// `rsyslogd`, with its driver for OpenSSL, and `dig`.
@@ -113,7 +115,9 @@ impl Case {
 
     fn trial(self, name: String, family: Family) -> Trial {
         let missing = match self.needs {
-            Needs::Dig | Needs::RootDig if !has("dig") => Some("needs dig, from bind9-dnsutils"),
+            Needs::Dig | Needs::RootDig | Needs::NamedDig if !has("dig") => {
+                Some("needs dig, from bind9-dnsutils")
+            }
             Needs::Root | Needs::RootDig | Needs::RootUnbound | Needs::Nft
                 if !rustix::process::geteuid().is_root() =>
             {
@@ -122,7 +126,7 @@ impl Case {
             Needs::Kdig if !has("kdig") => Some("needs kdig, from knot-dnsutils"),
             Needs::Nft if !has("nft") => Some("needs nft, from nftables"),
             Needs::Unbound | Needs::RootUnbound if !has("unbound") => Some("needs unbound"),
-            Needs::Named if !has("named") => Some("needs named, from bind9"),
+            Needs::Named | Needs::NamedDig if !has("named") => Some("needs named, from bind9"),
             Needs::Recursor if !has("pdns_recursor") => Some("needs pdns_recursor, from pdns-recursor"),
             Needs::Rsyslog if !has("rsyslogd") || !has("dig") => {
                 Some("needs rsyslogd, from rsyslog and rsyslog-openssl, and dig")

@@ -34,6 +34,24 @@ pub(crate) struct Server {
     address: SocketAddr,
 }
 
+/// A process that ends with the test.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts it; what it says is thrown away.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(quiet.spawn().expect("the server runs"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What came back for a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answered {

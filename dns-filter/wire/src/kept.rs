@@ -7,10 +7,14 @@ use crate::question::{HEADER_BYTES, OPT_BYTES, TYPE_OPT};
 
 /// An answer without its header and its question: the records, in the bytes in which they stand behind the question, whose
 /// name they may point at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Kept<'k> {
     /// RCODE, 0 to 15.
     pub rcode: u8,
+    /// Whether the signatures of all of it were checked (RFC 4035): AD is set for who asks with AD or DO (RFC 6840, §5.8).
+    pub secure: bool,
+    /// INFO-CODE of an extended error, where there is one.
+    pub error: Option<u16>,
     /// How many records there are in the answer, authority and additional sections; none of them is OPT.
     pub counts: [u16; 3],
     /// The records.
@@ -28,6 +32,7 @@ pub enum Ttl {
 }
 
 const TC: u8 = 0x02;
+const AD: u8 = 0x20;
 const STALE_ANSWER: u16 = 3;
 /// Code and length of an option, and the code of the error in it.
 const EDE_BYTES: usize = 6;
@@ -36,12 +41,12 @@ impl Kept<'_> {
     /// Writes the answer to `query`, of at most `limit` bytes, and returns its length. A longer one is cut off to nothing
     /// but the question, with TC (RFC 2181, §9). `None` where `out` has no room.
     ///
-    /// The question is echoed byte for byte; AA=0, AD=0, RA=1, RD and CD as asked; OPT if there was one.
+    /// The question is echoed byte for byte; AA=0, RA=1, RD and CD as asked; OPT if there was one.
     pub fn write(&self, query: &Query<'_>, ttl: Ttl, limit: usize, out: &mut [u8]) -> Option<usize> {
         let head = query.head();
-        let stale = matches!(ttl, Ttl::Stale(_));
+        let error = self.error.or(matches!(ttl, Ttl::Stale(_)).then_some(STALE_ANSWER));
         let opt_bytes = match query.edns {
-            Some(_) => OPT_BYTES + if stale { EDE_BYTES } else { 0 },
+            Some(_) => OPT_BYTES + if error.is_some() { EDE_BYTES } else { 0 },
             None => 0,
         };
         let whole = head.len() + self.records.len() + opt_bytes;
@@ -55,7 +60,10 @@ impl Kept<'_> {
         message[head.len()..records_end].copy_from_slice(records);
 
         let [flags_high, flags_low]: [u8; 2] = Bytes::get(message, 2);
-        message.set(2, [0x80 | truncated | flags_high & 0x01, 0x80 | flags_low & 0x10 | self.rcode & 0x0f]);
+        let wants_ad = flags_low & AD != 0 || query.edns.is_some_and(|edns| edns.dnssec_ok);
+        let ad = if self.secure && wants_ad { AD } else { 0 };
+        message
+            .set(2, [0x80 | truncated | flags_high & 0x01, 0x80 | ad | flags_low & 0x10 | self.rcode & 0x0f]);
         let additionals = counts[2] + u16::from(query.edns.is_some());
         for (at, count) in [(6, counts[0]), (8, counts[1]), (10, additionals)] {
             message.set(at, count.to_be_bytes());
@@ -68,10 +76,10 @@ impl Kept<'_> {
             message.set(records_end, [0, type_high, type_low, payload_high, payload_low]);
             message.set(records_end + 5, [0, 0, u8::from(edns.dnssec_ok) << 7, 0]);
             message.set(records_end + 9, options_bytes.to_be_bytes());
-            if stale {
+            if let Some(error) = error {
                 message.set(records_end + 11, EDE_OPTION.to_be_bytes());
                 message.set(records_end + 13, [0, 2]);
-                message.set(records_end + 15, STALE_ANSWER.to_be_bytes());
+                message.set(records_end + 15, error.to_be_bytes());
             }
         }
         Some(len)

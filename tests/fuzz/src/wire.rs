@@ -40,7 +40,8 @@ fn kept(bytes: &[u8], query: &Query<'_>) {
     let records = &bytes[head..];
     let counts = [0, 1, 2].map(|at| u16::from(*bytes.get(head + at).unwrap_or(&0)) % 4);
     for (counts, records) in [(counts, records), ([0; 3], &[][..])] {
-        let kept = Kept { rcode: bytes[3] & 0x0f, counts, records };
+        let kept =
+            Kept { rcode: bytes[3] & 0x0f, counts, records, secure: bytes[3] & 0x40 != 0, error: None };
         for (ttl, limit) in [(Ttl::Less(7), usize::MAX), (Ttl::Stale(30), usize::MAX), (Ttl::Less(0), 512)] {
             let mut out = vec![0xa5; bytes.len() + 64];
             let Some(len) = kept.write(query, ttl, limit, &mut out) else { continue };
