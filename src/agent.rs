@@ -25,6 +25,7 @@ use crate::cli::RunArgs;
 use crate::config::{PacketSettings, Settings, TlsSettings};
 use crate::console::Console;
 use crate::control::{self, Answer};
+use crate::dnstap::Tap;
 use crate::explain::{Asker, Explanation, explain};
 use crate::fallback::Fallback;
 use crate::guard::{self, Guard};
@@ -161,7 +162,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let plane = plane.map(|plane| Arc::new(Mutex::new(plane)));
     let parts = Parts::default();
     let heart = plane.as_ref().map(|plane| Heart::start(plane.clone(), parts.clone()));
-    let questions = Arc::new(Recorder::new(log.clone(), kernel, fallback, alive.clone()));
+    let tap = settings.dnstap.map(|dnstap| Tap::start(dnstap.to, node())).transpose()?;
+    let (tap, tap_writer) = tap.unzip();
+    let questions = Arc::new(Recorder::new(log.clone(), kernel, fallback, alive.clone(), tap.clone()));
     let filter = Arc::new(Filter::new(policy.clone(), questions.clone()));
     for exemption in policy.expired(Timestamp::now()) {
         tracing::warn!(exemption = %exemption.id, expires = %exemption.expires, "an exemption has ended");
@@ -208,6 +211,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         retention: retention.clone(),
         index: indexer.handle(),
         streams: streams.iter().map(Sender::state).collect(),
+        tap,
         selftest,
         alive,
         reloader: Arc::new(reloader),
@@ -229,6 +233,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     writer.close();
     indexer.stop();
     streams.into_iter().for_each(Sender::stop);
+    if let Some(writer) = tap_writer {
+        writer.stop();
+    }
     served
 }
 
@@ -277,6 +284,8 @@ struct Agent {
     retention: Retention,
     index: IndexHandle,
     streams: Vec<stream::State>,
+    /// `None` where nobody reads questions and answers.
+    tap: Option<Tap>,
     selftest: Arc<Selftest>,
     alive: Arc<Alive>,
     reloader: Arc<Reloader>,

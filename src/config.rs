@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use interdict_audit::Format;
 use interdict_dns_filter::{
-    CONTACT_LIMIT_BYTES, CertificateFiles, Conduct, Contact, Dnssec, NSID_LIMIT_BYTES,
+    CONTACT_LIMIT_BYTES, CertificateFiles, Conduct, Contact, Dnssec, NSID_LIMIT_BYTES, Taps,
 };
 use interdict_ebpf_loader::{AtExit, DEFAULT_PIN, InKernel, Interface, Mode, Role, limits};
 use interdict_policy::reading::{Reader, Table, read_toml};
@@ -15,6 +15,7 @@ use interdict_policy::{At, DomainName, IpNet, Ipv6Net, NAT64_LENGTHS, Privacy, P
 use jiff::{Span, SpanRelativeTo};
 
 use crate::cli::RunArgs;
+use crate::dnstap::DnstapSettings;
 use crate::stream::Stream;
 
 /// Everything that can be said about a run; what is empty or `None` was not said.
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) dnssec: Dnssec,
     /// `[dns.tls]`: where DNS over TLS is served, and by which certificate.
     pub(crate) tls: Option<TlsSettings>,
+    /// `[dns.dnstap]`: who reads questions and answers.
+    pub(crate) dnstap: Option<DnstapSettings>,
     /// `[dns] save_cache`: whether kept answers are there after a restart.
     pub(crate) save_cache: Option<bool>,
     /// `[dns] udp_sockets`: on each address.
@@ -194,6 +197,11 @@ impl Settings {
             if let Some(tls) = dns.table(r, "tls") {
                 settings.tls = read_tls(r, tls);
             }
+            if let Some(dnstap) = dns.table(r, "dnstap") {
+                settings.dnstap = read_dnstap(r, dnstap);
+                settings.conduct.taps =
+                    settings.dnstap.as_ref().map(|dnstap| dnstap.taps).unwrap_or_default();
+            }
             settings.save_cache = dns.flag(r, "save_cache");
             settings.udp_sockets = dns
                 .number(r, "udp_sockets", 256)
@@ -306,6 +314,17 @@ fn read_tls(r: &mut Reader<'_>, mut tls: Table<'_, '_>) -> Option<TlsSettings> {
     }
     tls.finish(r);
     Some(TlsSettings { listen, https, quic, name, files: CertificateFiles { chain: chain?, key: key? } })
+}
+
+/// Who reads questions and answers, and which.
+fn read_dnstap(r: &mut Reader<'_>, mut dnstap: Table<'_, '_>) -> Option<DnstapSettings> {
+    let to = dnstap.read(r, "to", |text| {
+        text.parse().map_err(|help| (format!("\"{}\" is not understood", text.escape_debug()), help))
+    });
+    let words = [("decided", Taps::Decided), ("all", Taps::All)];
+    let taps = dnstap.word(r, "messages", &words).unwrap_or(Taps::Decided);
+    dnstap.finish(r);
+    Some(DnstapSettings { to: to?, taps })
 }
 
 /// Whether answers are validated, and by which keys.

@@ -14,6 +14,7 @@ mod console;
 pub mod control;
 mod demo;
 mod diff;
+mod dnstap;
 pub mod explain;
 mod export;
 mod fallback;

@@ -27,6 +27,8 @@ pub(crate) struct Figures {
     pub(crate) cache: (usize, u64),
     pub(crate) upstreams: Vec<UpstreamHealth>,
     pub(crate) record: RecordCounters,
+    /// Messages of dnstap that were written, and that were lost; `None` where nobody reads it.
+    pub(crate) tapped: Option<[u64; 2]>,
     /// `None` where no packets are filtered.
     pub(crate) packets: Option<Packets>,
 }
@@ -65,6 +67,10 @@ impl Collector for Figures {
         counter(to, "record_events", "Events in the record", self.record.written)?;
         counter(to, "record_lost", "Events that found no room in the record", self.record.lost)?;
         gauges(to, "record_queued", "Events that wait to be written", one(self.record.queued as i64))?;
+        if let Some([sent, lost]) = self.tapped {
+            counter(to, "dnstap_sent", "Messages of dnstap that were written", sent)?;
+            counter(to, "dnstap_lost", "Messages of dnstap for which there was no room or no reader", lost)?;
+        }
         self.packets.as_ref().map_or(Ok(()), |packets| packets.encode(to))
     }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::rr::RecordType;
 use interdict_audit::{Asked, Entry, Log};
-use interdict_dns_filter::{Answered, Egress, Observer, Seen};
+use interdict_dns_filter::{Answered, Egress, Exchange, Observer, Seen};
 use interdict_ebpf_loader::Answers;
 use interdict_policy::{Digest, Name, RuleId, Timestamp, Verdict};
 
 use crate::alive::Alive;
+use crate::dnstap::Tap;
 use crate::fallback::Fallback;
 use crate::learn::{Learning, Resolved};
 use crate::selftest::Canary;
@@ -35,6 +36,7 @@ pub(crate) struct Recorder {
     contacts: Mutex<HashMap<IpAddr, Vec<Contact>>>,
     canary: Arc<Canary>,
     alive: Arc<Alive>,
+    tap: Option<Tap>,
 }
 
 /// Who is told of addresses where packets are filtered.
@@ -68,8 +70,14 @@ struct Counted {
 }
 
 impl Recorder {
-    pub(crate) fn new(log: Log, kernel: Option<Kernel>, fallback: Arc<Fallback>, alive: Arc<Alive>) -> Self {
-        Self { log, fallback, kernel, contacts: Mutex::default(), canary: Arc::default(), alive }
+    pub(crate) fn new(
+        log: Log,
+        kernel: Option<Kernel>,
+        fallback: Arc<Fallback>,
+        alive: Arc<Alive>,
+        tap: Option<Tap>,
+    ) -> Self {
+        Self { log, fallback, kernel, contacts: Mutex::default(), canary: Arc::default(), alive, tap }
     }
 
     /// What the self-test asks for, which is no contact.
@@ -114,6 +122,12 @@ impl Observer for Recorder {
         match of_client.and_then(|of_client| contact(of_client, seen)) {
             Some(contact) => contact.add(&self.log, seen),
             None => self.log.record(entry(seen)),
+        }
+    }
+
+    fn exchanged(&self, exchange: &Exchange<'_>) {
+        if let Some(tap) = &self.tap {
+            tap.take(exchange);
         }
     }
 

@@ -8,6 +8,7 @@ mod contacts;
 mod diagnostics;
 mod differential;
 mod dns;
+mod dnstap;
 mod embed;
 mod encrypted;
 mod export;
@@ -34,6 +35,7 @@ fn main() {
         history::cases(),
         contacts::cases(),
         dns::cases(),
+        dnstap::cases(),
         embed::cases(),
         encrypted::cases(),
         export::cases(),

@@ -7,6 +7,7 @@
 mod background;
 mod checkpoint;
 mod clock;
+pub mod dnstap;
 mod entry;
 mod format;
 pub mod history;

@@ -3,7 +3,7 @@
 use hickory_proto::op::{Edns, Message, Metadata, ResponseCode};
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, write_answer};
+use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, UDP_PAYLOAD_BYTES, write_answer};
 use interdict_policy::Rule;
 
 /// Answers a blocked question, with an SOA owned by the name that stands `soa_labels_left` labels into the question's.
@@ -79,6 +79,16 @@ pub(crate) fn edns(query: &Query<'_>) -> Option<Edns> {
     edns.set_max_payload(query.payload_bytes());
     edns.set_version(0);
     edns.set_dnssec_ok(asked.dnssec_ok);
+    Some(edns)
+}
+
+/// The same, where the question could not be read, but there was an OPT record that could (RFC 6891, §6.1.1).
+pub(crate) fn edns_in_return(request: &Request) -> Option<Edns> {
+    let asked = request.edns.as_ref()?;
+    let mut edns = Edns::new();
+    edns.set_max_payload(UDP_PAYLOAD_BYTES);
+    edns.set_version(0);
+    edns.set_dnssec_ok(asked.flags().dnssec_ok);
     Some(edns)
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use interdict_policy::{DomainName, Name, NameForm, NameMatch, Policy, Rule, RuleIndex, Timestamp, Verdict};
@@ -65,9 +65,47 @@ pub trait Observer: Send + Sync + 'static {
     /// every answer comes by here.
     fn unlisted(&self, _name: Name<'_>, _addresses: &mut dyn Iterator<Item = IpAddr>) {}
 
+    /// A question and its answer, as [`Conduct::taps`](crate::Conduct::taps) says. Nearly every one comes by here where all do.
+    fn exchanged(&self, _: &Exchange<'_>) {}
+
     /// Something on its way to another resolver that a rule of `[egress_dns]` decided, whatever it asked for. A server
     /// to which nothing is diverted is told of nothing.
     fn egress(&self, _: &Egress<'_>) {}
+}
+
+/// Which questions and answers an [`Observer`] is told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Taps {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those that a rule concerns.
+    Decided,
+    /// Every one.
+    All,
+}
+
+/// A question and its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// Who asked.
+    pub client: SocketAddr,
+    /// How.
+    pub channel: Channel,
+    /// The other resolver that the question was on its way to, if it was.
+    pub asked: Option<IpAddr>,
+    /// When it came.
+    pub at: Instant,
+    /// The question's message.
+    pub question: &'a [u8],
+    /// The answer's; `None` where there is none.
+    pub answer: Option<&'a [u8]>,
+    /// The rule that concerns it, and what it means.
+    pub decided: Option<(&'a Rule, Verdict)>,
+    /// What the rule matched: the name that was asked for, or where the answer leads.
+    pub matched: Option<&'a Target>,
+    /// The policy.
+    pub policy: &'a Policy,
 }
 
 /// Something on its way to another resolver.

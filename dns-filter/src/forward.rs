@@ -561,7 +561,7 @@ fn handed_out(answer: &Message) -> impl Iterator<Item = &Record> {
 }
 
 /// Where an answer leads, in its order.
-fn targets(answer: &Message) -> impl Iterator<Item = Target> {
+pub(crate) fn targets(answer: &Message) -> impl Iterator<Item = Target> {
     handed_out(answer).flat_map(|record| {
         let addresses = record_addresses(&record.data).map(Target::Address);
         target_name(&record.data).and_then(wire_name).map(Target::Name).into_iter().chain(addresses)

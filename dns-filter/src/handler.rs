@@ -12,12 +12,12 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use interdict_dns_wire::{Malformed, Query};
 use interdict_policy::{DomainName, Name, Policy, Verdict};
 
-use crate::answer::{edns, send_blocked, send_code, send_own, send_template};
+use crate::answer::{edns, edns_in_return, send_blocked, send_code, send_own, send_template};
 use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::counters::{Counters, count, count_verdict};
 use crate::designated::designations;
-use crate::filter::{Filter, Judgement, Seen};
+use crate::filter::{Filter, Judgement, Seen, Taps};
 use crate::options::{Identity, Wanted};
 use crate::own::{Why, about_us, before_why, canary, explanation, nothing, texts, why};
 use crate::proxy::Proxies;
@@ -93,6 +93,8 @@ pub struct Conduct {
     pub canaries: bool,
     /// Questions over UDP that it answers in a second for clients of one IPv4 /24 or IPv6 /56; 0 for any number.
     pub prefix_qps: u32,
+    /// Of which questions and answers the observer is told.
+    pub taps: Taps,
     /// Who speaks for others, over UDP and TCP.
     pub proxies: Proxies,
     /// Whom users of a blocked name are told to turn to.
@@ -131,6 +133,7 @@ impl Default for Conduct {
             nsid: String::new(),
             canaries: true,
             prefix_qps: 0,
+            taps: Taps::default(),
             proxies: Proxies::default(),
             contact: Contact::default(),
             designated: None,
@@ -252,7 +255,9 @@ impl<N: Next> FilterHandler<N> {
                     Malformed::Opcode(_) => ResponseCode::NotImp,
                     _ => ResponseCode::FormErr,
                 };
-                return send_code(code, None, request, &mut to).await.unwrap_or_else(silence);
+                return send_code(code, edns_in_return(request), request, &mut to)
+                    .await
+                    .unwrap_or_else(silence);
             }
         };
 

@@ -38,7 +38,7 @@ pub use channel::Channel;
 pub use clients::{Clients, default_clients};
 pub use counters::{Counters, LATENCY_BUCKETS_US, Snapshot};
 pub use diverted::{DivertedSockets, serve_diverted};
-pub use filter::{Answered, Egress, Filter, Judgement, Observer, Seen, Silent, Target};
+pub use filter::{Answered, Egress, Exchange, Filter, Judgement, Observer, Seen, Silent, Taps, Target};
 pub use forward::{CACHE_BYTES, Forwarder, Forwarding, LookedUp};
 pub use handler::{Behind, CONTACT_LIMIT_BYTES, Conduct, Contact, Designated, FilterHandler, Next};
 pub use options::NSID_LIMIT_BYTES;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use hickory_proto::op::Message;
 use hickory_proto::rr::Record;
 use hickory_proto::serialize::binary::BinEncoder;
 use hickory_server::net::NetError;
@@ -19,7 +20,8 @@ use interdict_policy::{Name, Policy, Verdict};
 use crate::batch::ANSWER_LIMIT_BYTES;
 use crate::channel::Channel;
 use crate::counters::{count, count_verdict};
-use crate::filter::{Seen, decide, soa_labels_left};
+use crate::filter::{Exchange, Seen, Taps, Target, decide, soa_labels_left};
+use crate::forward::targets;
 use crate::handler::{CLASS_ANY, CLASS_IN, Came, FilterHandler, Next};
 use crate::options::{Broken, Wanted};
 use crate::own::{may_ask_why, structured_error};
@@ -78,11 +80,52 @@ impl<N: Next> FilterHandler<N> {
     /// The same, for front ends of this crate.
     pub(crate) async fn respond(&self, received: &Received<'_>) -> Option<Vec<u8>> {
         let mut answer = [0; ANSWER_LIMIT_BYTES];
-        match self.answer_at_once(received, &mut answer) {
+        let answer = match self.answer_at_once(received, &mut answer) {
             AtOnce::Answer(bytes) => Some(answer[..bytes].to_vec()),
             AtOnce::Silence => None,
             AtOnce::Later => self.answer_in_full(received).await,
+        };
+        self.tap(received, answer.as_deref());
+        answer
+    }
+
+    /// Tells who taps questions and answers of this one: what decided is found again, from the question and the answer.
+    pub(crate) fn tap(&self, received: &Received<'_>, answer: Option<&[u8]>) {
+        let taps = self.conduct().taps;
+        let ip = received.client.ip().to_canonical();
+        if taps == Taps::Nothing || !self.serves(ip) {
+            return;
         }
+        let Ok(query) = Query::read(received.message) else { return };
+        let Some(name) = Name::from_wire(query.name()) else { return };
+        let judged = self.filter().judge(name, ip);
+        let policy = judged.policy();
+        let own = judged.decided().map(|(rule, verdict)| (rule, verdict, Target::Name(name.to_owned())));
+        let blocked = || {
+            let answer = answer?;
+            let (_, text) = last_error(answer)?;
+            let rule = policy.rule(policy.find_rule(std::str::from_utf8(&answer[text]).ok()?)?);
+            Some((rule, Verdict::Block, None))
+        };
+        let led = || {
+            let message = Message::from_vec(answer?).ok()?;
+            judged.strictest_of(targets(&message)).map(|(rule, verdict, via)| (rule, verdict, Some(via)))
+        };
+        let found = own.map(|(rule, verdict, own)| (rule, verdict, Some(own))).or_else(blocked).or_else(led);
+        if found.is_none() && taps == Taps::Decided {
+            return;
+        }
+        self.filter().observer().exchanged(&Exchange {
+            client: received.client,
+            channel: received.channel,
+            asked: received.asked,
+            at: received.at,
+            question: received.message,
+            answer,
+            decided: found.as_ref().map(|(rule, verdict, _)| (*rule, *verdict)),
+            matched: found.as_ref().and_then(|(.., matched)| matched.as_ref()),
+            policy,
+        });
     }
 
     /// The answer to a plain question, if that takes nothing but memory: to one that a rule blocks, in the bytes that the

@@ -84,12 +84,14 @@ pub(crate) fn serve<N: Next>(
             if !handler.admits(client.ip(), at) {
                 continue;
             }
-            match handler.answer_at_once(&Received::over_udp(message, client, at), datagram.answer) {
+            let received = Received::over_udp(message, client, at);
+            match handler.answer_at_once(&received, datagram.answer) {
                 AtOnce::Answer(bytes) => {
                     *datagram.answer_bytes = bytes;
                     answers += 1;
+                    handler.tap(&received, Some(&datagram.answer[..bytes]));
                 }
-                AtOnce::Silence => {}
+                AtOnce::Silence => handler.tap(&received, None),
                 AtOnce::Later => match in_work.clone().try_acquire_owned() {
                     Ok(place) => {
                         let (handler, socket, message) = (handler.clone(), socket.clone(), message.to_vec());

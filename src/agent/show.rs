@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Agent;
 use crate::console::Shown;
+use crate::dnstap::Tap;
 use crate::metrics::{Figures, Packets};
 use crate::packets;
 use crate::stream;
@@ -63,6 +64,7 @@ impl Agent {
                 "packet": self.plane().map(|plane| self.packet_status(&plane)),
             },
             "addresses": self.addresses(),
+            "dnstap": self.tap.as_ref().map(Tap::shown),
             "streams": self.streams.iter().map(stream::State::shown).collect::<Vec<_>>(),
             "selftest": *self.selftest.last.lock().unwrap_or_else(PoisonError::into_inner),
             "resolve_banned": self.rounds.as_ref().map(|rounds| rounds.status()),
@@ -168,6 +170,7 @@ impl Shown for Agent {
             cache: self.forwarder.as_ref().map(Forwarder::cache_size).unwrap_or_default(),
             upstreams: self.upstream_health(),
             record: self.log.counters(),
+            tapped: self.tap.as_ref().map(Tap::counts),
             packets: self.plane().map(|plane| Self::packet_figures(&plane)).transpose()?,
         })
     }

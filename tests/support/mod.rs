@@ -44,6 +44,8 @@ pub(crate) enum Needs {
     Quic,
     /// `dnsdist`, and `dig`.
     Dnsdist,
+    /// `fstrm_capture`, `dnstap-read`, and `dig`.
+    Dnstap,
 }
 
 /// The addresses that a case is run with.
@@ -134,6 +136,9 @@ impl Case {
             Needs::Chromium if !has("chromium") || !has("dig") => Some("needs chromium, and dig"),
             Needs::Quic if !has("dig") || !has_module("aioquic") => {
                 Some("needs python3 with aioquic (pip install aioquic), and dig")
+            }
+            Needs::Dnstap if !has("fstrm_capture") || !has("dnstap-read") || !has("dig") => {
+                Some("needs fstrm_capture, from fstrm-bin, dnstap-read, from bind9-utils, and dig")
             }
             Needs::Dnsdist if !has("dnsdist") || !has("dig") => Some("needs dnsdist, and dig"),
             Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),
