@@ -3,6 +3,7 @@
 //! What cannot run here (a tool is missing, no root) is reported by name as ignored, never as passed.
 
 mod audit;
+mod clients;
 mod commands;
 mod contacts;
 mod diagnostics;
@@ -33,6 +34,7 @@ fn main() {
         differential::cases(),
         audit::cases(),
         history::cases(),
+        clients::cases(),
         contacts::cases(),
         dns::cases(),
         dnstap::cases(),

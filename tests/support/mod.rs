@@ -40,6 +40,10 @@ pub(crate) enum Needs {
     Rsyslog,
     /// `chromium`, and `dig`.
     Chromium,
+    /// `chromium`, and `certutil` to have it trust somebody.
+    ChromiumDoh,
+    /// Root, `systemd-resolved`, and `dig`.
+    Resolved,
     /// `python3` with `aioquic`, a QUIC and HTTP/3 stack that is not ours, and `dig`.
     Quic,
     /// `dnsdist`, and `dig`.
@@ -140,6 +144,14 @@ impl Case {
             Needs::Dnstap if !has("fstrm_capture") || !has("dnstap-read") || !has("dig") => {
                 Some("needs fstrm_capture, from fstrm-bin, dnstap-read, from bind9-utils, and dig")
             }
+            Needs::ChromiumDoh if !has("chromium") || !has("certutil") => {
+                Some("needs chromium, and certutil, from libnss3-tools")
+            }
+            Needs::Resolved
+                if !rustix::process::geteuid().is_root() || !has("systemd-resolved") || !has("dig") =>
+            {
+                Some("needs root, systemd-resolved, and dig")
+            }
             Needs::Dnsdist if !has("dnsdist") || !has("dig") => Some("needs dnsdist, and dig"),
             Needs::Dnsmasq if !has("dnsmasq") => Some("needs dnsmasq, from dnsmasq-base"),
             _ => None,
@@ -170,7 +182,8 @@ fn has_module(module: &str) -> bool {
 
 pub(crate) fn tool_path(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let folders =
+        std::env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/lib/systemd"].map(PathBuf::from));
     folders.map(|folder| folder.join(tool)).find(|file| file.is_file())
 }
 
