@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,8 @@ use interdict_policy::{
     Code, Compiled, FILE_LIMIT_BYTES, Options, Problem, Problems, Severity, Source, Timestamp, compile_with,
     packs,
 };
+
+use crate::aside::read_in_parts;
 
 /// How often files are read again that changed while they were read, and after what time.
 const ATTEMPTS: usize = 10;
@@ -203,10 +205,10 @@ fn read_file(file: &Found) -> Result<String, Wrong> {
     if size > FILE_LIMIT_BYTES {
         return Err((format!("the file is {size} bytes long"), "at most 64 MB; split it".into()));
     }
-    let mut bytes = Vec::new();
-    let read =
-        fs::File::open(&file.path).and_then(|file| file.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes));
-    read.map_err(|e| (unreadable(&e), "make it readable for the agent".into()))?;
+    let read = fs::File::open(&file.path).and_then(|mut file| {
+        read_in_parts(&mut file, usize::try_from(FILE_LIMIT_BYTES).unwrap_or(usize::MAX))
+    });
+    let bytes = read.map_err(|e| (unreadable(&e), "make it readable for the agent".into()))?;
     String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         (format!("byte {at} is not UTF-8"), "policy files are UTF-8 text".into())

@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod alive;
+mod aside;
 mod audit;
 mod check;
 pub mod cli;

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use interdict_audit::{Entry, Log};
+use interdict_audit::{Entry, Log, background};
 use interdict_dns_filter::Filter;
 use interdict_ebpf_loader::PacketPlane;
 use interdict_policy::{Code, Compiled, Digest, Policy, Problem, Problems, Timestamp};
 use serde_json::{Value, json};
 
+use crate::aside::aside;
 use crate::files;
 use crate::packets::Policies;
 use crate::store::Store;
@@ -157,11 +158,9 @@ impl Reloader {
     /// When anything fails before the switch: then nothing has changed, and the refusal is on record.
     pub fn reload(&self, cause: Cause) -> Result<Applied, Refused> {
         let mut warning = self.warning.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut packets =
-            self.packets.as_ref().map(|plane| plane.lock().unwrap_or_else(PoisonError::into_inner));
         // What status says if a fault of ours ends this thread half way.
         let before = warning.replace("a reload broke off; the policy before it is in force".into());
-        match self.change(packets.as_deref_mut(), cause) {
+        match self.change(cause) {
             Ok(applied) => {
                 *warning = None;
                 self.set_passing(None);
@@ -190,17 +189,23 @@ impl Reloader {
     }
 
     /// Everything that can fail, then the switch of both planes, which cannot.
-    fn change(&self, mut packets: Option<&mut PacketPlane>, cause: Cause) -> Result<Applied, Refused> {
-        let policy = Arc::new(self.files.compile()?.policy);
+    fn change(&self, cause: Cause) -> Result<Applied, Refused> {
+        // Aside too what remains of the files is freed.
+        let policy = aside(|| self.files.compile().map(|compiled| Arc::new(compiled.policy)))?;
         (self.checkpoint)(Step::Compiled)?;
-        let applied = Applied { from: self.filter.policy().digest(), to: policy.digest() };
+        let before = self.filter.policy();
+        let applied = Applied { from: before.digest(), to: policy.digest() };
         if applied.from == applied.to {
             // It decides the same, but its rules may stand on other lines now.
             self.filter.swap(policy);
+            let_go(before);
             return Ok(applied);
         }
-        self.store.keep(&policy)?;
+        aside(|| self.store.keep(&policy))?;
         (self.checkpoint)(Step::Kept)?;
+        let mut packets =
+            self.packets.as_ref().map(|plane| plane.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut packets = packets.as_deref_mut();
         let staged =
             packets.as_mut().map(|plane| plane.stage(&policy)).transpose().map_err(anyhow::Error::from)?;
         (self.checkpoint)(Step::Staged)?;
@@ -218,6 +223,7 @@ impl Reloader {
             tracing::warn!(%error, "the kernel did not confirm that the old policy is out of use");
         }
         self.finish(&policy, applied, cause, gap);
+        let_go(before);
         Ok(applied)
     }
 
@@ -287,6 +293,23 @@ impl Reloader {
     pub fn paths(&self) -> &[PathBuf] {
         &self.files.paths
     }
+}
+
+/// Frees a policy that is no longer in force, which takes a while where it is large: not in a thread that answers, so it is
+/// held until no question sees it any more.
+fn let_go(policy: Arc<Policy>) {
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    const LOOKS: usize = 100;
+    // Without a thread it is freed here.
+    let _ = background::spawn("policy-free", move || {
+        background::schedule(rustix::thread::gettid(), background::Runs::WhenIdle);
+        for _ in 0..LOOKS {
+            if Arc::strong_count(&policy) == 1 {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    });
 }
 
 /// The policy to start with.

@@ -1,12 +1,12 @@
 //! The policies that were in force, each in a folder named by its digest, and which of them was last.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use interdict_policy::{Options, Policy, compile_with};
 
+use crate::aside::write_in_parts;
 use crate::files;
 
 /// `policies/` and `state/` in the data folder.
@@ -70,7 +70,7 @@ impl Store {
 fn write_synced(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let write = || {
         let mut file = fs::File::create(path)?;
-        file.write_all(bytes)?;
+        write_in_parts(&mut file, bytes)?;
         file.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))

@@ -4,7 +4,7 @@
 //! [`Tail`] reads it back, [`verify`] says whether it is what was written.
 #![deny(unsafe_code)]
 
-mod background;
+pub mod background;
 mod checkpoint;
 mod clock;
 pub mod dnstap;

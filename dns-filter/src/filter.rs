@@ -206,6 +206,14 @@ pub(crate) fn soa_labels_left(found: NameMatch) -> usize {
     }
 }
 
+/// Whether any rule is about where an answer leads.
+pub(crate) fn concerns(policy: &Policy, target: &Target) -> bool {
+    match target {
+        Target::Name(name) => policy.decide_name(name.as_name()).is_some(),
+        Target::Address(address) => policy.decide_address(*address, None).is_some(),
+    }
+}
+
 /// The rule for where an answer leads, and what it means for the client. A rule with ports leaves addresses to the
 /// packet plane, which sees the ports.
 fn decide_target(policy: &Policy, target: &Target, client: IpAddr) -> Option<(RuleIndex, Verdict)> {

@@ -22,7 +22,7 @@ use interdict_policy::{DomainName, Name, Policy, Rule, Verdict};
 use crate::answer::{edns, metadata, send, send_blocked, send_code, send_template};
 use crate::cache::{Age, Cache, Entry, Given, Key, Kind, mark, question};
 use crate::counters::{Counters, count, count_verdict};
-use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target};
+use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target, concerns};
 use crate::handler::{Next, silence};
 use crate::own::withheld;
 use crate::saved;
@@ -334,6 +334,25 @@ impl Forwarder {
         records
     }
 
+    /// Looks whether any rule of a policy concerns what is kept for this question, and says whether none does; `None` where
+    /// nothing is kept that holds.
+    fn look_anew(&self, query: &Query<'_>, policy: &Policy, at: Instant) -> Option<bool> {
+        let name = Name::from_wire(query.name())?;
+        let key = Key { kind: Kind::of(query), name: query.name().into() };
+        let (entry, now) = (self.0.cache.get(&key)?, self.0.cache.second(at));
+        if entry.age(now) != Age::Fresh || entry.is_failure() {
+            return None;
+        }
+        let answer = entry.message(&key, now)?;
+        let is_clean =
+            !targets(&answer).any(|target| concerns(policy, &target)) && !self.withholds(name, &answer);
+        if is_clean {
+            self.0.filter.observer().unlisted(name, &mut addresses(&answer));
+            entry.is_clean_under(mark(policy), now);
+        }
+        Some(is_clean)
+    }
+
     /// The records of an answer.
     fn look_at(&self, key: &Key, entry: &Entry) -> Option<Message> {
         entry.message(key, self.0.cache.second(Instant::now()))
@@ -386,7 +405,13 @@ impl Next for Forwarder {
         limit: usize,
         out: &mut [u8],
     ) -> Option<usize> {
-        let Given { bytes, refresh } = self.0.cache.answer(query, mark(policy), at, limit, out)?;
+        let cache = &self.0.cache;
+        let given = cache.answer(query, mark(policy), at, limit, out).or_else(|| {
+            // A new policy looks at every answer anew, which takes no more than memory either.
+            let looked = self.look_anew(query, policy, at)?;
+            looked.then(|| cache.answer(query, mark(policy), at, limit, out)).flatten()
+        });
+        let Given { bytes, refresh } = given?;
         count(&self.0.counters.cached);
         if let Some(key) = refresh {
             match self.ask(&key, NOBODY) {
