@@ -7,38 +7,52 @@ use std::thread;
 use std::time::Duration;
 
 use interdict_audit::background::{Runs, schedule};
+use rustix::process::Pid;
 use rustix::thread::gettid;
 
-/// How long work may wait for a machine that is never idle.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::privileges;
+
+/// How often it is looked how the work gets on, and what part of that time it must have had.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LEAST_SHARE: u32 = 5;
 
 /// Does some work in a thread that runs only where nobody else would (`SCHED_IDLE`), and waits for it: any other way a
 /// thread that wakes to answer waits for milliseconds, until the work's slice of time is over (`RUN_TO_PARITY` of Linux's
-/// scheduler). After a while the work is done like any other, if this process may say so (`RLIMIT_NICE`; see
-/// `privileges.rs`).
+/// scheduler). On a machine that leaves it no time, the work is done like any other.
 pub(crate) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let may_give_way = privileges::may_schedule_usually();
     thread::scope(|scope| {
         let (told, heard) = channel();
         let worker = scope.spawn(move || {
-            let id = gettid();
-            let gives_way = schedule(id, Runs::WhenIdle);
+            let thread = gettid();
+            let gives_way = may_give_way && schedule(thread, Runs::WhenIdle);
             // Nobody listens where the work ended in a fault.
-            let _ = told.send(id);
-            if !gives_way {
-                tracing::debug!("work aside has no lower priority than answers");
-            }
+            let _ = told.send(gives_way.then_some(thread));
             let done = work();
             drop(told);
             done
         });
-        if let Ok(id) = heard.recv()
-            && heard.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout)
-            && !schedule(id, Runs::Usually)
-        {
-            tracing::debug!("work aside waits for a machine that is idle");
+        if let Ok(Some(thread)) = heard.recv() {
+            let mut ran = Duration::ZERO;
+            while heard.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                let now = time_run(thread);
+                if now.saturating_sub(ran) < LOOK_EVERY / LEAST_SHARE {
+                    schedule(thread, Runs::Usually);
+                    break;
+                }
+                ran = now;
+            }
         }
         worker.join().unwrap_or_else(|fault| resume_unwind(fault))
     })
+}
+
+/// How long a thread of this process has run.
+fn time_run(thread: Pid) -> Duration {
+    // Documentation/scheduler/sched-stats.rst: nanoseconds on a CPU, and two more numbers.
+    let path = format!("/proc/self/task/{}/schedstat", thread.as_raw_pid());
+    let stat = std::fs::read_to_string(path).unwrap_or_default();
+    stat.split(' ').next().and_then(|ns| ns.parse().ok()).map_or(Duration::ZERO, Duration::from_nanos)
 }
 
 /// How much of a file is read or written in one call: while it copies, Linux may not change threads before its next tick,
@@ -101,14 +115,22 @@ mod tests {
 
     /// As the kernel sees it.
     #[test]
-    fn it_runs_when_nobody_else_would() {
+    fn it_runs_when_nobody_else_would_or_like_all_others() {
         let policy = || {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             // proc(5): field 41 is the policy.
             stat.rsplit(") ").next().unwrap().split(' ').nth(38).unwrap().to_owned()
         };
         const SCHED_IDLE: &str = "5";
-        assert_eq!(aside(policy), SCHED_IDLE);
+        privileges::allow_usual_scheduling();
+        // Without the right to go back, it does not begin.
+        assert_eq!(aside(policy) == SCHED_IDLE, privileges::may_schedule_usually());
         assert_ne!(policy(), SCHED_IDLE);
+        // Work that waits gets no time either, and is scheduled like any other then.
+        let late = aside(|| {
+            thread::sleep(4 * LOOK_EVERY);
+            policy()
+        });
+        assert_ne!(late, SCHED_IDLE);
     }
 }

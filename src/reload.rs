@@ -302,13 +302,13 @@ fn let_go(policy: Arc<Policy>) {
     const LOOKS: usize = 100;
     // Without a thread it is freed here.
     let _ = background::spawn("policy-free", move || {
-        background::schedule(rustix::thread::gettid(), background::Runs::WhenIdle);
         for _ in 0..LOOKS {
             if Arc::strong_count(&policy) == 1 {
-                return;
+                break;
             }
             std::thread::sleep(LOOK_EVERY);
         }
+        aside(|| drop(policy));
     });
 }
 

@@ -1,7 +1,11 @@
 //! The DNS plane as clients see it.
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit};
+use socket2::{Domain, Type};
 
 use crate::case;
 use crate::support::{Agent, Case, Upstream, loopback, until};
@@ -20,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_flood_of_questions_is_counted_exactly, Nothing, both_families),
         case!(questions_on_one_connection_are_answered_in_their_order, Nothing, both_families),
         case!(a_flood_of_connections_takes_nothing_from_others, Dig),
+        case!(ten_thousand_idle_connections_end_in_time, Dig),
     ]
 }
 
@@ -299,6 +304,41 @@ fn a_flood_of_connections_takes_nothing_from_others() {
     until("places are free again", || {
         (agent.dig(&["x.w.example", "+tcp"]).status() == "NXDOMAIN").then_some(())
     });
+}
+
+/// Of many clients, each with its share.
+fn ten_thousand_idle_connections_end_in_time() {
+    const CONNECTIONS: usize = 10_000;
+    const CLIENTS: usize = 400;
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let (agent, _upstream) = start();
+    let address = agent.address();
+    let counter = |name: &str| agent.status()["counters"]["dns"][name].as_u64().unwrap();
+    let begun = Instant::now();
+    let held: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|number| {
+            let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let client = number % CLIENTS;
+            let client = Ipv4Addr::new(127, 1, (client / 256) as u8, (client % 256) as u8);
+            socket.bind(&SocketAddr::from((client, 0)).into()).unwrap();
+            socket.connect(&address.into()).unwrap();
+            socket.into()
+        })
+        .collect();
+    // There is no place for most of them, and nobody who asks over UDP notices. Places are free again every ten seconds.
+    agent.dig(&["x.v.example"]).has("NXDOMAIN");
+    agent.dig(&["fresh.other.test"]).has("192.0.2.7");
+    let places = interdict_dns_filter::TCP_CONNECTIONS_LIMIT * (2 + begun.elapsed().as_secs() as usize / 10);
+    until("what is too much is closed and counted", || {
+        (counter("tcp_refused") >= CONNECTIONS.saturating_sub(places) as u64).then_some(())
+    });
+    // The others say nothing, and have to go.
+    let end = Instant::now() + Duration::from_secs(30);
+    while agent.dig(&["y.v.example", "+tcp"]).status() != "NXDOMAIN" {
+        assert!(Instant::now() < end, "no place is free again");
+    }
+    drop(held);
 }
 
 /// All sent at once, one of them no question at all, and one whose answer comes from upstream.

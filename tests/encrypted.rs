@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::RecordType;
@@ -32,6 +32,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(what_breaks_the_protocol_of_quic_ends_its_connection, Quic),
         case!(datagrams_that_are_no_quic_take_nothing_from_others, Quic),
         case!(encrypted_channels_are_named_to_who_asks_for_them, Dig),
+        case!(mutated_messages_harm_nobody_on_any_transport, Quic),
+        case!(who_speaks_slowly_takes_nothing_from_others, Kdig),
         case!(another_certificate_is_used_as_soon_as_it_is_there, Kdig),
         case!(a_key_that_fits_no_certificate_is_named),
         case!(what_is_no_tls_takes_nothing_from_others, Kdig),
@@ -137,16 +139,7 @@ fn dns_over_https_is_served_by_get_and_post() {
 
 /// What the server says to a request over HTTP/1.1, up to the end of its head.
 fn request(agent: &Agent, address: SocketAddr, head: &str, body: &[u8]) -> String {
-    let mut roots = RootCertStore::empty();
-    let authority = agent.folder.path().join("dns.test.pem");
-    roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    let client = ClientConnection::new(Arc::new(config), "dns.test".try_into().unwrap()).unwrap();
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut stream = StreamOwned::new(client, stream);
+    let mut stream = over_tls(agent, address);
     let head = format!("{head} HTTP/1.1\r\nHost: dns.test\r\nConnection: close\r\n");
     stream.write_all(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).unwrap();
     let _ = stream.write_all(body);
@@ -364,6 +357,135 @@ fn encrypted_channels_are_named_to_who_asks_for_them() {
     agent.dig(&["_dns.resolver.arpa", "A"]).has("status: NOERROR").has("ANSWER: 0");
     agent.dig(&["_dns.other.arpa", "SVCB"]).has("status: NOERROR");
     assert_eq!(upstream.asked().len(), 1);
+}
+
+/// A connection over TLS, as `dns.test`.
+fn over_tls(agent: &Agent, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(agent.folder.path().join("dns.test.pem")).unwrap()).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let client = ClientConnection::new(Arc::new(config), "dns.test".try_into().unwrap()).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    StreamOwned::new(client, stream)
+}
+
+/// What is answered is an answer to what was asked, and what is asked next is answered.
+fn mutated_messages_harm_nobody_on_any_transport() {
+    const MUTATIONS: usize = 300;
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    let good = unhex(&question("a.v.example.", Some(EdnsOption::Unknown(10, vec![7; 8]))));
+    let last = unhex(&question("last.v.example.", None));
+    let mut noise = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        noise = noise.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (noise >> 33) as usize
+    };
+    let mutated: Vec<Vec<u8>> = (0..MUTATIONS)
+        .map(|_| {
+            let mut message = good.clone();
+            for _ in 0..=random() % 4 {
+                let at = random() % message.len();
+                message[at] = random() as u8;
+            }
+            message.truncate(message.len() - random() % 3 * (random() % 20));
+            message
+        })
+        .collect();
+    let is_answer = |answer: &[u8], message: &[u8]| {
+        assert!(
+            answer.len() >= 12 && answer[..2] == message[..2] && answer[2] & 0x80 != 0,
+            "{message:?}: {answer:?}"
+        );
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    for (number, message) in mutated.iter().enumerate() {
+        let mut message = message.clone();
+        message[..2].copy_from_slice(&(number as u16).to_be_bytes());
+        socket.send_to(&message, agent.address()).unwrap();
+        let mut answer = [0; 4096];
+        while let Ok(len) = socket.recv(&mut answer) {
+            let asked = u16::from_be_bytes([answer[0], answer[1]]);
+            assert!(usize::from(asked) <= number && answer[2] & 0x80 != 0 && len >= 12);
+            if usize::from(asked) == number {
+                break;
+            }
+        }
+    }
+    // A stream is answered in order; what has no answer is passed over, so each has a good question behind it.
+    let mut streams: [Box<dyn ReadWrite>; 2] = [
+        Box::new(TcpStream::connect(agent.address()).unwrap()),
+        Box::new(over_tls(&agent, encrypted(&agent, "tls"))),
+    ];
+    for stream in &mut streams {
+        for message in &mutated {
+            for message in [message, &last] {
+                stream.write_all(&[&(message.len() as u16).to_be_bytes()[..], message].concat()).unwrap();
+            }
+            stream.flush().unwrap();
+            loop {
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).expect("the good question is answered");
+                let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut answer).unwrap();
+                if answer.windows(5).any(|window| window == b"\x04last") {
+                    break;
+                }
+                is_answer(&answer, message);
+            }
+        }
+    }
+    let texts: Vec<String> = mutated.iter().map(|message| hex(message)).collect();
+    let said = over_quic(&agent, "h3", &texts);
+    assert!(said.iter().all(|line| line.starts_with("200") || line.starts_with("503")), "{said:?}");
+    // One of them ends a connection of DoQ, whose ID must be 0: each has its own.
+    for message in mutated.iter().take(20) {
+        over_quic(&agent, "doq", &[hex(message)]);
+    }
+    agent.dig(&["a.v.example"]).has("NXDOMAIN");
+    kdig(&agent, "dns.test", &["a.v.example"]).has("NXDOMAIN");
+    assert!(over_quic(&agent, "doq", &[question("a.v.example.", None)])[0].len() > 24);
+}
+
+trait ReadWrite: Read + Write {}
+
+impl<T: Read + Write> ReadWrite for T {}
+
+/// A byte now and then: of a question over TCP, of a ClientHello, of a request's head over TLS.
+fn who_speaks_slowly_takes_nothing_from_others() {
+    let upstream = Upstream::start();
+    let agent = start(folder("dns.test"), &upstream);
+    let [tls, https] = ["tls", "https"].map(|what| encrypted(&agent, what));
+    let mut slow: Vec<(Box<dyn ReadWrite>, &[u8])> = Vec::new();
+    for _ in 0..8 {
+        slow.push((
+            Box::new(TcpStream::connect(agent.address()).unwrap()),
+            &[0, 40, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+        ));
+        slow.push((
+            Box::new(TcpStream::connect(tls).unwrap()),
+            &[0x16, 3, 1, 1, 0, 1, 0, 0, 0, 3, 3, 1, 2, 3, 4],
+        ));
+        slow.push((Box::new(over_tls(&agent, https)), b"GET /dns-query?d"));
+    }
+    let begun = Instant::now();
+    let mut ended = 0;
+    for at in 0..15 {
+        slow.retain_mut(|(stream, bytes)| {
+            let goes_on = stream.write_all(&bytes[at..=at]).and_then(|()| stream.flush()).is_ok();
+            ended += usize::from(!goes_on);
+            goes_on
+        });
+        kdig(&agent, "dns.test", &["a.v.example"]).has("NXDOMAIN");
+        agent.dig(&["+tcp", "a.v.example"]).has("NXDOMAIN");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(ended, 24, "each has ten seconds, and no more");
 }
 
 fn another_certificate_is_used_as_soon_as_it_is_there() {

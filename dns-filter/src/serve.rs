@@ -80,10 +80,9 @@ impl Listeners {
             tries -= 1;
             let udp = udp::bind(address, udp_sockets).map_err(|e| ListenError::new(address, "udp", &e))?;
             let bound = udp.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
-            match TcpListener::bind(bound) {
+            match tcp::bind(bound) {
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {}
                 tcp => {
-                    let tcp = tcp.and_then(|tcp| tcp.set_nonblocking(true).map(|()| tcp));
                     return Ok((bound, udp, tcp.map_err(|e| ListenError::new(bound, "tcp", &e))?));
                 }
             }
@@ -236,16 +235,13 @@ impl TlsSockets {
         loop {
             tries -= 1;
             let of_tcp = |e: std::io::Error| ListenError::new(address, "tls", &e);
-            let tcp = needs_tcp.then(|| TcpListener::bind(address)).transpose().map_err(of_tcp)?;
+            let tcp = needs_tcp.then(|| tcp::bind(address)).transpose().map_err(of_tcp)?;
             let bound = tcp.as_ref().map_or(Ok(address), TcpListener::local_addr).map_err(of_tcp)?;
             let quic = match service.over_quic().map(|_| UdpSocket::bind(bound)).transpose() {
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => continue,
                 quic => quic.map_err(|e| ListenError::new(bound, "quic", &e))?,
             };
             let bound = quic.as_ref().map_or(Ok(bound), UdpSocket::local_addr).map_err(of_tcp)?;
-            if let Some(tcp) = &tcp {
-                tcp.set_nonblocking(true).map_err(of_tcp)?;
-            }
             return Ok(Self { address: bound, tcp, quic });
         }
     }

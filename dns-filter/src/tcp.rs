@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -66,6 +67,23 @@ impl Connections {
     pub(crate) fn are_half_taken(&self) -> bool {
         self.open.are_half_taken()
     }
+}
+
+/// Connections that the system has made and that wait to be looked at; it lets those behind them try again, after a second.
+const BACKLOG: i32 = 1024;
+
+/// Listens on an address.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Else connections that ended lately would keep the next agent from listening (as the standard library has it).
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// What is spoken over TLS.

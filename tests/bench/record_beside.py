@@ -6,12 +6,14 @@ Needs: root; cargo build --release; Debian's bpftool, dnsperf, ethtool, iproute2
 and loopback.
 
 "Under full load" the agent takes an import meanwhile, as fast as its record can be written: hashing, writing, syncing, and the index.
+"Beside a loop" some process that does nothing but count runs instead, which has no cache and no lock in common with the agent:
+what that costs, any program on the machine would cost.
 
   DNS      blocked names over UDP, as many as go: CPU of the threads that answer ("dns-udp"), a question, by the scheduler's own
            count (/proc/PID/task/TID/schedstat). On a busy machine more questions wait when a thread wakes, which makes each cheaper.
   packets  to a blocked network, counted and dropped, 300 000 a second: the kernel's own measure of the XDP program
 
-Medians of rounds, and the median of the ratios of each pair of rounds.
+Medians of rounds, and the medians of the ratios of neighbouring rounds.
 """
 import argparse, json, pathlib, re, statistics, subprocess, tempfile, time
 import packets
@@ -62,25 +64,37 @@ class Import:
         self.process.wait()
 
 
+class Loop:
+    """A process that counts, for as long as it is held."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(["python3", "-c", "n = 0\nwhile True: n += 1"])
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
 def in_turns(rounds, control, past, cost):
-    """What each round cost, at rest and under load, and events a second on record under load."""
-    rows, events = {False: [], True: []}, []
-    for number in range(rounds * 2):
-        busy = number % 2 == 1
-        load = Import(control, past) if busy else None
+    """What each round cost, at rest, beside a loop and under load, and events a second on record under load."""
+    rows, events = {"rest": [], "loop": [], "full": []}, []
+    for number in range(rounds * 3):
+        state = list(rows)[number % 3]
+        load = {"rest": lambda: None, "loop": Loop, "full": lambda: Import(control, past)}[state]()
         begun, before = time.monotonic(), written(control)["written"]
-        rows[busy].append(cost())
-        if busy:
+        rows[state].append(cost())
+        if state == "full":
             events.append((written(control)["written"] - before) / (time.monotonic() - begun))
+        if load:
             load.end()
     return rows, statistics.median(events), written(control)["lost"]
 
 
 def show(plane, unit, rows, events, lost):
-    idle, busy = (statistics.median(rows[load]) for load in (False, True))
-    ratios = [full / rest for rest, full in zip(rows[False], rows[True])]
-    print(f"| {plane} | {idle:.0f} {unit} | {busy:.0f} {unit} | {statistics.median(ratios):.3f} | {min(ratios):.2f} to {max(ratios):.2f} "
-          f"| {events:.0f} | {lost} |", flush=True)
+    medians = " | ".join(f"{statistics.median(row):.0f} {unit}" for row in rows.values())
+    ratios = {state: [full / other for other, full in zip(rows[state], rows["full"])] for state in ("rest", "loop")}
+    said = " | ".join(f"{statistics.median(row):.3f} ({min(row):.2f} to {max(row):.2f})" for row in ratios.values())
+    print(f"| {plane} | {medians} | {said} | {events:.0f} | {lost} |", flush=True)
 
 
 def dns(folder, args):
@@ -127,8 +141,8 @@ def main():
     arguments.add_argument("--seconds", type=float, default=3)
     arguments.add_argument("--rounds", type=int, default=8)
     args = arguments.parse_args()
-    print(f"{machine()}\n\n| | record at rest | under full load | ratio | of rounds | events/s on record | lost |\n"
-          "| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print(f"{machine()}\n\n| | record at rest | beside a loop | under full load | to rest (of rounds) | to the loop | events/s on record | "
+          "lost |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for plane in (dns, dropped):
         with tempfile.TemporaryDirectory() as folder:
             plane(pathlib.Path(folder), args)
