@@ -359,7 +359,7 @@ fn read_contact(r: &mut Reader<'_>, dns: &mut Table<'_, '_>) -> Contact {
         let wrong = format!("contact and organization have {bytes} bytes");
         dns.wrong(
             r,
-            "contact",
+            if dns.has("contact") { "contact" } else { "organization" },
             wrong,
             &format!("write at most {CONTACT_LIMIT_BYTES}: answers have no room for more"),
         );

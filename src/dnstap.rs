@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use interdict_audit::dnstap::{
     ACCEPT, Dnstap, FINISH, Message, Policy, READY, START, STOP, action, control, kind, matched, protocol,
@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 const QUEUE_LIMIT: usize = 8192;
 /// How long whoever reads may take for a frame, or for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what waits may take to be written at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long after a failure the next try is made.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often it is looked whether it is to end.
@@ -122,11 +124,15 @@ impl Tap {
 }
 
 impl TapWriter {
-    /// Ends it, when what waits is written.
+    /// Ends it when what waits is written, but waits no longer than for a moment: whoever reads slowly does not keep the
+    /// agent.
     pub(crate) fn stop(self) {
         self.shared.is_over.store(true, Relaxed);
         self.thread.thread().unpark();
-        let _ = self.thread.join();
+        let end = Instant::now() + FAREWELL;
+        while !self.thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -196,18 +202,25 @@ trait Wire: Read + Write {}
 
 impl<W: Read + Write> Wire for W {}
 
-/// Reads the control frame that must come now.
+/// Reads the control frame that must come now, whole.
 fn expect(wire: &mut dyn Wire, kind: u32) -> io::Result<()> {
-    let mut word = || -> io::Result<u32> {
-        let mut word = [0; 4];
-        wire.read_exact(&mut word)?;
-        Ok(u32::from_be_bytes(word))
+    let end = Instant::now() + PATIENCE;
+    let mut take = |bytes: &mut [u8]| -> io::Result<()> {
+        for byte in bytes {
+            wire.read_exact(std::slice::from_mut(byte))?;
+            if Instant::now() > end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        Ok(())
     };
-    let (escape, bytes, said) = (word()?, word()?, word()?);
+    let mut words = [[0; 4]; 3];
+    take(words.as_flattened_mut())?;
+    let [escape, bytes, said] = words.map(u32::from_be_bytes);
     if escape != 0 || !(4..=CONTROL_LIMIT_BYTES).contains(&bytes) || said != kind {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "whoever reads does not speak Frame Streams"));
     }
-    wire.read_exact(&mut vec![0; bytes as usize - 4])
+    take(&mut vec![0; bytes as usize - 4])
 }
 
 /// An exchange in the words of dnstap.

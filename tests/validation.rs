@@ -1,10 +1,15 @@
 //! DNSSEC: a small Internet of our own, signed by BIND's tools and served by BIND, whose root's key the agent trusts.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, RecordType};
 use tempfile::TempDir;
 
 use crate::case;
@@ -15,12 +20,14 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(what_is_signed_is_validated_when_that_is_wanted, NamedDig),
         case!(nothing_is_validated_unless_that_is_wanted, NamedDig),
         case!(names_asked_elsewhere_need_no_signatures, NamedDig),
+        case!(what_somebody_between_says_is_not_believed, NamedDig),
+        case!(a_blocked_name_is_not_asked_for_to_validate_what_leads_to_it, NamedDig),
         case!(keys_that_cannot_be_read_are_named),
     ]
 }
 
 /// Zones by their names: whether they are signed, with what, and what is in them.
-const ZONES: [(&str, Signed, &str); 5] = [
+const ZONES: [(&str, Signed, &str); 6] = [
     ("insecure.test", Signed::No, "www A 192.0.2.11\n"),
     (
         "child.test",
@@ -34,6 +41,7 @@ const ZONES: [(&str, Signed, &str); 5] = [
         Signed::Yes(&["-P", "-s", "20250101000000", "-e", "20250201000000"]),
         "www A 192.0.2.15\n",
     ),
+    ("optout.test", Signed::Yes(&["-3", "-", "-A"]), "www A 192.0.2.17\nchild NS ns.root.test.\n"),
     // Its parent says that it is signed.
     ("stripped.test", Signed::ByName, "www A 192.0.2.16\n"),
 ];
@@ -170,6 +178,10 @@ fn what_is_signed_is_validated_when_that_is_wanted() {
         ("www.stripped.test A", "SERVFAIL", "EDE: 6", false),
         ("missing.stripped.test A", "SERVFAIL", "EDE: 6", false),
         ("banned.signed.test A", "NXDOMAIN", "EDE: 15", false),
+        // What may be there all the same is not proven to be missing.
+        ("missing.optout.test A", "NXDOMAIN", "SOA", false),
+        ("www.optout.test A", "NOERROR", "192.0.2.17", true),
+        ("www.signed.test ANY", "NOERROR", "192.0.2.7", true),
     ];
     // From BIND, and from memory; in memory too after a restart.
     let mut agent = agent;
@@ -182,7 +194,8 @@ fn what_is_signed_is_validated_when_that_is_wanted() {
                 answer.has(has);
                 assert_eq!(is_secure(&answer.0), secure, "{round} {asked} {with}: {}", answer.0);
                 let signatures = answer.0.lines().filter(|line| line.contains("\tRRSIG\t")).count();
-                let is_signed = with == "+dnssec" && (secure || name == "cname.child.test");
+                let is_signed = with == "+dnssec"
+                    && (secure || ["cname.child.test", "missing.optout.test"].contains(&name));
                 assert_eq!(signatures > 0, is_signed, "{round} {asked} {with}: {}", answer.0);
             }
             // Who checks by himself gets what there is; who wants no AD gets none.
@@ -222,6 +235,99 @@ fn names_asked_elsewhere_need_no_signatures() {
     answer.has("192.0.2.16");
     assert!(!is_secure(&answer.0), "{}", answer.0);
     agent.dig(&["www.expired.test"]).has("SERVFAIL");
+}
+
+/// A server between the agent and BIND, which changes answers, and knows what was asked.
+struct Between {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Between {
+    fn start(server: SocketAddr, change: fn(&mut Message, &dyn Fn(&str) -> Message)) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (address, asked) = (socket.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
+        let noted = asked.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            let ask = |question: &[u8]| {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                socket.send_to(question, server).unwrap();
+                let mut answer = [0; 4096];
+                let len = socket.recv(&mut answer).unwrap_or(0);
+                Message::from_vec(&answer[..len])
+            };
+            while let Ok((len, from)) = socket.recv_from(&mut bytes) {
+                let Ok(question) = Message::from_vec(&bytes[..len]) else { continue };
+                noted.lock().unwrap().push(question.queries[0].name().to_string());
+                let Ok(mut answer) = ask(&bytes[..len]) else { continue };
+                let look_up = |name: &str| {
+                    let mut other = question.clone();
+                    other.queries = vec![Query::query(name.parse().unwrap(), RecordType::SOA)];
+                    ask(&other.to_vec().unwrap()).unwrap()
+                };
+                change(&mut answer, &look_up);
+                let _ = socket.send_to(&answer.to_vec().unwrap(), from);
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self, name: &str) -> bool {
+        self.asked.lock().unwrap().iter().any(|asked| asked.eq_ignore_ascii_case(name))
+    }
+}
+
+fn what_somebody_between_says_is_not_believed() {
+    let folder = TempDir::new().unwrap();
+    let (_named, address) = internet(folder.path());
+    // Signed names are denied: by the SOA of a zone that is not signed, by one of nobody, and by nothing.
+    let between = Between::start(address, |answer, look_up| {
+        let name = answer.queries[0].name().to_string();
+        let denies = |answer: &mut Message, authorities| {
+            answer.answers.clear();
+            answer.authorities = authorities;
+        };
+        if answer.queries[0].query_type() != RecordType::A {
+            return;
+        }
+        match name.as_str() {
+            "www.signed.test." | "www.hashed.test." => denies(answer, look_up("insecure.test.").answers),
+            "www.child.test." => {
+                denies(answer, look_up("insecure.test.").answers);
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
+            "www.optout.test." => denies(answer, Vec::new()),
+            // One more address beside what is signed.
+            "any.wild.test." => {
+                let mut more = answer.answers[0].clone();
+                more.data = RData::A(A::new(192, 0, 2, 99));
+                answer.answers.push(more);
+            }
+            _ => {}
+        }
+    });
+    let agent = start(between.address, &validating(folder.path()));
+    for name in ["www.signed.test", "www.hashed.test", "www.child.test", "www.optout.test", "any.wild.test"] {
+        let answer = agent.dig(&["+time=5", "+dnssec", name]);
+        assert_eq!(answer.status(), "SERVFAIL", "{name}: {}", answer.0);
+        answer.has("EDE: 6");
+    }
+    // What is said truly is believed.
+    agent.dig(&["+time=5", "missing.signed.test"]).has("NXDOMAIN");
+    agent.dig(&["+time=5", "www.insecure.test"]).has("192.0.2.11");
+}
+
+fn a_blocked_name_is_not_asked_for_to_validate_what_leads_to_it() {
+    let folder = TempDir::new().unwrap();
+    let (_named, address) = internet(folder.path());
+    let between = Between::start(address, |_, _| {});
+    let agent = start(between.address, &validating(folder.path()));
+    agent.dig(&["+time=5", "banned.signed.test"]).has("NXDOMAIN").has("EDE: 15");
+    assert!(between.asked("banned.signed.test.") && !between.asked("a.v.example."));
+    let event = agent.event("it is on record", |event| event["asked"]["name"] == "banned.signed.test");
+    assert_eq!(event["verdict"], "block");
 }
 
 fn keys_that_cannot_be_read_are_named() {

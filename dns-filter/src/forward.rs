@@ -88,6 +88,13 @@ pub(crate) struct Inner {
     asking: Mutex<HashMap<Key, Asking>>,
 }
 
+impl Inner {
+    /// What decides.
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+}
+
 /// QTYPE.
 const SOA: u16 = 6;
 const NO_TYPE: u16 = 0;

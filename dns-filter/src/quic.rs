@@ -34,7 +34,7 @@ use crate::tcp::{CONNECTION_LIMIT, Connections, PATIENCE, STREAMS_LIMIT};
 const IDLE: Duration = Duration::from_secs(30);
 /// What of a stream, and of all streams of a connection, may arrive before it is read.
 const STREAM_WINDOW_BYTES: u32 = 70_000;
-const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 /// Streams of HTTP/3's own: for control, and for the tables of header fields.
 const UNI_STREAMS_OF_HTTP: u32 = 8;
 /// Handshakes of one endpoint that wait to be looked at.
@@ -67,8 +67,15 @@ pub(crate) async fn serve<N: Next>(
             incoming.ignore();
             continue;
         }
-        // Where places become few, only who has shown that he is where he says takes one (RFC 9000, §8.1).
-        if connections.are_half_taken() && incoming.may_retry() {
+        // A proxy would have to say for whom it asks, for which QUIC has no words.
+        if connections.is_proxy(address) {
+            count(&counters.proxy_failures);
+            incoming.ignore();
+            continue;
+        }
+        // Only who has shown that he is where he says takes a place (RFC 9000, §8.1): anybody can write the address of another
+        // into a datagram, and would take that one's places over TCP too.
+        if incoming.may_retry() {
             let _ = incoming.retry();
             continue;
         }

@@ -35,6 +35,9 @@ pub struct ListenError {
 impl ListenError {
     fn new(address: SocketAddr, protocol: &'static str, error: &std::io::Error) -> Self {
         let reason = match error.kind() {
+            std::io::ErrorKind::AddrInUse if protocol == "quic" => {
+                "the port is in use over UDP, which `https` takes too, on its own port; choose another".into()
+            }
             std::io::ErrorKind::AddrInUse => {
                 "the port is in use; stop the other server, or choose another address with --listen".into()
             }

@@ -36,11 +36,6 @@ impl Shares {
         Some(Share { shares: self.clone(), client })
     }
 
-    /// Whether no more than half of all places are free.
-    pub(crate) fn are_half_taken(&self) -> bool {
-        self.taken().all * 2 >= self.limit
-    }
-
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

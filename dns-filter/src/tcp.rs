@@ -63,9 +63,9 @@ impl Connections {
         self.open.take(client)
     }
 
-    /// Whether places become few.
-    pub(crate) fn are_half_taken(&self) -> bool {
-        self.open.are_half_taken()
+    /// Whether a sender speaks for others.
+    pub(crate) fn is_proxy(&self, sender: IpAddr) -> bool {
+        self.proxies.include(sender)
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn serve<N: Next>(
         while conversations.try_join_next().is_some() {}
         let (handler, tls, connections) = (handler.clone(), tls.clone(), connections.clone());
         let counters = counters.clone();
-        if !connections.proxies.include(client.ip()) {
+        if !connections.is_proxy(client.ip()) {
             let Some(share) = admit(client, &connections, &counters) else { continue };
             conversations.spawn(async move {
                 let _share = share;

@@ -19,6 +19,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::FirstAnswer;
 use hickory_resolver::net::{DnsError, DnsHandle, NetError};
 
+use interdict_policy::Action;
 use tokio::time::timeout;
 
 use crate::cache::{Key, Kind};
@@ -61,10 +62,16 @@ impl Validator {
         let anchors = match anchors {
             None => TrustAnchors::default(),
             Some(file) => {
-                let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
+                let wrong = |why: &dyn std::fmt::Display| {
+                    format!(
+                        "[dns] trust_anchors: {}: {why} (write the zone's DNSKEY records, one a line)",
+                        file.display()
+                    )
+                };
                 let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
                 let anchors: TrustAnchors = text.parse().map_err(|error| wrong(&error))?;
-                if anchors.is_empty() {
+                // Of the library's lists one is not counted.
+                if anchors.is_empty() && !text.contains("DNSKEY") {
                     return Err(wrong(&"holds no DNSKEY record"));
                 }
                 anchors
@@ -101,10 +108,15 @@ impl Validator {
             all.answers.extend(link.answers);
             all.authorities.extend(link.authorities);
             all.additionals.extend(link.additionals);
-            match next {
-                Some(next) => asked.set_name(next),
-                None => return Validated::Answer(all, all_secure),
-            };
+            let Some(next) = next else { return Validated::Answer(all, all_secure) };
+            if self.0.inner().is_blocked(&next) {
+                // Nothing is asked for such a name. Who is exempt gets what came with the alias.
+                let came = self.0.inner().ask(&asked).await.unwrap_or_else(Message::query);
+                all.metadata.response_code = came.metadata.response_code;
+                all.answers.extend(came.answers.into_iter().filter(|record| record.name != *asked.name()));
+                return Validated::Answer(all, false);
+            }
+            asked.set_name(next);
         }
         // A chain without an end.
         Validated::Nothing
@@ -117,7 +129,9 @@ impl Validator {
             Err(NetError::Dns(DnsError::Nsec { response, proof, .. })) => match proof {
                 // That a name is missing is proven only from where on nothing is signed.
                 Proof::Insecure => response.into_message(),
-                _ if is_proven_wildcard(&response) => response.into_message(),
+                _ if is_proven_wildcard(&response) || is_of_any_type(&response, question) => {
+                    response.into_message()
+                }
                 _ => return self.ask_for_dname(question).await.unwrap_or(Validated::Bogus),
             },
             Err(error) => {
@@ -125,13 +139,19 @@ impl Validator {
                 return Validated::Nothing;
             }
         };
+        if is_denied_by_strangers(&message, question) {
+            return Validated::Bogus;
+        }
         let said = if message.answers.is_empty() { &message.authorities } else { &message.answers };
         let mut proofs =
             said.iter().filter(|record| !record.record_type().is_rrsig()).map(|record| record.proof);
         if proofs.clone().any(|proof| proof == Proof::Bogus) {
             return self.ask_for_dname(question).await.unwrap_or(Validated::Bogus);
         }
-        let secure = !said.is_empty() && proofs.all(|proof| proof == Proof::Secure);
+        // What may be there all the same is not proven to be missing (RFC 5155, §9.2). Signatures alone prove nothing.
+        let opts_out = message.authorities.iter().any(opts_out);
+        let secure =
+            !opts_out && proofs.clone().next().is_some() && proofs.all(|proof| proof == Proof::Secure);
         Validated::Answer(message, secure)
     }
 }
@@ -207,6 +227,27 @@ fn only_link(mut message: Message, question: &Question) -> Message {
     message
 }
 
+/// Whether an answer says that something is missing, and those who say so are of a zone that is not above it: then nothing
+/// is said of the name, however unsigned that zone may be.
+fn is_denied_by_strangers(message: &Message, question: &Question) -> bool {
+    let is_unsigned = |record: &&Record| record.proof == Proof::Insecure;
+    let mut unsigned = message.authorities.iter().filter(is_unsigned);
+    message.answers.is_empty() && unsigned.any(|record| !record.name.zone_of(question.name()))
+}
+
+/// Whether records that are secure are of every type that there is, which the validator holds for none that was asked for.
+fn is_of_any_type(message: &Message, question: &Question) -> bool {
+    let mut records = message.answers.iter().filter(|record| !record.record_type().is_rrsig()).peekable();
+    question.query_type() == RecordType::ANY
+        && records.peek().is_some()
+        && records.all(|record| record.proof == Proof::Secure && record.name == *question.name())
+}
+
+/// Whether names that are not signed may lie in the gap of a proof.
+fn opts_out(record: &Record) -> bool {
+    matches!(&record.data, RData::DNSSEC(DNSSECRData::NSEC3(nsec3)) if nsec3.opt_out())
+}
+
 fn signature(record: &Record) -> Option<&SigInput> {
     match &record.data {
         RData::DNSSEC(DNSSECRData::RRSIG(rrsig)) => Some(rrsig.input()),
@@ -271,6 +312,15 @@ impl DnsHandle for Asker {
 }
 
 impl Asker {
+    /// Whether a rule blocks a name, for who is not exempt.
+    fn is_blocked(&self, name: &Name) -> bool {
+        let (Some(inner), Some(name)) = (self.0.upgrade(), wire_name(name)) else { return false };
+        let policy = inner.filter().in_force();
+        policy
+            .decide_name(name.as_name())
+            .is_some_and(|found| policy.rule(found.rule).action == Action::Block)
+    }
+
     /// What there is to say to a question of the validator's.
     async fn answer(&self, request: &DnsRequest) -> Option<DnsResponse> {
         let question = request.queries.first()?;
