@@ -243,8 +243,11 @@ struct Between {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
+/// Changes an answer; told how the SOA of a zone is looked up.
+type Change = fn(&mut Message, &dyn Fn(&str) -> Message);
+
 impl Between {
-    fn start(server: SocketAddr, change: fn(&mut Message, &dyn Fn(&str) -> Message)) -> Self {
+    fn start(server: SocketAddr, change: Change) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (address, asked) = (socket.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
         let noted = asked.clone();
