@@ -116,7 +116,9 @@ fn verify_handed_out(folder: &Path, trust: &Trust, args: &VerifyArgs) -> anyhow:
         let files = &event["detail"]["files"];
         out::line(json!({ "verified": is_verified, "files": files, "wrong": wrong, "reports": reports }))?;
     } else {
-        out::line(printable(&event.to_string()))?;
+        if !event.is_null() {
+            out::line(printable(&event.to_string()))?;
+        }
         for Proven { events: [first, last], report, .. } in &proven {
             out::line(format_args!("events   {first} to {last} of {}", report.sealed))?;
             out::line(for_people(report, args.key.is_some()))?;

@@ -451,6 +451,18 @@ fn a_report_is_handed_out_with_its_proof() {
         verify(1);
         fs::write(&path, whole).unwrap();
     }
+    // Wherever the proof is changed: in a number, a hash, the event or a signature, to another of its letters or to none.
+    let path = pack.join("report.proof");
+    let whole = fs::read(&path).unwrap();
+    for at in (0..whole.len() - 1).step_by(whole.len() / 60) {
+        for letter in [b'A', b'.'].into_iter().filter(|letter| *letter != whole[at]) {
+            let mut changed = whole.clone();
+            changed[at] = letter;
+            fs::write(&path, changed).unwrap();
+            verify(1);
+        }
+    }
+    fs::write(&path, whole).unwrap();
     let page = fs::read(pack.join("report.html")).unwrap();
     fs::write(pack.join("report-2.html"), &page).unwrap();
     assert!(verify(1).contains("report-2.html: it is no part of the report"));

@@ -102,7 +102,37 @@ fn no_error() -> String {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case!(an_answer_is_the_same_from_upstream_and_from_memory)]
+    vec![
+        case!(an_answer_is_the_same_from_upstream_and_from_memory),
+        case!(questions_leave_from_ports_that_nobody_can_guess),
+    ]
+}
+
+/// RFC 5452, §9.2: each from a port of its own, and one port says nothing of the next.
+fn questions_leave_from_ports_that_nobody_can_guess() {
+    const QUESTIONS: usize = 200;
+    let upstream = Scripted::start(0, &[toml::from_str("ask = \"* *\"").unwrap()]);
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::write(folder.path().join("policy/p.toml"), policy("")).unwrap();
+    let agent = Agent::start_asking(folder, &[upstream.address()]).unwrap_or_else(|said| panic!("{said}"));
+    for number in 0..QUESTIONS {
+        let question = Step::default().question(&format!("n{number}.test A"));
+        over_udp(agent.address(), &question.to_vec().unwrap()).expect("an answer");
+    }
+    let ports = upstream.ports();
+    let mut distinct = ports.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    // Of so many random ones hardly any is drawn twice.
+    assert!(
+        ports.len() >= QUESTIONS && distinct.len() > QUESTIONS * 9 / 10,
+        "{} of {}",
+        distinct.len(),
+        ports.len()
+    );
+    let steps = ports.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 16).count();
+    assert!(steps < QUESTIONS / 10, "{steps} of them lie beside the one before");
 }
 
 /// The first answer comes the long way, the second from the bytes that were kept: whoever asks cannot tell.

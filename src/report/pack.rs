@@ -4,7 +4,7 @@
 //! that event, and so who made the report of what, and when. `events.pack` has the events of the period.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, ErrorKind};
 use std::path::Path;
 
 use anyhow::Context;
@@ -138,26 +138,31 @@ pub(crate) fn verify(folder: &Path, trust: &Trust) -> anyhow::Result<(Vec<Proven
     }
     present.sort();
     let is_file = |name: &str| present.iter().any(|(other, is_file)| other == name && *is_file);
-    let at = |name: &str, trust: &Trust| {
-        let path = folder.join(name);
-        verify_file(&path, trust).with_context(|| format!("cannot verify {}", path.display()))
+    let mut wrong = Vec::new();
+    // What is not whole is wrong, like all that is not what was made.
+    let mut at = |name: &str, trust: &Trust| match verify_file(&folder.join(name), trust) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => {
+            wrong.push(format!("{name}: {error}"));
+            Ok(None)
+        }
+        proven => proven.map(Some).with_context(|| format!("cannot verify {}", folder.join(name).display())),
     };
     let mut proven = Vec::new();
     // The events bring their keys with them, and the proof is signed by the newest of those; of none the one that lies beside it is
     // believed, if none is named.
     let mut key = trust.key.clone();
     if is_file(EVENTS) {
-        let pack = at(EVENTS, trust)?;
-        key = pack.report.keys.last().cloned().or(key);
-        proven.push(pack);
+        if let Some(pack) = at(EVENTS, trust)? {
+            key = pack.report.keys.last().cloned().or(key);
+            proven.push(pack);
+        }
     } else if key.is_none() && is_file(KEYS) {
         let keys = fs::read_to_string(folder.join(KEYS)).context("cannot read the key beside the report")?;
         key = keys.lines().next_back().map(str::to_owned);
     }
-    let proof = at(PROOF, &Trust { key, ..trust.clone() })?;
+    let Some(proof) = at(PROOF, &Trust { key, ..trust.clone() })? else { return Ok((proven, wrong)) };
     let event = proof.event.clone().unwrap_or_default();
     proven.push(proof);
-    let mut wrong = Vec::new();
     if event["act"] != MADE {
         wrong.push(format!("{PROOF}: it proves an event that made no report"));
     }

@@ -1,7 +1,7 @@
 //! An upstream that answers by a script, and misbehaves by it.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(crate) enum How {
     Garbage,
     /// It answers under another id.
     WrongId,
+    /// Somebody else answers: over UDP, from another port.
+    WrongSource,
     /// It answers another question.
     WrongQuestion,
     /// Over UDP it says that there is more, and over TCP all.
@@ -80,6 +82,7 @@ struct Stage {
     number: usize,
     script: Mutex<Vec<Line>>,
     asked: Mutex<Vec<String>>,
+    ports: Mutex<Vec<u16>>,
     is_down: AtomicBool,
 }
 
@@ -91,6 +94,7 @@ impl Scripted {
             number,
             script: Mutex::new(script.to_vec()),
             asked: Mutex::default(),
+            ports: Mutex::default(),
             is_down: AtomicBool::new(false),
         });
         let on_udp = stage.clone();
@@ -100,8 +104,11 @@ impl Scripted {
                 let (stage, udp, message) =
                     (on_udp.clone(), udp.try_clone().unwrap(), buffer[..len].to_vec());
                 std::thread::spawn(move || {
-                    if let Some(answer) = stage.answer(&message, false) {
-                        let _ = udp.send_to(&answer, from);
+                    stage.ports.lock().unwrap().push(from.port());
+                    if let Some((answer, how)) = stage.answer(&message, false) {
+                        let other = UdpSocket::bind((loopback(), 0)).unwrap();
+                        let from_here = if how == How::WrongSource { &other } else { &udp };
+                        let _ = from_here.send_to(&answer, from);
                     }
                 });
             }
@@ -115,7 +122,7 @@ impl Scripted {
                     while stream.read_exact(&mut len).is_ok() {
                         let mut message = vec![0; usize::from(u16::from_be_bytes(len))];
                         stream.read_exact(&mut message).ok()?;
-                        let answer = stage.answer(&message, true)?;
+                        let (answer, _) = stage.answer(&message, true)?;
                         let length = (answer.len() as u16).to_be_bytes();
                         stream.write_all(&[&length[..], &answer].concat()).ok()?;
                     }
@@ -135,6 +142,11 @@ impl Scripted {
         std::mem::take(&mut *self.stage.asked.lock().unwrap())
     }
 
+    /// From which ports it was asked over UDP, in that order.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.stage.ports.lock().unwrap().clone()
+    }
+
     /// From now on it says nothing at all, or again what its script says.
     pub(crate) fn set_down(&self, is_down: bool) {
         self.stage.is_down.store(is_down, SeqCst);
@@ -142,7 +154,7 @@ impl Scripted {
 }
 
 impl Stage {
-    fn answer(&self, message: &[u8], tcp: bool) -> Option<Vec<u8>> {
+    fn answer(&self, message: &[u8], tcp: bool) -> Option<(Vec<u8>, How)> {
         let query = Message::from_vec(message).ok()?;
         let asked = query.queries.first()?.clone();
         let name = asked.name().to_string().to_lowercase();
@@ -155,7 +167,7 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(line.delay_ms));
         match line.how {
             How::Silence => return None,
-            How::Garbage => return Some(b"this is no message".to_vec()),
+            How::Garbage => return Some((b"this is no message".to_vec(), line.how)),
             _ => {}
         }
         let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
@@ -181,7 +193,7 @@ impl Stage {
             answer.additionals = records(&line.additional);
         }
         answer.edns = query.edns;
-        answer.to_vec().ok()
+        Some((answer.to_vec().ok()?, line.how))
     }
 
     fn line(&self, asked: &str) -> Option<Line> {
