@@ -56,7 +56,6 @@ const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(300);
 /// When anything keeps it from starting; nothing is served then.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     privileges::raise_open_files_limit();
-    privileges::allow_usual_scheduling();
     let settings = Settings::new(args)?;
     let data = settings.data.map_or_else(default_data, Ok)?;
     std::fs::create_dir_all(&data)

@@ -49,21 +49,6 @@ pub(crate) fn raise_open_files_limit() {
     }
 }
 
-/// The limit counts the other way: 20 stands for a nice value of 0 (getrlimit(2)).
-const USUAL: u64 = 20;
-
-/// Whether a thread that was told to give way may be told otherwise.
-pub(crate) fn may_schedule_usually() -> bool {
-    getrlimit(Resource::Nice).current.is_none_or(|limit| limit >= USUAL)
-}
-
-/// Lets threads that were told to give way be told otherwise, after the right to do so is given up.
-pub(crate) fn allow_usual_scheduling() {
-    let limit = getrlimit(Resource::Nice);
-    let raised = limit.maximum.map_or(USUAL, |maximum| maximum.max(USUAL));
-    let _ = setrlimit(Resource::Nice, Rlimit { current: Some(raised), maximum: Some(raised) });
-}
-
 /// Whether the agent can still make files in a folder.
 ///
 /// # Errors

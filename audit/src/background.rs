@@ -3,8 +3,6 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use rustix::process::Pid;
-
 /// How nice they are (setpriority(2)).
 const NICE: i32 = 10;
 /// Has the calling thread give way from now on.
@@ -13,31 +11,39 @@ fn give_way() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
-/// When a thread runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runs {
-    /// Like any other (`SCHED_OTHER`).
-    Usually,
-    /// Where nobody else would (`SCHED_IDLE`): who wakes does not wait until a slice of its time is over, as it does even
-    /// for the nicest of others.
-    WhenIdle,
-}
-
-/// Says when a thread of this process runs, and whether the system allows that: that one runs usually again takes
-/// `RLIMIT_NICE` or privileges.
-pub fn schedule(thread: Pid, runs: Runs) -> bool {
-    let policy = match runs {
-        Runs::Usually => libc::SCHED_OTHER,
-        Runs::WhenIdle => libc::SCHED_IDLE,
+/// Has the calling thread give way from now on, and run for a tenth of a millisecond at a time, where the system knows that
+/// (Linux 6.12): who wakes to answer waits until the slice of whoever runs is over (`RUN_TO_PARITY`), which is milliseconds
+/// otherwise, however nice he is.
+pub fn give_way_at_once() {
+    // sched_setattr(2): size, policy, flags, nice, priority, runtime, deadline, period. Of SCHED_OTHER, runtime is the slice.
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime_ns: u64,
+        deadline_ns: u64,
+        period_ns: u64,
+    }
+    let size = size_of::<Attributes>() as u32;
+    let attributes = Attributes {
+        size,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice: NICE,
+        priority: 0,
+        runtime_ns: 100_000,
+        deadline_ns: 0,
+        period_ns: 0,
     };
-    let parameters = libc::sched_param { sched_priority: 0 };
-    #[allow(
-        unsafe_code,
-        reason = "no library has words for it that hold for other threads than the one that calls"
-    )]
-    // SAFETY: the system reads one structure, which stands until the call returns.
-    let done = unsafe { libc::sched_setscheduler(thread.as_raw_pid(), policy, &raw const parameters) };
-    done == 0
+    #[allow(unsafe_code, reason = "no library has words for it")]
+    // SAFETY: the system reads one structure, of the size that it says, which stands until the call returns.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if done != 0 {
+        give_way();
+    }
 }
 
 /// Starts one.
