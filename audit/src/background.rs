@@ -5,6 +5,8 @@ use std::thread::JoinHandle;
 
 /// How nice they are (setpriority(2)).
 const NICE: i32 = 10;
+/// How nice one is that gives way at once.
+const NICEST: i32 = 19;
 /// Has the calling thread give way from now on.
 fn give_way() {
     // Of Linux each thread has a priority of its own. Without it the work is the same, and less polite.
@@ -32,7 +34,7 @@ pub fn give_way_at_once() {
         size,
         policy: libc::SCHED_OTHER as u32,
         flags: 0,
-        nice: NICE,
+        nice: NICEST,
         priority: 0,
         runtime_ns: 100_000,
         deadline_ns: 0,
