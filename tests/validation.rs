@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Zones by their names: whether they are signed, with what, and what is in them.
-const ZONES: [(&str, Signed, &str); 6] = [
+const ZONES: [(&str, Signed, &str); 7] = [
     ("insecure.test", Signed::No, "www A 192.0.2.11\n"),
     (
         "child.test",
@@ -42,6 +42,8 @@ const ZONES: [(&str, Signed, &str); 6] = [
         "www A 192.0.2.15\n",
     ),
     ("optout.test", Signed::Yes(&["-3", "-", "-A"]), "www A 192.0.2.17\nchild NS ns.root.test.\n"),
+    // Its parent says nothing of its keys.
+    ("island.test", Signed::Alone, "www A 192.0.2.18\n"),
     // Its parent says that it is signed.
     ("stripped.test", Signed::ByName, "www A 192.0.2.16\n"),
 ];
@@ -52,6 +54,7 @@ enum Signed {
     /// With these options.
     Yes(&'static [&'static str]),
     ByName,
+    Alone,
 }
 
 const ROOT: &str = "www.signed.test. A 192.0.2.7\nalias.signed.test. CNAME www.signed.test.\n\
@@ -87,7 +90,7 @@ fn write_zone(folder: &Path, zone: &str, signed: Signed, records: &str) -> (Stri
     }
     run(folder, "dnssec-signzone", &[&["-S", "-o", &origin], options, &[file]].concat());
     let file = if signed == Signed::ByName { file.to_owned() } else { format!("{file}.signed") };
-    (file, ds)
+    (file, if signed == Signed::Alone { String::new() } else { ds })
 }
 
 /// BIND, with all of it.
@@ -178,6 +181,9 @@ fn what_is_signed_is_validated_when_that_is_wanted() {
         ("www.stripped.test A", "SERVFAIL", "EDE: 6", false),
         ("missing.stripped.test A", "SERVFAIL", "EDE: 6", false),
         ("banned.signed.test A", "NXDOMAIN", "EDE: 15", false),
+        ("www.island.test A", "NOERROR", "192.0.2.18", false),
+        ("missing.island.test A", "NXDOMAIN", "SOA", false),
+        ("www.island.test TXT", "NOERROR", "SOA", false),
         // What may be there all the same is not proven to be missing.
         ("missing.optout.test A", "NXDOMAIN", "SOA", false),
         ("www.optout.test A", "NOERROR", "192.0.2.17", true),
@@ -195,7 +201,9 @@ fn what_is_signed_is_validated_when_that_is_wanted() {
                 assert_eq!(is_secure(&answer.0), secure, "{round} {asked} {with}: {}", answer.0);
                 let signatures = answer.0.lines().filter(|line| line.contains("\tRRSIG\t")).count();
                 let is_signed = with == "+dnssec"
-                    && (secure || ["cname.child.test", "missing.optout.test"].contains(&name));
+                    && (secure
+                        || ["cname.child.test", "missing.optout.test"].contains(&name)
+                        || name.ends_with("island.test"));
                 assert_eq!(signatures > 0, is_signed, "{round} {asked} {with}: {}", answer.0);
             }
             // Who checks by himself gets what there is; who wants no AD gets none.

@@ -227,12 +227,13 @@ fn only_link(mut message: Message, question: &Question) -> Message {
     message
 }
 
-/// Whether an answer says that something is missing, and those who say so are of a zone that is not above it: then nothing
-/// is said of the name, however unsigned that zone may be.
+/// Whether an answer says without a proof that something is missing, and not by the SOA of a zone above it: then nothing is said
+/// of the name, however unsigned that other zone may be.
 fn is_denied_by_strangers(message: &Message, question: &Question) -> bool {
-    let is_unsigned = |record: &&Record| record.proof == Proof::Insecure;
-    let mut unsigned = message.authorities.iter().filter(is_unsigned);
-    message.answers.is_empty() && unsigned.any(|record| !record.name.zone_of(question.name()))
+    let unsigned = || message.authorities.iter().filter(|record| record.proof == Proof::Insecure);
+    let is_of_zone =
+        |record: &Record| record.record_type() == RecordType::SOA && record.name.zone_of(question.name());
+    message.answers.is_empty() && unsigned().next().is_some() && !unsigned().any(is_of_zone)
 }
 
 /// Whether records that are secure are of every type that there is, which the validator holds for none that was asked for.
