@@ -33,10 +33,10 @@ domains = ["v.example"]
 /// An agent that serves over TLS and HTTPS too, by a certificate of the authority `ca.pem` in its folder for `dns.test` and
 /// this machine.
 fn start(upstream: SocketAddr) -> Agent {
-    let folder = TempDir::new().unwrap();
+    let files = "certificate = \"FOLDER/cert.pem\"\nkey = \"FOLDER/key.pem\"\n";
+    let config = format!("[dns.tls]\nlisten = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\n{files}");
+    let folder = Agent::folder(POLICY, &config);
     let path = |name: &str| folder.path().join(name);
-    fs::create_dir(path("policy")).unwrap();
-    fs::write(path("policy/p.toml"), POLICY).unwrap();
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     // Its own name, or its certificates would look as if they had signed themselves.
@@ -49,11 +49,6 @@ fn start(upstream: SocketAddr) -> Agent {
     server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     fs::write(path("cert.pem"), server.signed_by(&key, &issuer).unwrap().pem()).unwrap();
     fs::write(path("key.pem"), key.serialize_pem()).unwrap();
-    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| path(name).display().to_string());
-    let config = format!(
-        "[dns.tls]\nlisten = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\ncertificate = {certificate:?}\nkey = {key:?}\n"
-    );
-    fs::write(path("agent.toml"), config).unwrap();
     Agent::start_asking(folder, &[upstream]).unwrap_or_else(|said| panic!("it did not start:\n{said}"))
 }
 

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use interdict_audit::dnstap::{Dnstap, action, kind, matched};
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 
 use crate::case;
 use crate::support::{Agent, Case, Upstream, until};
@@ -50,17 +49,14 @@ networks = ["192.0.2.0/24"]
 
 /// An agent whose questions are read at `tap` in its folder.
 fn start(messages: &str, upstream: &Upstream) -> Agent {
-    let folder = TempDir::new().unwrap();
-    fs::create_dir(folder.path().join("policy")).unwrap();
     let policy = match messages {
-        "all" => POLICY[..POLICY.find("[[rule]]\nid = \"net\"").unwrap()].to_owned(),
-        _ => POLICY.to_owned(),
+        "all" => &POLICY[..POLICY.find("[[rule]]\nid = \"net\"").unwrap()],
+        _ => POLICY,
     };
-    fs::write(folder.path().join("policy/p.toml"), policy).unwrap();
-    let to = format!("unix:{}", folder.path().join("tap").display());
-    let config =
-        format!("[dns.dnstap]\nto = {to:?}\nmessages = {messages:?}\n[console]\nlisten = \"127.0.0.1:0\"\n");
-    fs::write(folder.path().join("agent.toml"), config).unwrap();
+    let config = format!(
+        "[dns.dnstap]\nto = \"unix:FOLDER/tap\"\nmessages = {messages:?}\n[console]\nlisten = \"127.0.0.1:0\"\n"
+    );
+    let folder = Agent::folder(policy, &config);
     Agent::start_in(folder, upstream).unwrap_or_else(|said| panic!("it did not start:\n{said}"))
 }
 
@@ -261,7 +257,7 @@ fn what_nobody_reads_is_lost_and_counted() {
 
 fn a_reader_that_speaks_something_else_harms_nobody() {
     let upstream = Upstream::start();
-    let folder = TempDir::new().unwrap();
+    let folder = Agent::folder(POLICY, "[dns.dnstap]\nto = \"unix:FOLDER/tap\"\n");
     let other = UnixListener::bind(folder.path().join("tap")).unwrap();
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = other.accept() {
@@ -269,10 +265,6 @@ fn a_reader_that_speaks_something_else_harms_nobody() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    fs::create_dir(folder.path().join("policy")).unwrap();
-    fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
-    let to = format!("unix:{}", folder.path().join("tap").display());
-    fs::write(folder.path().join("agent.toml"), format!("[dns.dnstap]\nto = {to:?}\n")).unwrap();
     let agent = Agent::start_in(folder, &upstream).unwrap_or_else(|said| panic!("{said}"));
     agent.dig(&["a.v.example"]).has("NXDOMAIN");
     until("it is told", || {

@@ -34,13 +34,10 @@ domains = ["v.example"]
 
 /// An agent that believes these proxies.
 fn start(proxies: &str, upstream: &Upstream) -> Agent {
-    let folder = TempDir::new().unwrap();
-    fs::create_dir(folder.path().join("policy")).unwrap();
-    fs::write(folder.path().join("policy/p.toml"), POLICY).unwrap();
     let config =
         format!("[dns]\nproxies = [{proxies}]\nclients = [\"10.0.0.0/8\", \"fd00::/8\", \"127.0.0.0/8\"]\n");
-    fs::write(folder.path().join("agent.toml"), config).unwrap();
-    Agent::start_in(folder, upstream).unwrap_or_else(|said| panic!("it did not start:\n{said}"))
+    Agent::start_in(Agent::folder(POLICY, &config), upstream)
+        .unwrap_or_else(|said| panic!("it did not start:\n{said}"))
 }
 
 /// The header that speaks for a client (the PROXY protocol's specification, §2.2): over streams or for datagrams.

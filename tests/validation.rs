@@ -124,13 +124,11 @@ fn internet(folder: &Path) -> (Running, SocketAddr) {
     (running, address)
 }
 
+const POLICY: &str = "format = 1\n[[rule]]\nid = \"v-all\"\nrole = \"update\"\naction = \"block\"\ndomains = [\"v.example\"]\n";
+
 /// An agent that asks this server.
 fn start(upstream: SocketAddr, dns: &str) -> Agent {
-    let folder = TempDir::new().unwrap();
-    fs::create_dir(folder.path().join("policy")).unwrap();
-    let rule = "[[rule]]\nid = \"v-all\"\nrole = \"update\"\naction = \"block\"\ndomains = [\"v.example\"]\n";
-    fs::write(folder.path().join("policy/p.toml"), format!("format = 1\n{rule}")).unwrap();
-    fs::write(folder.path().join("agent.toml"), format!("[dns]\n{dns}")).unwrap();
+    let folder = Agent::folder(POLICY, &format!("[dns]\n{dns}"));
     Agent::start_asking(folder, &[upstream]).unwrap_or_else(|said| panic!("it did not start:\n{said}"))
 }
 
@@ -343,10 +341,8 @@ fn a_blocked_name_is_not_asked_for_to_validate_what_leads_to_it() {
 
 fn keys_that_cannot_be_read_are_named() {
     for (text, said) in [(None, "No such file"), (Some("nothing\n"), "anchor"), (Some(""), "no DNSKEY")] {
-        let folder = TempDir::new().unwrap();
-        fs::create_dir(folder.path().join("policy")).unwrap();
-        fs::write(folder.path().join("policy/p.toml"), "format = 1\n[[rule]]\nid = \"v\"\nrole = \"update\"\naction = \"block\"\ndomains = [\"v.example\"]\n").unwrap();
-        fs::write(folder.path().join("agent.toml"), format!("[dns]\n{}", validating(folder.path()))).unwrap();
+        let anchors = "[dns]\ndnssec = \"validate\"\ntrust_anchors = \"FOLDER/anchor\"\n";
+        let folder = Agent::folder(POLICY, anchors);
         if let Some(text) = text {
             fs::write(folder.path().join("anchor"), text).unwrap();
         }

@@ -15,7 +15,7 @@ use hickory_server::zone_handler::MessageResponse;
 use interdict_dns_wire::{
     ANSWER_BUFFER_BYTES, Kept, Query, Template, Ttl, last_error, set_error_text, write_answer,
 };
-use interdict_policy::{Name, Policy, Verdict};
+use interdict_policy::{Name, Policy, Rule, Verdict};
 
 use crate::batch::ANSWER_LIMIT_BYTES;
 use crate::channel::Channel;
@@ -102,9 +102,7 @@ impl<N: Next> FilterHandler<N> {
         let policy = judged.policy();
         let own = judged.decided().map(|(rule, verdict)| (rule, verdict, Target::Name(name.to_owned())));
         let blocked = || {
-            let answer = answer?;
-            let (_, text) = last_error(answer)?;
-            let rule = policy.rule(policy.find_rule(std::str::from_utf8(&answer[text]).ok()?)?);
+            let (_, rule) = blocking_rule(policy, answer?)?;
             Some((rule, Verdict::Block, None))
         };
         let led = || {
@@ -219,11 +217,8 @@ impl<N: Next> FilterHandler<N> {
         if !wanted.structured() || contact.uris.is_empty() {
             return len;
         }
-        let error = last_error(&answer[..len]).and_then(|(code, text)| {
-            // The text is the rule's name.
-            let rule = policy.rule(policy.find_rule(std::str::from_utf8(&answer[text]).ok()?)?);
-            structured_error(contact, code, rule)
-        });
+        let error = blocking_rule(policy, &answer[..len]);
+        let error = error.and_then(|(code, rule)| structured_error(contact, code, rule));
         let Some(error) = error else { return len };
         let limit = if channel.is_stream() { usize::MAX } else { usize::from(query.payload_bytes()) };
         let more = wanted.bytes(self.identity(), channel) + error.len();
@@ -263,6 +258,13 @@ impl<N: Next> FilterHandler<N> {
         answer.truncate(len);
         Some(answer)
     }
+}
+
+/// The rule that an answer names in its extended error, and the code of that.
+fn blocking_rule<'p>(policy: &'p Policy, answer: &[u8]) -> Option<(u16, &'p Rule)> {
+    let (code, text) = last_error(answer)?;
+    let id = std::str::from_utf8(&answer[text]).ok()?;
+    Some((code, policy.rule(policy.find_rule(id)?)))
 }
 
 /// An answer as it may be sent over UDP with so many bytes of options: one that is longer than the client takes is cut off

@@ -33,6 +33,16 @@ impl Agent {
     }
 
     /// Starts an agent in a folder that may have a past. `Err` is what it said when it ended at once.
+    /// A folder with this policy and this configuration, in which `FOLDER` stands for its path, to start one in.
+    pub(crate) fn folder(policy: &str, config: &str) -> TempDir {
+        let folder = TempDir::new().unwrap();
+        fs::create_dir(folder.path().join("policy")).unwrap();
+        fs::write(folder.path().join("policy/p.toml"), policy).unwrap();
+        let config = config.replace("FOLDER", folder.path().to_str().unwrap());
+        fs::write(folder.path().join("agent.toml"), config).unwrap();
+        folder
+    }
+
     pub(crate) fn start_in(folder: TempDir, upstream: &Upstream) -> Result<Self, String> {
         Self::start_asking(folder, &[upstream.address()])
     }
