@@ -91,6 +91,7 @@ pub(crate) fn top(args: &TopArgs) -> anyhow::Result<Outcome> {
             true => as_json(args, &rows).to_string(),
             false => for_people(args, &rows, index.end()),
         };
+        drop(index);
         let mut out = std::io::stdout().lock();
         // Back to the top left, with nothing of before below.
         let written = if is_live { write!(out, "\x1b[H\x1b[J{shown}") } else { writeln!(out, "{shown}") };

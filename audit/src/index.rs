@@ -160,6 +160,13 @@ fn other(error: rusqlite::Error) -> io::Error {
     io::Error::other(format!("the index: {error}"))
 }
 
+fn set(db: &Connection) -> io::Result<()> {
+    db.set_prepared_statement_cache_capacity(32);
+    db.pragma_update(None, "synchronous", "NORMAL")
+        .and_then(|()| db.busy_timeout(Duration::from_secs(10)))
+        .map_err(other)
+}
+
 impl Index {
     /// Opens the index of a data folder to write. One that is of another version, damaged, or of another record is made again.
     ///
@@ -176,18 +183,22 @@ impl Index {
         Self::remove(data)?;
         let db = Connection::open(path(data)).map_err(other)?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(other)?;
+        set(&db)?;
         db.execute_batch(TABLES).map_err(other)?;
         db.execute("INSERT INTO mark VALUES (1, x'')", []).map_err(other)?;
         db.pragma_update(None, "user_version", VERSION).map_err(other)?;
         Self::of(data, db)
     }
 
-    /// Opens the index of a data folder to read, as it is: an agent may write to it meanwhile.
+    /// Opens the index of a data folder to read, as it is now: what an agent writes meanwhile is not seen. For as long as it is
+    /// open, SQLite keeps all that is written, so it is best dropped soon.
     ///
     /// # Errors
     /// When there is none, or it is of another version.
     pub fn open_to_read(data: &Path) -> io::Result<Self> {
         let db = Connection::open_with_flags(path(data), OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(other)?;
+        set(&db)?;
+        db.execute_batch("BEGIN").map_err(other)?;
         let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(other)?;
         match version == VERSION {
             true => Self::of(data, db),
@@ -200,6 +211,7 @@ impl Index {
             return Ok(None);
         }
         let db = Connection::open_with_flags(path(data), OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(other)?;
+        set(&db)?;
         let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(other)?;
         if version != VERSION {
             return Err(io::Error::other(format!("it is of version {version}")));
@@ -212,9 +224,6 @@ impl Index {
     }
 
     fn of(data: &Path, db: Connection) -> io::Result<Self> {
-        db.pragma_update(None, "synchronous", "NORMAL").map_err(other)?;
-        db.busy_timeout(Duration::from_secs(10)).map_err(other)?;
-        db.set_prepared_statement_cache_capacity(32);
         let mark = db.query_row("SELECT next, last FROM mark", [], |row| {
             Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
         });

@@ -106,12 +106,12 @@ pub(super) fn import(args: &ImportHistoryArgs) -> anyhow::Result<Outcome> {
         None => {
             let hand_over =
                 |part| control::ask(&args.control.socket(), &Request::Import(Box::new(part))).map(|_| ());
-            import_all(args, &data, &policy, &caught_up(&data)?, &hand_over)
+            import_all(args, &data, &policy, caught_up(&data)?, &hand_over)
         }
         Some(_) => with_record(&data, |log| {
             let mut index = Index::open(&data)?;
             index.catch_up(&AtomicBool::new(false))?;
-            import_all(args, &data, &policy, &index, &|part| put(log, &policy, part, uid()))
+            import_all(args, &data, &policy, index, &|part| put(log, &policy, part, uid()))
         }),
     }
 }
@@ -156,7 +156,7 @@ fn import_all(
     args: &ImportHistoryArgs,
     data: &Path,
     policy: &Policy,
-    index: &Index,
+    index: Index,
     hand_over: &HandOver<'_>,
 ) -> anyhow::Result<Outcome> {
     if args.from.zip(args.until).is_some_and(|(from, until)| from >= until) {
@@ -167,11 +167,12 @@ fn import_all(
         args,
         data,
         policy,
-        known: known(index)?,
-        earlier: Earlier::of(index)?,
+        known: known(&index)?,
+        earlier: Earlier::of(&index)?,
         opened: Opened::new(),
         hand_over,
     };
+    drop(index);
     let (mut done, mut read) = (Vec::new(), HashSet::new());
     for path in &args.files {
         let file = Named::open(path)?;
