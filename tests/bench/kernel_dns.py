@@ -139,7 +139,8 @@ class Agent:
 
     def status(self):
         said = sh(str(ROOT / "target/release/interdict"), "status", "--json", "--control", str(self.folder / "sock"), check=False)
-        return json.loads(said) if said.startswith("{") else None
+        status = json.loads(said or "{}")
+        return status if "digest" in status else None
 
     def until(self, holds):
         end = time.time() + 60

@@ -117,7 +117,13 @@ impl Bytes for InPacket<'_> {
 
     #[inline(always)]
     fn repeat<R: Round>(_limit: usize, work: &mut R) -> Option<usize> {
-        (1..=hidden::<ROUNDS>()).find(|_| !work.round()).map(|round| round as usize)
+        // Not by an iterator, whose closure the compiler makes a function that is called for each round.
+        for round in 1..=hidden::<ROUNDS>() {
+            if !work.round() {
+                return Some(round as usize);
+            }
+        }
+        None
     }
 }
 
