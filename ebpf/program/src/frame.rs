@@ -33,6 +33,32 @@ impl Frame for [u8] {
     }
 }
 
+/// A frame whose first bytes can be looked at together: to be told once that they are all there takes less than to be told so
+/// of each field.
+pub trait Headed: Frame {
+    /// The first bytes, so many, if they lie in one piece.
+    fn head<const BYTES: usize>(&self) -> Option<impl Head<BYTES>>;
+}
+
+/// The first bytes of a frame.
+pub trait Head<const BYTES: usize>: Copy {
+    /// The `N` bytes at `AT`, all of them among those.
+    fn get<const AT: usize, const N: usize>(self) -> [u8; N];
+}
+
+impl Headed for [u8] {
+    fn head<const BYTES: usize>(&self) -> Option<impl Head<BYTES>> {
+        self.first_chunk::<BYTES>()
+    }
+}
+
+impl<const BYTES: usize> Head<BYTES> for &[u8; BYTES] {
+    fn get<const AT: usize, const N: usize>(self) -> [u8; N] {
+        const { assert!(AT + N <= BYTES) };
+        core::array::from_fn(|at| self[AT + at])
+    }
+}
+
 /// Greater than any offset that the steps come to: eight IPv6 headers of at most 2 KiB behind the others.
 const MAX_OFFSET: usize = 0x7fff;
 

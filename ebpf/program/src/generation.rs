@@ -32,7 +32,6 @@ use crate::{
 /// a packet sees one policy from start to end.
 pub(crate) struct Generation {
     number: u64,
-    control: Control,
     settings: &'static Settings,
     /// Not 0 if there are addresses of which answers told, or a server's name. It is kept as a number until it is asked for: of a `bool` the
     /// verifier knows its value, and would verify all that follows for each.
@@ -47,7 +46,6 @@ impl Generation {
         let number = control.word::<{ control::LIVE }>();
         Some(Self {
             number,
-            control,
             settings: settings(number)?,
             told: control.word::<{ control::OPEN_ADDRESSES }>()
                 | control.word::<{ control::CLIENT_OPENINGS }>()
@@ -62,7 +60,7 @@ impl Generation {
         let control = Control::here()?;
         let number = control.word::<{ control::STAGED }>();
         let settings = settings(number)?;
-        Some(Self { number, control, settings, told: 0 })
+        Some(Self { number, settings, told: 0 })
     }
 
     /// Its number.
@@ -104,7 +102,7 @@ impl Generation {
     /// Whether there are addresses of the kind that is counted in a word.
     #[inline(always)]
     fn has_told<const INDEX: u32>(&self) -> bool {
-        self.told != 0 && self.control.word::<INDEX>() != 0
+        self.told != 0 && word::<INDEX>() != 0
     }
 
     /// Whether there are connections that are followed by their servers' names.
@@ -116,14 +114,16 @@ impl Generation {
     /// Has every packet to and from an address looked at: a connection to it is followed by its server's name.
     #[inline(always)]
     pub(crate) fn follow(&self, address: Address) {
-        self.control.follow(address);
+        if let Some(control) = Control::here() {
+            control.follow(address);
+        }
     }
 
     /// Whether an answer may have opened an address, or had it learned, or a connection to it is followed.
     #[inline(always)]
     fn is_told(&self, address: Address) -> bool {
         const MASK: usize = control::TOLD_WORDS as usize - 1;
-        self.control.has::<{ control::TOLD }, MASK>(control::told_bit(address))
+        has::<{ control::TOLD }, MASK>(control::told_bit(address))
     }
 
     /// Whether the policy calls an address a resolver of ours.
@@ -238,7 +238,7 @@ impl Policy for Generation {
     fn is_safe(&self, version: Version, address: Address) -> bool {
         const MASK: usize = control::SAFE_WORDS as usize - 1;
         let bit = control::safe_bit(address, version == Version::V4);
-        if !self.control.has::<{ control::SAFE }, MASK>(bit) {
+        if !has::<{ control::SAFE }, MASK>(bit) {
             return false;
         }
         match version {
@@ -288,7 +288,7 @@ fn settings(number: u64) -> Option<&'static Settings> {
 fn may_be_ours(address: Address) -> bool {
     const MASK: usize = control::OURS_WORDS as usize - 1;
     let bit = control::ours_bit(address);
-    Control::here().is_some_and(|control| control.has::<{ control::OURS }, MASK>(bit))
+    has::<{ control::OURS }, MASK>(bit)
 }
 
 /// Whether an address is one of this machine's, or a broadcast address of its networks.
@@ -420,4 +420,10 @@ fn has_ended(end_ns: u64) -> bool {
 #[inline(always)]
 fn word<const INDEX: u32>() -> u64 {
     Control::here().map_or(0, Control::word::<INDEX>)
+}
+
+/// Whether a bit is set, as [`Control::has`] says.
+#[inline(always)]
+fn has<const FIRST: u32, const MASK: usize>(bit: (u32, u64)) -> bool {
+    Control::here().is_some_and(|control| control.has::<FIRST, MASK>(bit))
 }

@@ -20,6 +20,7 @@ use crate::{
     rates,
     resolver::{GROUP_ADDRESS, HOP_LIMIT, add, fold, resize},
     scratch::{HEAD_BYTES, HEAD_MASK, MESSAGE_MASK, Place, forgotten, length, masked},
+    seats,
     unaligned::{load8, store8},
 };
 
@@ -73,7 +74,7 @@ pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> 
 fn may_tell(outbound: &Outbound) -> bool {
     // In our own name, or that of a whole network of ours, nobody else has sent this.
     let admit = || if is_ours(outbound.client) { Err(()) } else { Ok(()) };
-    rates::count(&REJECTS, outbound.client, now_ns(), REJECTS_A_SECOND, admit) == Ok(true)
+    rates::count(&REJECTS, seats::client(outbound.client), now_ns(), REJECTS_A_SECOND, admit) == Ok(true)
 }
 
 /// Writes the segment that resets a connection, with its IP header, and returns its length.

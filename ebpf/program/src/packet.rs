@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use interdict_ebpf_program::frame::{Frame, rarely};
+use interdict_ebpf_program::frame::{Frame, Head, Headed, rarely};
 
 use interdict_dns_wire::{Bytes, Round};
 
@@ -71,6 +71,29 @@ impl Frame for Packet<'_> {
     #[inline(always)]
     fn interface(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
+    }
+}
+
+impl Headed for Packet<'_> {
+    #[inline(always)]
+    fn head<const BYTES: usize>(&self) -> Option<impl Head<BYTES>> {
+        let start = self.ctx.data();
+        (start + BYTES <= self.ctx.data_end()).then_some(First::<BYTES> { start })
+    }
+}
+
+/// The first bytes of a packet, which are known to be there.
+#[derive(Clone, Copy)]
+struct First<const BYTES: usize> {
+    start: usize,
+}
+
+impl<const BYTES: usize> Head<BYTES> for First<BYTES> {
+    #[inline(always)]
+    fn get<const AT: usize, const N: usize>(self) -> [u8; N] {
+        const { assert!(AT + N <= BYTES) };
+        // SAFETY: so many bytes from the start on lie inside the packet, as was checked.
+        unsafe { unaligned::load(self.start + AT) }
     }
 }
 

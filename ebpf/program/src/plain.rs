@@ -5,7 +5,7 @@ use interdict_ebpf_shared::Address;
 
 use crate::{
     ethernet::Network,
-    frame::{Frame, opaque},
+    frame::{Frame, Head as _, Headed, opaque},
     ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Ip, Version},
     lan::Outbound,
     query::{self, Aim},
@@ -14,6 +14,8 @@ use crate::{
 };
 
 const ETHERNET_BYTES: usize = 14;
+/// The ports of the sender and of the receiver, with which TCP and UDP begin.
+const PORTS_BYTES: usize = 4;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 /// The version, and a header without options.
@@ -21,46 +23,50 @@ const VERSION_4: u8 = 0x45;
 /// The bits of the word of an IPv4 header that are set in fragments.
 const FRAGMENT: u16 = 0x3fff;
 
-/// The address that a packet goes to, if nothing but that address can concern a policy: plain TCP or UDP, neither tagged, nor
-/// in parts, nor with options or extension headers, which asks no resolver, opens no tunnel, and names no server. `None` says
-/// that this cannot be told so quickly.
+/// Whether nothing but the address that a packet goes to can concern a policy, of a plain one: it asks no resolver, opens no
+/// tunnel, and names no server. `false` says that this cannot be told so quickly.
 #[inline(always)]
-pub fn destination<F: Frame + ?Sized>(frame: &F) -> Option<(Version, Address)> {
-    let Outbound { ip, remote, transport, .. } = read(frame)?;
-    let is_plain = match query::aim(&transport) {
-        Aim::Hello => cannot_name_a_server(frame, ip.version(), transport.at)?,
-        Aim::Other => !transport::is_tunnel(&transport),
+pub fn is_all_address<F: Frame + ?Sized>(frame: &F, Outbound { ip, transport, .. }: &Outbound) -> bool {
+    match query::aim(transport) {
+        Aim::Hello => cannot_name_a_server(frame, ip.version(), transport.at).unwrap_or_default(),
+        Aim::Other => !transport::is_tunnel(transport),
         Aim::Plain | Aim::Stream | Aim::Encrypted => false,
-    };
-    is_plain.then_some((ip.version(), remote))
+    }
 }
 
-/// The headers of a packet on its way out, if they are as plain as can be: what [`lan::read`] finds, sooner.
+/// The headers of a packet on its way out, if they are as plain as can be: what [`lan::read`] finds, sooner. Plain are TCP and
+/// UDP, neither tagged, nor in parts, nor with options or extension headers.
 #[inline(always)]
-pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Outbound> {
-    let (network, protocol, at, client, remote) = match frame.read(12)? {
+pub fn read<F: Headed + ?Sized>(frame: &F) -> Option<Outbound> {
+    const IPV4_PORTS_AT: usize = ETHERNET_BYTES + IPV4_HEADER_BYTES;
+    const IPV6_PORTS_AT: usize = ETHERNET_BYTES + IPV6_HEADER_BYTES;
+    let head = frame.head::<{ IPV4_PORTS_AT + PORTS_BYTES }>()?;
+    let (network, protocol, at, client, remote, ports) = match head.get::<12, 2>() {
         ETHERTYPE_IPV4 => {
-            let [version, _]: [u8; 2] = frame.read(ETHERNET_BYTES)?;
-            let [high, low, _, protocol]: [u8; 4] = frame.read(ETHERNET_BYTES + 6)?;
+            let [version, _] = head.get::<ETHERNET_BYTES, 2>();
+            let [high, low, _, protocol] = head.get::<{ ETHERNET_BYTES + 6 }, 4>();
             if version != VERSION_4 || u16::from_be_bytes([high, low]) & FRAGMENT != 0 {
                 return None;
             }
-            let client = Address::from_v4(frame.read(ETHERNET_BYTES + 12)?);
-            let remote = Address::from_v4(frame.read(ETHERNET_BYTES + 16)?);
-            (Network::Ipv4(ETHERNET_BYTES), protocol, ETHERNET_BYTES + IPV4_HEADER_BYTES, client, remote)
+            let client = Address::from_v4(head.get::<{ ETHERNET_BYTES + 12 }, 4>());
+            let remote = Address::from_v4(head.get::<{ ETHERNET_BYTES + 16 }, 4>());
+            let ports: [u8; PORTS_BYTES] = head.get::<IPV4_PORTS_AT, PORTS_BYTES>();
+            (Network::Ipv4(ETHERNET_BYTES), protocol, IPV4_PORTS_AT, client, remote, ports)
         }
         ETHERTYPE_IPV6 => {
-            let [protocol, _]: [u8; 2] = frame.read(ETHERNET_BYTES + 6)?;
-            let client = Address::from_v6(frame.read(ETHERNET_BYTES + 8)?);
-            let remote = Address::from_v6(frame.read(ETHERNET_BYTES + 24)?);
-            (Network::Ipv6(ETHERNET_BYTES), protocol, ETHERNET_BYTES + IPV6_HEADER_BYTES, client, remote)
+            let head = frame.head::<{ IPV6_PORTS_AT + PORTS_BYTES }>()?;
+            let [protocol, _] = head.get::<{ ETHERNET_BYTES + 6 }, 2>();
+            let client = Address::from_v6(head.get::<{ ETHERNET_BYTES + 8 }, 16>());
+            let remote = Address::from_v6(head.get::<{ ETHERNET_BYTES + 24 }, 16>());
+            let ports = head.get::<IPV6_PORTS_AT, PORTS_BYTES>();
+            (Network::Ipv6(ETHERNET_BYTES), protocol, IPV6_PORTS_AT, client, remote, ports)
         }
         _ => return None,
     };
     if protocol != TCP && protocol != UDP {
         return None;
     }
-    let [a, b, c, d]: [u8; 4] = frame.read(at)?;
+    let [a, b, c, d] = ports;
     let transport =
         Transport { protocol, at, fragment: false, source: [a, b], destination: [c, d], unread: None };
     Some(Outbound { ip: Ip::new(network), client, remote, transport })

@@ -34,7 +34,7 @@ use crate::{
     hello, notice,
     packet::Packet,
     record,
-    resolver::{self, Segment, Step},
+    resolver::{self, Segment, Step, Work},
     scratch::Place,
     skb::{INGRESS_IFINDEX, MARK, Skb, field},
 };
@@ -45,15 +45,21 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     let Some(generation) = Generation::live() else {
         return pass(Exit::NoPolicy);
     };
-    if let Some((version, remote)) = plain::destination(&Packet::new(&ctx))
-        && !generation.may_concern(version, remote)
-    {
-        return pass(Exit::NoMatch);
-    }
-    let Some(place) = Place::here() else {
+    let packet = Packet::new(&ctx);
+    let read = match plain::read(&packet) {
+        Some(outbound)
+            if plain::is_all_address(&packet, &outbound)
+                && !generation.may_concern(outbound.ip.version(), outbound.remote) =>
+        {
+            return pass(Exit::NoMatch);
+        }
+        Some(outbound) => Place::here().map(|place| (place, Ok(place.keep(outbound)))),
+        None => Place::here().map(|place| (place, read_odd(&ctx, place))),
+    };
+    let Some((place, outbound)) = read else {
         return pass(Exit::NoPolicy);
     };
-    let outbound = match read(&ctx, place) {
+    let outbound = match outbound {
         Ok(outbound) => outbound,
         // No network has so many tags; Linux looks behind them all the same.
         Err(Exit::VlanDepth) => {
@@ -64,16 +70,19 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     };
     let aim = if judges_queries() { query::aim(&outbound.transport) } else { Aim::Other };
     let step = match aim {
-        Aim::Plain => match judge_query(&ctx, &generation, outbound, place) {
-            Step::Answer => resolver::answer(&ctx, &generation, outbound, place),
-            Step::Odd => Step::AgentOrDrop,
-            step => step,
-        },
+        Aim::Plain => judge_query(&ctx, &generation, outbound, place),
         Aim::Stream | Aim::Encrypted | Aim::Hello | Aim::Other => Step::Nothing,
     };
     match step {
         Step::Answered => return leave(Exit::QueryAnswered, XDP_TX),
         Step::Dropped(exit) => return leave(exit, XDP_DROP),
+        // Most names, and what all that is below would come to.
+        Step::Unlisted
+            if generation.egress().lets_unlisted_pass()
+                && !generation.may_concern(outbound.ip.version(), outbound.remote) =>
+        {
+            return pass(Exit::NoMatch);
+        }
         _ => {}
     }
     let segment = match aim {
@@ -152,11 +161,15 @@ fn interdict_lan(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Judges a UDP datagram for port 53.
+/// Judges a UDP datagram for port 53, and answers it if it is to be answered.
 #[inline(always)]
 fn judge_query(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
-    match resolver::judge(ctx, generation, outbound, place) {
-        Step::Unread => resolver::judge_copy(ctx, generation, outbound, place),
+    match resolver::question(ctx, generation, outbound, place, Work::JudgeAndAnswer) {
+        Step::Odd => Step::AgentOrDrop,
+        Step::Unread => match resolver::judge_copy(ctx, generation, outbound, place) {
+            Step::Answer => resolver::question(ctx, generation, outbound, place, Work::Answer),
+            step => step,
+        },
         step => step,
     }
 }
@@ -678,7 +691,10 @@ fn interdict_selftest(ctx: XdpContext) -> u32 {
             Ok(outbound) => {
                 let aim = query::aim(&outbound.transport);
                 let step = match aim {
-                    Aim::Plain => judge_query(&ctx, &generation, outbound, place),
+                    Aim::Plain => match resolver::question(&ctx, &generation, outbound, place, Work::Judge) {
+                        Step::Unread => resolver::judge_copy(&ctx, &generation, outbound, place),
+                        step => step,
+                    },
                     _ => Step::Nothing,
                 };
                 match (aim, step) {
@@ -709,13 +725,18 @@ fn interdict_clock(ctx: XdpContext) -> u32 {
 }
 
 /// Reads the headers of a packet into the scratch memory.
-#[inline(never)]
+#[inline(always)]
 fn read<'p>(ctx: &XdpContext, place: Place) -> Result<&'p Outbound, Exit> {
-    let packet = Packet::new(ctx);
-    match plain::read(&packet) {
+    match plain::read(&Packet::new(ctx)) {
         Some(outbound) => Ok(place.keep(outbound)),
-        None => lan::read(&packet).map(|outbound| place.keep(outbound)),
+        None => read_odd(ctx, place),
     }
+}
+
+/// Reads the headers of a packet that is not plain into the scratch memory.
+#[inline(never)]
+fn read_odd<'p>(ctx: &XdpContext, place: Place) -> Result<&'p Outbound, Exit> {
+    lan::read(&Packet::new(ctx)).map(|outbound| place.keep(outbound))
 }
 
 #[inline(never)]

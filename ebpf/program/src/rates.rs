@@ -3,25 +3,25 @@
 
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, btf_maps::Array};
 use interdict_ebpf_program::frame::rarely;
-use interdict_ebpf_shared::{Address, limits::MAX_RATES, query::Rate, seat};
+use interdict_ebpf_shared::{limits::MAX_RATES, query::Rate, seat};
 
-use crate::{atomic::Word, control::secret};
+use crate::atomic::Word;
 
 /// A table of rates. Its memory begins at a page, so that both places of a client are in one cache line.
 pub(crate) type Rates = Array<Rate, { MAX_RATES as usize }, { BPF_F_MMAPABLE as usize }>;
 
-/// Counts into the client's current second, and says whether it is still within the limit. A client that is not known has to
+/// Counts into the current second of the client with this tag, and says whether it is still within the limit. A client that is not known has to
 /// be admitted first, and takes the place that was silent longer of its two: with what is left of that one's second, if
 /// anything, so that nobody is answered more often by changing its address.
 #[inline(always)]
 pub(crate) fn count<E>(
     rates: &Rates,
-    client: Address,
+    tag: u64,
     now_ns: u64,
     limit: u64,
     admit: impl FnOnce() -> Result<(), E>,
 ) -> Result<bool, E> {
-    let Some((tag, [first, second])) = places(rates, client) else {
+    let Some([first, second]) = places(rates, tag) else {
         return Ok(false);
     };
     let mut place = if first.tag().load() == tag { first } else { second };
@@ -37,12 +37,11 @@ pub(crate) fn count<E>(
     Ok(place.count(now_ns, limit))
 }
 
-/// The tag of a client, and its two places.
+/// The two places of a client.
 #[inline(always)]
-fn places(rates: &Rates, client: Address) -> Option<(u64, [Shared; 2])> {
-    let tag = seat::client(&secret()?, client);
+fn places(rates: &Rates, tag: u64) -> Option<[Shared; 2]> {
     let [first, second] = seat::pair(tag, MAX_RATES);
-    Some((tag, [Shared(rates.get_ptr_mut(first)?), Shared(rates.get_ptr_mut(second)?)]))
+    Some([Shared(rates.get_ptr_mut(first)?), Shared(rates.get_ptr_mut(second)?)])
 }
 
 /// A rate that all CPUs change: an array's value, which only this module writes to.

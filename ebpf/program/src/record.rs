@@ -62,27 +62,30 @@ fn lose_in<const MAY_BE: bool>(loss: Loss) {
 #[inline(never)]
 pub(crate) fn record(event: &mut Event) {
     event.time_ns = now_ns();
-    record_by::<ALONE>(event, send);
+    record_by::<ALONE>(event, seats::client(event.contact.client), send);
 }
 
 /// Records a call that a rule matched, likewise.
 #[inline(never)]
 pub(crate) fn record_call(call: &mut ProcessEvent) {
     call.event.time_ns = now_ns();
-    record_by::<INTERRUPTED>(&call.event, |_| send_call(call));
+    record_by::<INTERRUPTED>(&call.event, seats::client(call.event.contact.client), |_| send_call(call));
 }
 
-/// Records a question that was answered, whose message is in the scratch memory, likewise. The event has its time.
+/// Records a question that was answered, whose message is in the scratch memory, likewise. The event has its time, and the
+/// client this tag.
 #[inline(always)]
-pub(crate) fn record_query(event: &Event, question: &Question, message: Message) {
-    record_by::<ALONE>(event, |event| send_query(event, question, message));
+pub(crate) fn record_query(event: &Event, client: u64, question: &Question, message: Message) {
+    record_by::<ALONE>(event, client, |event| send_query(event, question, message));
 }
 
 /// Records a name that was judged, likewise.
 #[inline(always)]
 pub(crate) fn record_name(event: &mut Event, question: &Question, message: Message) {
     event.time_ns = now_ns();
-    record_by::<ALONE>(event, |event| send_query(event, question, message));
+    record_by::<ALONE>(event, seats::client(event.contact.client), |event| {
+        send_query(event, question, message)
+    });
 }
 
 /// Nothing else writes this CPU's counters while the program runs.
@@ -91,9 +94,9 @@ const ALONE: bool = false;
 const INTERRUPTED: bool = true;
 
 #[inline(always)]
-fn record_by<const MAY_BE: bool>(event: &Event, send: impl Fn(&Event) -> bool) {
+fn record_by<const MAY_BE: bool>(event: &Event, client: u64, send: impl Fn(&Event) -> bool) {
     count_rule::<MAY_BE>(event);
-    let Some(counts) = contact_counts(event) else {
+    let Some(counts) = contact_counts(event, client) else {
         rarely();
         lose_in::<MAY_BE>(Loss::ContactsFull);
         count_beyond(event);
@@ -134,9 +137,9 @@ fn count_rule<const MAY_BE: bool>(event: &Event) {
 
 /// The counts of the contact that this packet belongs to, made if there are none; `None` where there is no room.
 #[inline(always)]
-fn contact_counts(event: &Event) -> Option<SharedCounts> {
+fn contact_counts(event: &Event, client: u64) -> Option<SharedCounts> {
     let key = &event.contact;
-    if let Some(counts) = seats::counts(key) {
+    if let Some(counts) = seats::counts(client, key) {
         return Some(SharedCounts::new(counts));
     }
     rarely();

@@ -33,6 +33,7 @@ use crate::{
     packet::{InPacket, Packet},
     rates, record,
     scratch::{HEAD_BYTES, HEAD_MASK, Lengths, Loaded, MESSAGE_MASK, Message, Place, length, masked},
+    seats,
     unaligned::{self, load8, store8},
 };
 
@@ -80,12 +81,38 @@ pub(crate) enum Step {
     AgentOrDrop,
 }
 
-/// Judges a UDP datagram for port 53 where it is. What is asked, if it is to be answered, stands in the scratch memory
-/// then.
+/// What is to be done about a datagram for port 53.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// It is judged. What is asked, if it is to be answered, stands in the scratch memory then.
+    Judge,
+    /// Its frame is turned into the answer: it was judged.
+    Answer,
+    /// Both.
+    JudgeAndAnswer,
+}
+
+/// Judges a UDP datagram for port 53 where it is, or answers it.
 ///
-/// Not inlined, like the rest: each has a part of the stack while it runs.
+/// Not inlined, like the rest: each has a part of the stack while it runs. But one function for both: a return takes as long
+/// as to look for a name.
 #[inline(never)]
-pub(crate) fn judge(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
+pub(crate) fn question(
+    ctx: &XdpContext,
+    generation: &Generation,
+    outbound: &Outbound,
+    place: Place,
+    work: Work,
+) -> Step {
+    let step = if work == Work::Answer { Step::Answer } else { judge(ctx, generation, outbound, place) };
+    match step {
+        Step::Answer if work != Work::Judge => answer(ctx, generation, outbound, place),
+        step => step,
+    }
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
     let Some(lengths) = measure(ctx, outbound) else {
         return Step::Odd;
     };
@@ -240,8 +267,8 @@ fn copy_message(ctx: &XdpContext, place: Place, data_at: usize, data_bytes: usiz
 }
 
 /// Turns the frame of a question that was judged into the answer.
-#[inline(never)]
-pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
+#[inline(always)]
+fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbound, place: Place) -> Step {
     let Some(loaded) = load(ctx, place) else {
         return Step::AgentOrDrop;
     };
@@ -264,11 +291,12 @@ pub(crate) fn answer(ctx: &XdpContext, generation: &Generation, outbound: &Outbo
         }
         return Step::AgentOrDrop;
     }
-    if let Err(exit) = may_answer(interface, &loaded, outbound, now_ns) {
+    let client = seats::client(outbound.client);
+    if let Err(exit) = may_answer(interface, &loaded, outbound, client, now_ns) {
         return Step::Dropped(exit);
     }
     place.keep_event(event(ctx, &loaded, generation, outbound, asked.entry, now_ns));
-    record::record_query(place.event(), &asked.question, loaded.place.message());
+    record::record_query(place.event(), client, &asked.question, loaded.place.message());
     if answer.0.is_silent() {
         return Step::Dropped(Exit::QuerySilenced);
     }
@@ -309,40 +337,62 @@ fn measure(ctx: &XdpContext, outbound: &Outbound) -> Option<Lengths> {
     Some(Lengths { header_bytes, frame_bytes, message_bytes: udp_bytes - UDP_HEADER_BYTES })
 }
 
-/// Copies the headers and the question of a datagram whose lengths are known into the scratch memory. `None` if it is not
-/// all in the driver's first buffer, which was measured.
+/// What is copied at once. The shortest frame with a question is longer, and most have two of them: so a copy has no jump that
+/// a processor cannot foresee.
+const CHUNK_BYTES: usize = 56;
+
+/// Copies a chunk, word by word: calls of helpers would take longer.
 ///
-/// Word by word: two calls of helpers would take longer.
+/// # Safety
+///
+/// Both must lie inside the packet, as just compared with its end, or in the scratch memory.
+#[inline(always)]
+unsafe fn copy<const BYTES: usize>(from: usize, to: usize) {
+    const { assert!(BYTES.is_multiple_of(8)) };
+    for at in (0..BYTES).step_by(8) {
+        // SAFETY: as the caller promises.
+        unsafe { store8(to + at, load8(from + at)) };
+    }
+}
+
+/// Copies the headers and the question of a datagram whose lengths are known into the scratch memory. `None` if it is not
+/// all in the driver's first buffer, which was measured, or too short for a question.
 #[inline(always)]
 fn load(ctx: &XdpContext, place: Place) -> Option<Loaded> {
-    const WORDS: usize = (HEAD_BYTES + READ_BYTES) / 8;
+    const CHUNKS: usize = (HEAD_BYTES + READ_BYTES) / CHUNK_BYTES;
     let loaded = place.loaded();
     let wanted = loaded.header_bytes + READ_BYTES;
     let read = if loaded.frame_bytes < wanted { loaded.frame_bytes } else { wanted };
     let (frame, end) = (ctx.data(), ctx.data_end());
     let to = place.start(loaded.header_bytes) as usize;
     let mut at = 0;
-    for _ in 0..WORDS {
-        if at + 8 > read || frame + at + 8 > end {
+    for _ in 0..CHUNKS {
+        if at + CHUNK_BYTES > read || frame + at + CHUNK_BYTES > end {
             break;
         }
-        // SAFETY: the word lies inside the packet, as just checked, and the scratch memory has room for it.
-        unsafe { store8(to + at, load8(frame + at)) };
-        at += 8;
+        // SAFETY: the chunk lies inside the packet, as just checked, and the scratch memory has room for it.
+        unsafe { copy::<CHUNK_BYTES>(frame + at, to + at) };
+        at += CHUNK_BYTES;
     }
-    // The last word, of which the most is there already.
-    let last = masked::<{ 2 * (MESSAGE_MASK + 1) - 1 }>(read - 8);
-    if frame + last + 8 > end {
+    // The last one, of which a part is there already.
+    let last = masked::<{ 2 * (MESSAGE_MASK + 1) - 1 }>(read.checked_sub(CHUNK_BYTES)?);
+    if frame + last + CHUNK_BYTES > end {
         return None;
     }
     // SAFETY: as above.
-    unsafe { store8(to + masked::<MESSAGE_MASK>(last), load8(frame + last)) };
+    unsafe { copy::<CHUNK_BYTES>(frame + last, to + masked::<MESSAGE_MASK>(last)) };
     Some(loaded)
 }
 
-/// Whether this client is answered, on this interface, now.
+/// Whether the client with this tag is answered, on this interface, now.
 #[inline(always)]
-fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_ns: u64) -> Result<(), Exit> {
+fn may_answer(
+    interface: &Interface,
+    loaded: &Loaded,
+    outbound: &Outbound,
+    client: u64,
+    now_ns: u64,
+) -> Result<(), Exit> {
     let [to, from]: [[u8; 6]; 2] = addresses(loaded);
     if to != interface.mac || from[0] & GROUP_ADDRESS != 0 || !can_be_answered(outbound) {
         return Err(Exit::QuerySource);
@@ -353,7 +403,7 @@ fn may_answer(interface: &Interface, loaded: &Loaded, outbound: &Outbound, now_n
         }
         if is_ours(outbound.client) { Err(Exit::QuerySource) } else { Ok(()) }
     };
-    match rates::count(&RATES, outbound.client, now_ns, client_qps(), admit)? {
+    match rates::count(&RATES, client, now_ns, client_qps(), admit)? {
         true => Ok(()),
         false => Err(Exit::QueryTooFast),
     }
@@ -445,8 +495,8 @@ fn send_back(ctx: &XdpContext, loaded: &Loaded, outbound: &Outbound, message_byt
         unaligned::store(start as usize, from);
         unaligned::store(start as usize + 6, to);
     }
-    // The sum goes over words; what stands behind the message must not count.
-    interdict_dns_wire::Memory::set(&mut loaded.place.message(), message_bytes, [0; 8]);
+    // The sum goes over chunks; what stands behind the message must not count.
+    interdict_dns_wire::Memory::set_words(&mut loaded.place.message(), message_bytes, &[0; CHUNK_BYTES / 8]);
     let pseudo = u64::from((17_u16).to_be()) + u64::from((udp_bytes as u16).to_be());
     let answer =
         Answer { bytes: loaded.header_bytes + message_bytes, summed_before: addresses_before, pseudo };
@@ -463,49 +513,46 @@ struct Answer {
 }
 
 /// Copies an answer into its frame, and enters its checksum. `false` if the frame is too short for it.
-///
-/// Copying and summing word by word takes less than the helpers do that copy and sum.
 #[inline(always)]
 fn store(ctx: &XdpContext, loaded: &Loaded, answer: &Answer) -> bool {
-    const HEAD_WORDS: usize = HEAD_BYTES / 8;
-    const WORDS: usize = (HEAD_BYTES + LONGEST_ANSWER_BYTES) / 8;
+    const CHUNKS: usize = (HEAD_BYTES + LONGEST_ANSWER_BYTES) / CHUNK_BYTES;
+    /// No shorter than what the sum does not go over: behind four tags, Ethernet and a part of the IPv4 header.
+    const HEAD_COPIED_BYTES: usize = 48;
     let from = loaded.place.start(loaded.header_bytes) as usize;
     let (frame, end) = (ctx.data(), ctx.data_end());
 
-    // The last word first, since others may be copied over a part of it.
-    let last = masked::<MESSAGE_MASK>(answer.bytes - 8);
-    if frame + last + 8 > end {
+    let last = masked::<MESSAGE_MASK>(answer.bytes - CHUNK_BYTES);
+    if frame + last + CHUNK_BYTES > end || frame + HEAD_COPIED_BYTES > end {
         return false;
     }
-    // SAFETY: the word lies inside the packet, as just checked, and inside the scratch memory.
-    unsafe { store8(frame + last, load8(from + last)) };
+    // SAFETY: both lie inside the packet, as just checked, and inside the scratch memory.
+    unsafe {
+        copy::<HEAD_COPIED_BYTES>(from, frame);
+        copy::<CHUNK_BYTES>(from + last, frame + last);
+    }
 
     let first = masked::<HEAD_MASK>(loaded.header_bytes - answer.summed_before);
     let summed = answer.bytes - first;
     let (mut sum, mut at) = (answer.pseudo, 0);
-    for _ in 0..WORDS {
-        if at + 8 > summed || frame + first + at + 8 > end {
+    for _ in 0..CHUNKS {
+        if at + CHUNK_BYTES > summed || frame + first + at + CHUNK_BYTES > end {
             break;
         }
-        // SAFETY: as above.
-        let word = unsafe { load8(from + first + at) };
-        // SAFETY: as above.
-        unsafe { store8(frame + first + at, word) };
-        sum = add(sum, word);
-        at += 8;
-    }
-    if at < summed {
-        // SAFETY: a masked place, and the word behind it, are in the scratch memory.
-        sum = add(sum, unsafe { load8(from + masked::<MESSAGE_MASK>(first + at)) });
-    }
-    at = 0;
-    for _ in 0..HEAD_WORDS {
-        if at >= first || frame + at + 8 > end {
-            break;
+        let (from, to) = (from + first + at, frame + first + at);
+        for at in (0..CHUNK_BYTES).step_by(8) {
+            // SAFETY: as above.
+            let word = unsafe { load8(from + at) };
+            // SAFETY: as above.
+            unsafe { store8(to + at, word) };
+            sum = add(sum, word);
         }
-        // SAFETY: as above.
-        unsafe { store8(frame + at, load8(from + at)) };
-        at += 8;
+        at += CHUNK_BYTES;
+    }
+    let rest = from + masked::<MESSAGE_MASK>(first + at);
+    // The rest, with what does not count behind it.
+    for at in (0..CHUNK_BYTES).step_by(8) {
+        // SAFETY: a masked place is in the scratch memory, and what follows it so far.
+        sum = add(sum, unsafe { load8(rest + at) });
     }
 
     let sum = match fold(sum) {

@@ -2,16 +2,24 @@
 
 use interdict_ebpf_program::frame::rarely;
 use interdict_ebpf_shared::{
+    Address,
     contact::{ContactCounts, ContactKey},
     seat::{self, FREE, SEATS_TRIED, Seat},
 };
 
 use crate::{atomic::Word, control::secret, maps::CONTACT_SEATS};
 
-/// The counts of a contact that has a seat, or takes a free one; `None` where there is none for it.
+/// The tag of a client.
 #[inline(always)]
-pub(crate) fn counts(key: &ContactKey) -> Option<*mut ContactCounts> {
-    let tag = seat::tag(&secret()?, key);
+pub(crate) fn client(client: Address) -> u64 {
+    // The words of the secret are always there.
+    secret().map_or(0, |secret| seat::client(&secret, client))
+}
+
+/// The counts of a contact that has a seat, or takes a free one; `None` where there is none for it. Its client has this tag.
+#[inline(always)]
+pub(crate) fn counts(client: u64, key: &ContactKey) -> Option<*mut ContactCounts> {
+    let tag = seat::tag(&secret()?, client, key);
     for tried in 0..SEATS_TRIED {
         let seat = CONTACT_SEATS.get_ptr_mut(seat::place(tag, tried))?;
         if is_of(seat, tag) || takes(seat, tag, key) {

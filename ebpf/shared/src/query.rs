@@ -108,6 +108,12 @@ impl Egress {
         unjudged: Decision::NONE,
         resolvers: 0,
     };
+
+    /// Whether names on no list pass, whichever resolver is asked for them.
+    #[inline(always)]
+    pub const fn lets_unlisted_pass(&self) -> bool {
+        self.plain.state.verdict().is_none() && self.redirect == 0
+    }
 }
 
 /// An interface towards our clients, on which questions are answered.

@@ -4,6 +4,7 @@ use interdict_dns_wire::{ANSWER_BUFFER_BYTES, HEADER_BYTES};
 use interdict_ebpf_program::frame::Frame;
 use interdict_ebpf_program::ip::{self, Version};
 use interdict_ebpf_program::lan::{self, Outbound};
+use interdict_ebpf_program::query::{self, Aim};
 use interdict_ebpf_program::reject::{self, Notice};
 use interdict_ebpf_program::tls::{self, Kind};
 use interdict_ebpf_program::transport::{self, TCP, UDP};
@@ -64,8 +65,12 @@ fn transport_is_there(frame: &[u8], read: &Outbound) {
 fn quick_is_thorough(frame: &[u8], plain: &Outbound, read: &Outbound) {
     // The quick look is at frames that have no IP options; a chain of IPv6 headers it leaves alone.
     assert_eq!(plain, read);
-    if let Some((version, remote)) = plain::destination(frame) {
-        assert_eq!((version, remote), (read.ip.version(), read.remote));
+    if plain::is_all_address(frame, plain) {
+        assert!(
+            matches!(query::aim(&read.transport), Aim::Hello | Aim::Other),
+            "a question is judged by its name"
+        );
+        assert!(!transport::is_tunnel(&read.transport));
     }
 }
 
