@@ -59,6 +59,8 @@ pub(crate) fn report(args: &ReportArgs) -> anyhow::Result<Outcome> {
     let index = index(&data, args.data.is_some())?;
     let report =
         figures(&data, &index, &question).with_context(|| format!("cannot report on {}", data.display()))?;
+    // What follows may take as long as its reader does.
+    drop(index);
     let store = Store::open(&data)?;
     let (changes, policy) = changes(report.policies.iter().map(|(_, digest)| store.kept(digest)));
     let beside = Beside { changes, ..beside(policy.as_ref(), &question) };

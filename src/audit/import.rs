@@ -102,6 +102,8 @@ pub(crate) fn put(log: &Log, policy: &Policy, part: Part, uid: u32) -> anyhow::R
 pub(super) fn import(args: &ImportHistoryArgs) -> anyhow::Result<Outcome> {
     let data = data_folder(args.data.as_ref(), &args.control)?;
     let policy = policy_of(&data)?;
+    // Before the index is read: what another import puts on record is in it then.
+    let _alone = alone(&data)?;
     match &args.data {
         None => {
             let hand_over =
@@ -162,7 +164,6 @@ fn import_all(
     if args.from.zip(args.until).is_some_and(|(from, until)| from >= until) {
         bail!("nothing is between --from and --until; write an earlier --from, or a later --until");
     }
-    let _alone = alone(data)?;
     let mut import = Import {
         args,
         data,
