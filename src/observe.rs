@@ -1,6 +1,7 @@
 //! From what the DNS plane sees to what is recorded.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -66,7 +67,8 @@ struct Counted {
     sample: Entry,
     count: u64,
     first: SystemTime,
-    last: SystemTime,
+    /// By the clock that is read for each of them anyway.
+    last: Instant,
 }
 
 impl Recorder {
@@ -113,12 +115,14 @@ impl Observer for Recorder {
             self.fallback.saw(seen.client, resolver, seen.policy.digest(), of_unit);
         }
         let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = !contacts.contains_key(&seen.client);
-        if is_new {
-            self.alive.was_in_contact(seen.client);
-        }
-        let has_room = contacts.len() < CLIENTS_LIMIT || !is_new;
-        let of_client = if has_room { Some(contacts.entry(seen.client).or_default()) } else { None };
+        let has_room = contacts.len() < CLIENTS_LIMIT;
+        let of_client = match contacts.entry(seen.client) {
+            Place::Occupied(known) => Some(known.into_mut()),
+            Place::Vacant(place) => {
+                self.alive.was_in_contact(seen.client);
+                has_room.then(|| place.insert(Vec::new()))
+            }
+        };
         match of_client.and_then(|of_client| contact(of_client, seen)) {
             Some(contact) => contact.add(&self.log, seen),
             None => self.log.record(entry(seen)),
@@ -194,19 +198,19 @@ fn contact<'c>(of_client: &'c mut Vec<Contact>, seen: &Seen<'_>) -> Option<&'c m
 
 impl Contact {
     fn add(&mut self, log: &Log, seen: &Seen<'_>) {
-        if self.since.elapsed() >= SECOND {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.since) >= SECOND {
             self.tell(log);
-            (self.since, self.events) = (Instant::now(), 0);
+            (self.since, self.events) = (now, 0);
         }
         if self.events < EVENTS_A_SECOND {
             self.events += 1;
             return log.record(entry(seen));
         }
-        let now = SystemTime::now();
         let counted = self.unreported.get_or_insert_with(|| Counted {
             sample: entry(seen),
             count: 0,
-            first: now,
+            first: SystemTime::now(),
             last: now,
         });
         counted.count += 1;
@@ -216,7 +220,7 @@ impl Contact {
     /// Records what was only counted.
     fn tell(&mut self, log: &Log) {
         if let Some(Counted { sample, count, first, last }) = self.unreported.take() {
-            log.record(sample.counted(count, first, last));
+            log.record(sample.counted(count, first, (SystemTime::now() - last.elapsed()).max(first)));
         }
     }
 }

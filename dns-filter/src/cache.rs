@@ -5,17 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use hickory_proto::dnssec::rdata::DNSSECRData;
 use hickory_proto::op::{Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record, RecordType};
 use interdict_dns_wire::{Kept, Query, Ttl, records_begin};
 use interdict_policy::{Name, Policy};
 use quick_cache::sync::Cache as Store;
 use quick_cache::{Equivalent, Weighter};
+use smallvec::SmallVec;
 
 use crate::saved::{self, Saved};
 
 /// What an answer may take that is kept, in bytes; a longer one is asked for each time.
 const RECORDS_LIMIT_BYTES: usize = 16_384;
+/// Names and records of this length, in bytes, have no memory of their own.
+const USUAL_NAME_BYTES: usize = 32;
+const USUAL_RECORDS_BYTES: usize = 32;
 /// What an entry takes beside its name and its records: itself, its key, and its place in the store.
 const ENTRY_BYTES: usize = 224;
 /// What an entry takes on average, for the store to be made as large as it will be.
@@ -66,7 +71,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) kind: Kind,
-    pub(crate) name: Box<[u8]>,
+    /// Where it is, most names are: elsewhere they would cost a look into memory that nothing else lies near.
+    pub(crate) name: SmallVec<[u8; USUAL_NAME_BYTES]>,
 }
 
 /// The same, borrowed: hashed as [`Key`] is.
@@ -85,7 +91,8 @@ impl Equivalent<Key> for Asked<'_> {
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    records: Box<[u8]>,
+    /// Here one or two addresses are, for the same reason.
+    records: SmallVec<[u8; USUAL_RECORDS_BYTES]>,
     counts: [u16; 3],
     rcode: u8,
     /// In seconds of the cache's clock.
@@ -205,7 +212,7 @@ impl Cache {
         for Saved { key, rcode, secure, counts, holds_secs, records } in all {
             let nature = if secure { Nature::Secure } else { Nature::Answer };
             let holds_secs = holds_secs.min(TTL_LIMIT_SECS);
-            let entry = Entry { nature, ..Entry::with(rcode, counts, records.into(), holds_secs, now) };
+            let entry = Entry { nature, ..Entry::with(rcode, counts, &records, holds_secs, now) };
             // What cannot be read would be given to clients all the same.
             if entry.message(&key, now).is_some() {
                 self.insert(key, Arc::new(entry));
@@ -250,11 +257,15 @@ impl Entry {
     /// that cannot be written.
     pub(crate) fn new(question: &Question, name_bytes: usize, mut answer: Message, now: u32) -> Option<Self> {
         let asked = question.name();
-        // Other letters, as in an answer that repeats ours, would keep names from being compressed.
         // What stands beside an answer is optional, and leads to names that nobody asked for: only service bindings need it.
         if !answer.answers.iter().any(|record| matches!(record.data, RData::SVCB(_) | RData::HTTPS(_))) {
             answer.additionals.clear();
         }
+        // So is which servers the zone has; other resolvers leave that away too (`minimal-responses`). Proofs stay.
+        if !answer.answers.is_empty() {
+            answer.authorities.retain(|record| !is_of_servers(record));
+        }
+        // Other letters, as in an answer that repeats ours, would keep names from being compressed.
         let sections = [&mut answer.answers, &mut answer.authorities, &mut answer.additionals];
         for record in sections.into_iter().flatten() {
             if record.name.eq_ignore_root(asked) {
@@ -274,13 +285,13 @@ impl Entry {
         let count = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let counts = [count(6)?, count(8)?, count(10)?];
         let begin = records_begin(name_bytes);
-        Some(Self::with(rcode, counts, bytes.get(begin..)?.into(), ttl_secs, now))
+        Some(Self::with(rcode, counts, bytes.get(begin..)?, ttl_secs, now))
     }
 
     /// No upstream had an answer: what one said that will not, or SERVFAIL.
     pub(crate) fn failure(code: ResponseCode, now: u32) -> Self {
         let rcode = if code == ResponseCode::Refused { REFUSED } else { SERVFAIL };
-        Self { nature: Nature::Failure, ..Self::with(rcode, [0; 3], Box::default(), FAILURE_TTL_SECS, now) }
+        Self { nature: Nature::Failure, ..Self::with(rcode, [0; 3], &[], FAILURE_TTL_SECS, now) }
     }
 
     /// What came has signatures that are not in order.
@@ -293,9 +304,9 @@ impl Entry {
         Self { nature: Nature::Secure, ..self }
     }
 
-    fn with(rcode: u8, counts: [u16; 3], records: Box<[u8]>, ttl_secs: u32, now: u32) -> Self {
+    fn with(rcode: u8, counts: [u16; 3], records: &[u8], ttl_secs: u32, now: u32) -> Self {
         Self {
-            records,
+            records: records.into(),
             counts,
             rcode,
             came_at: now,
@@ -386,6 +397,14 @@ const DNSSEC_BOGUS: u16 = 6;
 const SERVFAIL: u8 = 2;
 const REFUSED: u8 = 5;
 
+/// Whether a record says which servers a zone has, or signs that.
+fn is_of_servers(record: &Record) -> bool {
+    match &record.data {
+        RData::DNSSEC(DNSSECRData::RRSIG(signature)) => signature.input().type_covered == RecordType::NS,
+        data => matches!(data, RData::NS(_)),
+    }
+}
+
 /// How long an answer holds: as long as its shortest record, and a negative one as its SOA says (RFC 2308, §5).
 fn ttl_secs(answer: &Message) -> u32 {
     let soa = answer.authorities.iter().find_map(|record| match &record.data {
@@ -414,7 +433,10 @@ pub(crate) fn question(key: &Key) -> Option<Question> {
 mod tests {
     use std::str::FromStr;
 
-    use hickory_proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
+    use hickory_proto::dnssec::Algorithm;
+    use hickory_proto::dnssec::rdata::{RRSIG, SigInput};
+    use hickory_proto::rr::SerialNumber;
+    use hickory_proto::rr::rdata::{A, CNAME, MX, NS, SOA, TXT};
     use proptest::prelude::*;
 
     use super::*;
@@ -463,6 +485,33 @@ mod tests {
             ("not at all", with(&[("w.test.", 0, a())], &[]), 0),
         ] {
             assert_eq!(entry(&key("w.test", RecordType::A), answer, 1).ttl_secs, expect, "{what}");
+        }
+    }
+
+    #[test]
+    fn which_servers_a_zone_has_is_told_to_who_asks_for_that() {
+        let a = || ("w.test.", 300, RData::A(A::new(192, 0, 2, 1)));
+        let ns = |owner| (owner, 90, RData::NS(NS(name("ns.elsewhere."))));
+        let signature = |covers| {
+            let input = SigInput {
+                type_covered: covers,
+                algorithm: Algorithm::ED25519,
+                num_labels: 1,
+                original_ttl: 90,
+                sig_expiration: SerialNumber::new(2),
+                sig_inception: SerialNumber::new(1),
+                key_tag: 1,
+                signer_name: name("test."),
+            };
+            ("test.", 90, RData::DNSSEC(DNSSECRData::RRSIG(RRSIG::from_sig(input, vec![0; 64]))))
+        };
+        for (what, answer, counts) in [
+            ("beside an answer", with(&[a()], &[ns("test."), signature(RecordType::NS)]), [1, 0, 0]),
+            ("a proof", with(&[a()], &[signature(RecordType::NSEC), ns("test.")]), [1, 1, 0]),
+            ("the answer", with(&[ns("w.test.")], &[]), [1, 0, 0]),
+            ("without an answer", with(&[], &[("test.", 900, soa(120)), ns("test.")]), [0, 2, 0]),
+        ] {
+            assert_eq!(entry(&key("w.test", RecordType::A), answer, 1).counts, counts, "{what}");
         }
     }
 

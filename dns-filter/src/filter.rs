@@ -194,7 +194,15 @@ impl Filter {
 /// The rule for a name and where it matched, and what it means for the client.
 pub(crate) fn decide(policy: &Policy, name: Name<'_>, client: IpAddr) -> Option<(NameMatch, Verdict)> {
     let found = policy.decide_name(name)?;
-    Some((found, policy.judge(found.rule, Some(client), Timestamp::now()).verdict))
+    Some((found, verdict(policy, found.rule, client)))
+}
+
+/// What a rule means for a client now. Only where there are exemptions, which end, the clock is read.
+fn verdict(policy: &Policy, rule: RuleIndex, client: IpAddr) -> Verdict {
+    match policy.exemptions() {
+        [] => policy.rule(rule).action.into(),
+        _ => policy.judge(rule, Some(client), Timestamp::now()).verdict,
+    }
 }
 
 /// How many labels of a name stand left of the one that owns the SOA of a blocked answer: the domain that matched, or the
@@ -223,7 +231,7 @@ fn decide_target(policy: &Policy, target: &Target, client: IpAddr) -> Option<(Ru
         }
         Target::Address(address) => {
             let rule = policy.decide_address(*address, None)?.rule;
-            Some((rule, policy.judge(rule, Some(client), Timestamp::now()).verdict))
+            Some((rule, verdict(policy, rule, client)))
         }
     }
 }

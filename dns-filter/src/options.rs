@@ -112,6 +112,9 @@ impl Wanted {
         out: &mut [u8],
         len: usize,
     ) -> usize {
+        if *self == Self::default() {
+            return len;
+        }
         let mut options = Room { bytes: [0; LIMIT_BYTES], len: 0 };
         if let Some(cookie) = self.cookie {
             options.put(COOKIE, &[&cookie[..], &identity.server_cookie(&cookie, client, seconds())].concat());

@@ -46,6 +46,7 @@ def upstream(folder):
  pidfile: "{folder}/nsd.pid"
  database: ""
  xfrdfile: "{folder}/xfrd"
+ rrl-ratelimit: 0
  zonelistfile: "{folder}/zones"
 remote-control:
  control-enable: no
@@ -257,6 +258,8 @@ def main():
                         figures.setdefault((work, server), []).append((cpu_seconds(pid) - before) / done * 1e6)
                         if lost:
                             print(f"{server} lost {lost} of {done} {work} queries", file=sys.stderr)
+                        if "SERVFAIL" in codes:
+                            print(f"{server} failed {work} queries: {codes}", file=sys.stderr)
                 print(f"{work}: last answers {codes}", file=sys.stderr)
             model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
             print(f"{model.group(1) if model else 'unknown'}, Linux {os.uname().release}; CPU microseconds a query")
