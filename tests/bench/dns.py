@@ -6,9 +6,9 @@ Needs: cargo build --release; Debian's nsd, dnsperf, and of unbound, dnsdist, kn
 bind9 those that are to be measured; those that are missing are told. Loopback only.
 
 All servers have one hundred banned domains, each in its own words, and forward to one nsd. The server under test runs on
-CPU 0, the load on CPU 1. Figures are CPU microseconds a query (user and system, all threads and processes, from /proc);
-rounds alternate between the servers, and the median is printed: queries per second mean little on a shared machine, ratios
-of one run do.
+CPU 0, the load on CPU 1. Figures are CPU microseconds a query (user and system, all threads and processes, from /proc).
+After three seconds for each to warm up, rounds alternate between loads and servers, and the median is printed: queries per
+second mean little on a shared machine, ratios of one run do.
 """
 import argparse, json, os, pathlib, random, re, shutil, signal, statistics, subprocess, sys, tempfile, time
 
@@ -248,19 +248,16 @@ def main():
                 else:
                     print(f"{server} does not answer:\n{(home / 'log').read_text()[-500:]}", file=sys.stderr)
             figures = {}
-            for work, file in files.items():
-                for port, _ in servers.values():
-                    load(port, file, 1)
-                for _ in range(args.rounds):
+            for port, _ in servers.values():
+                load(port, files["mixed"], 3)
+            for _ in range(args.rounds):
+                for work, file in files.items():
                     for server, (port, pid) in servers.items():
                         before = cpu_seconds(pid)
                         done, lost, codes = load(port, file, args.seconds)
                         figures.setdefault((work, server), []).append((cpu_seconds(pid) - before) / done * 1e6)
-                        if lost:
-                            print(f"{server} lost {lost} of {done} {work} queries", file=sys.stderr)
-                        if "SERVFAIL" in codes:
-                            print(f"{server} failed {work} queries: {codes}", file=sys.stderr)
-                print(f"{work}: last answers {codes}", file=sys.stderr)
+                        if lost or "SERVFAIL" in codes:
+                            print(f"{server}: {work}, {lost} of {done} lost, {codes}", file=sys.stderr)
             model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
             print(f"{model.group(1) if model else 'unknown'}, Linux {os.uname().release}; CPU microseconds a query")
             median = {key: statistics.median(values) for key, values in figures.items()}
