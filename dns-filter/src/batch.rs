@@ -106,7 +106,12 @@ impl Batch {
         Ok(())
     }
 
-    /// The datagrams that were received last.
+    /// How many datagrams were received last.
+    pub(crate) fn received(&self) -> usize {
+        self.received
+    }
+
+    /// Those datagrams.
     pub(crate) fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
         let places = self.questions.iter().zip(self.answers.iter_mut()).zip(self.answer_bytes.iter_mut());
         let all = places.zip(self.headers.iter().zip(self.clients.iter())).take(self.received);

@@ -22,7 +22,7 @@ const RECORDS_LIMIT_BYTES: usize = 16_384;
 const USUAL_NAME_BYTES: usize = 32;
 const USUAL_RECORDS_BYTES: usize = 32;
 /// What an entry takes beside its name and its records: itself, its key, and its place in the store.
-const ENTRY_BYTES: usize = 224;
+const ENTRY_BYTES: usize = 200;
 /// What an entry takes on average, for the store to be made as large as it will be.
 const USUAL_ENTRY_BYTES: usize = 320;
 

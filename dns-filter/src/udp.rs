@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::libc::MSG_DONTWAIT;
+use nix::sys::prctl::set_timerslack;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -23,6 +24,12 @@ use crate::respond::{AtOnce, Received};
 const IN_WORK_LIMIT: usize = 4096;
 /// How long after an error the socket is read again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Where so many came at once, more are about to: the thread waits a moment for them, so that they are received and answered
+/// together. Near full load that takes a quarter less CPU a question; up to half of it there are seldom so many.
+const MANY: usize = 16;
+const FOR_MORE: Duration = Duration::from_micros(60);
+/// By how much the system may prolong that, in nanoseconds: by 50 000 where nobody says.
+const TIMER_SLACK_NS: u64 = 1000;
 /// How long a thread waits before it looks whether it is to stop.
 const LOOK_UP_AFTER: Duration = Duration::from_secs(1);
 /// What the system may keep for a socket until it is read, in bytes: some 5000 questions. It may allow less.
@@ -63,6 +70,7 @@ pub(crate) fn serve<N: Next>(
     let socket = Arc::new(socket);
     let in_work = Arc::new(Semaphore::new(IN_WORK_LIMIT));
     let mut batch = Batch::new();
+    let _ = set_timerslack(TIMER_SLACK_NS);
     while !stop.load(Relaxed) {
         match batch.receive(socket.as_fd()) {
             Ok(()) => {}
@@ -111,6 +119,9 @@ pub(crate) fn serve<N: Next>(
         count_many(&handler.counters().unsent, batch.send(socket.as_fd()));
         if answers > 0 {
             count_latency(handler.counters(), at.elapsed(), answers);
+        }
+        if batch.received() >= MANY {
+            std::thread::sleep(FOR_MORE);
         }
     }
 }

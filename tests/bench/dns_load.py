@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """How interdict's DNS plane behaves under load, beside Unbound in the same run.
 
-Usage: tests/bench/dns_load.py [--rate N] [--seconds N] [--names N] [--soak MILLIONS]
+Usage: tests/bench/dns_load.py [--rates N,...] [--seconds N] [--rounds N] [--names N] [--soak MILLIONS]
 Needs what tests/bench/dns.py needs, and Debian's unbound. Loopback only; the server runs on CPU 0, the load on CPU 1.
 
-- latency: the median and the 99th percentile at a steady rate, blocked and cached (by what dnsperf -v prints);
+- latency: the median and the 99th percentile at steady rates, blocked and cached (by what dnsperf -v prints), of rounds
+  that alternate: the last rate of the usual ones is about half of what Unbound can answer here;
 - memory: what the server's resident memory grows by for each of 100 000 more answers that it keeps;
-- reload: a policy of --names names is put in force under that rate: queries lost, and the 99th percentile while it is
+- reload: a policy of --names names is put in force under the first rate: queries lost, and the 99th percentile while it is
   read and around that;
 - soak: so many million queries, half of them cached and a tenth for names that were never asked before, with the
   resident memory ten times on the way.
@@ -43,8 +44,9 @@ def once(port, file):
 
 def main():
     args = argparse.ArgumentParser()
-    args.add_argument("--rate", type=int, default=20_000)
-    args.add_argument("--seconds", type=int, default=4)
+    args.add_argument("--rates", type=lambda text: [int(one) for one in text.split(",")], default=[20_000, 70_000])
+    args.add_argument("--seconds", type=int, default=3)
+    args.add_argument("--rounds", type=int, default=5)
     args.add_argument("--names", type=int, default=1_000_000)
     args.add_argument("--soak", type=float, default=0)
     args = args.parse_args()
@@ -69,18 +71,21 @@ def main():
                     raise SystemExit(f"{server} does not answer:\n{(home / 'log').read_text()[-500:]}")
                 servers[server] = (port, process.pid)
 
-            print(f"| at {args.rate} queries a second, microseconds | interdict median | 99 % | Unbound median | 99 % |")
+            print("| microseconds | interdict median | 99 % | Unbound median | 99 % |")
             print("| --- | ---: | ---: | ---: | ---: |")
+            for port, _ in servers.values():
+                dns.load(port, files["mixed"], 3)
             usual = None
-            for work in ["blocked", "cached"]:
-                row = []
-                for server, (port, _) in servers.items():
-                    dns.load(port, files[work], 1)
-                    runs = [latencies(port, files[work], args.rate, args.seconds)[0] for _ in range(3)]
-                    row += [statistics.median(statistics.median(run) for run in runs),
-                            statistics.median(percentile(run, 0.99) for run in runs)]
-                usual = row[1]
-                print(f"| {work} | {' | '.join(f'{one:.0f}' for one in row)} |")
+            for rate in args.rates:
+                for work in ["blocked", "cached"]:
+                    runs = {server: [] for server in servers}
+                    for _ in range(args.rounds):
+                        for server, (port, _) in servers.items():
+                            runs[server].append(latencies(port, files[work], rate, args.seconds)[0])
+                    row = [statistics.median(percentile(run, share) for run in of) for of in runs.values() for share in (0.5, 0.99)]
+                    if rate == args.rates[0]:
+                        usual = row[1]
+                    print(f"| {rate} a second, {work} | {' | '.join(f'{one:.0f}' for one in row)} |", flush=True)
 
             for server, (port, pid) in servers.items():
                 before = resident_bytes(pid)
@@ -94,7 +99,7 @@ def main():
             fresh = policy.with_name(".fresh")
             fresh.write_text(text)
             measured = []
-            load = threading.Thread(target=lambda: measured.append(latencies(port, files["cached"], args.rate, 20)))
+            load = threading.Thread(target=lambda: measured.append(latencies(port, files["cached"], args.rates[0], 20)))
             load.start()
             time.sleep(2)
             since = time.monotonic()
@@ -105,7 +110,7 @@ def main():
             load.join()
             values, lost = measured[0]
             # Answers stand in the order in which they came, at a steady rate.
-            during = values[2 * args.rate:int((2 + took) * args.rate)]
+            during = values[2 * args.rates[0]:int((2 + took) * args.rates[0])]
             print(f"reload of {args.names} names: in force after {took:.1f} s; {lost} of {len(values)} queries lost, "
                   f"99th percentile in that time {percentile(during, 0.99):.0f} microseconds, over 20 s around it "
                   f"{percentile(values, 0.99):.0f} (usual {usual:.0f})")
