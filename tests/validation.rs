@@ -230,6 +230,17 @@ fn nothing_is_validated_unless_that_is_wanted() {
         assert!(answer.status() == "NOERROR" && !is_secure(&answer.0), "{name}: {}", answer.0);
         answer.has("RRSIG");
     }
+    // Below a DNAME record, what the alias comes from is there with its signature, whatever is asked for.
+    for rtype in ["A", "SOA"] {
+        let answer = agent.dig(&["+dnssec", "gone.moved.test", rtype]);
+        let words: Vec<Vec<&str>> = answer.0.lines().map(|line| line.split_whitespace().collect()).collect();
+        for (owner, kind) in
+            [("moved.test.", "DNAME"), ("moved.test.", "RRSIG"), ("gone.moved.test.", "CNAME")]
+        {
+            let is_there = |line: &Vec<&str>| line.first() == Some(&owner) && line.get(3) == Some(&kind);
+            assert!(words.iter().any(is_there), "{rtype}: {owner} {kind} in {}", answer.0);
+        }
+    }
 }
 
 fn names_asked_elsewhere_need_no_signatures() {

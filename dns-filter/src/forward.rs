@@ -332,12 +332,13 @@ impl Forwarder {
             && !self.0.private_domains.iter().any(|domain| name.is_at_or_below(domain.as_name()))
     }
 
-    /// The CNAME record of a name, if it has one.
+    /// The CNAME record of a name, if it has one, and the DNAME record that it comes from.
     async fn alias(&self, key: &Key, question: &Question) -> Vec<Record> {
         let question = Question::query(question.name().clone(), RecordType::CNAME);
         let answer = self.0.upstreams.ask(&key.name, &question, key.kind).await;
         let mut records = answer.map(|answer| answer.answers).unwrap_or_default();
-        records.retain(|record| matches!(record.record_type(), RecordType::CNAME | RecordType::RRSIG));
+        let kept = [RecordType::CNAME, RecordType::DNAME, RecordType::RRSIG];
+        records.retain(|record| kept.contains(&record.record_type()));
         records
     }
 

@@ -245,7 +245,7 @@ impl<N: Next> FilterHandler<N> {
         let Ok(wanted) = received.wanted(&query) else { return Some(answer) };
         let more = wanted.bytes(self.identity(), channel);
         let mut answer = match channel.is_stream() {
-            true => answer,
+            true => whole(&query, answer)?,
             false => cut(&query, answer, more)?,
         };
         // Room for what is wanted, for a contact, and as much padding as there may be.
@@ -279,6 +279,21 @@ fn cut(query: &Query<'_>, answer: Vec<u8>, more: usize) -> Option<Vec<u8>> {
     let bytes = Kept { rcode, ..Kept::default() }.write(query, Ttl::Less(0), 0, &mut truncated)?;
     truncated.truncate(bytes);
     Some(truncated)
+}
+
+/// An answer as it may be sent on a stream. Of one that is longer than a message can be the encoder wrote a part, which ends
+/// anywhere: that is a failure, since nowhere else is there more room.
+fn whole(query: &Query<'_>, answer: Vec<u8>) -> Option<Vec<u8>> {
+    const TC: u8 = 0x02;
+    const SERVFAIL: u8 = 2;
+    if answer.get(2)? & TC == 0 {
+        return Some(answer);
+    }
+    let mut failure = vec![0; ANSWER_BUFFER_BYTES];
+    let bytes =
+        Kept { rcode: SERVFAIL, ..Kept::default() }.write(query, Ttl::Less(0), usize::MAX, &mut failure)?;
+    failure.truncate(bytes);
+    Some(failure)
 }
 
 /// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header,
@@ -323,7 +338,26 @@ impl ResponseHandler for Caught {
 
 #[cfg(test)]
 mod tests {
-    use super::format_error;
+    use hickory_proto::op::ResponseCode;
+
+    use super::*;
+
+    #[test]
+    fn what_no_message_has_room_for_is_a_failure() {
+        let question =
+            b"\0\x07\x01\x20\0\x01\0\0\0\0\0\x01\x01a\x04test\0\0\x10\0\x01\0\0\x29\x04\xd0\0\0\0\0\0\0";
+        let query = Query::read(question).unwrap();
+        let mut answer = question.to_vec();
+        answer[2..4].copy_from_slice(&[0x81, 0x80]);
+        assert_eq!(whole(&query, answer.clone()), Some(answer.clone()), "one that has room");
+        // With a part of a record at its end.
+        answer[2] |= 0x02;
+        answer.extend([0; 65_000]);
+        let given = Message::from_vec(&whole(&query, answer).unwrap()).unwrap();
+        assert_eq!(given.metadata.response_code, ResponseCode::ServFail);
+        assert!(!given.metadata.truncation && given.answers.is_empty() && given.edns.is_some());
+        assert_eq!(given.queries, Message::from_vec(question).unwrap().queries);
+    }
 
     #[test]
     fn what_cannot_be_read_is_a_format_error() {

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, DATAGRAMS};
 use crate::counters::{Counters, count, count_latency, count_many};
 use crate::handler::{FilterHandler, Next};
 use crate::proxy;
@@ -120,7 +120,8 @@ pub(crate) fn serve<N: Next>(
         if answers > 0 {
             count_latency(handler.counters(), at.elapsed(), answers);
         }
-        if batch.received() >= MANY {
+        // Where there was no room for more, they are there already.
+        if (MANY..DATAGRAMS).contains(&batch.received()) {
             std::thread::sleep(FOR_MORE);
         }
     }
