@@ -35,7 +35,11 @@ const ZONES: [(&str, Signed, &str); 7] = [
         "www A 192.0.2.12\ncname CNAME www.insecure.test.\nthrough CNAME any.wild.test.\ngone CNAME nowhere.signed.test.\n\
           hash CNAME any.wild.hashed.test.\nto-tampered CNAME tampered.signed.test.\n",
     ),
-    ("hashed.test", Signed::Yes(&["-3", "-"]), "www A 192.0.2.13\n*.wild A 192.0.2.14\n"),
+    (
+        "hashed.test",
+        Signed::Yes(&["-3", "-"]),
+        "www A 192.0.2.13\n*.wild A 192.0.2.14\nmoved DNAME signed.test.\n",
+    ),
     (
         "expired.test",
         Signed::Yes(&["-P", "-s", "20250101000000", "-e", "20250201000000"]),
@@ -59,7 +63,7 @@ enum Signed {
 
 const ROOT: &str = "www.signed.test. A 192.0.2.7\nalias.signed.test. CNAME www.signed.test.\n\
     tampered.signed.test. A 192.0.2.66\n*.wild.test. A 192.0.2.8\nbanned.signed.test. CNAME a.v.example.\na.v.example. A 192.0.2.9\n\
-    moved.test. DNAME signed.test.\n";
+    moved.test. DNAME signed.test.\n*.aliases.test. CNAME www.signed.test.\n";
 
 fn run(folder: &Path, tool: &str, words: &[&str]) -> String {
     let mut command = Command::new(tool_path(tool).expect("it comes with named"));
@@ -172,6 +176,12 @@ fn what_is_signed_is_validated_when_that_is_wanted() {
         ("deep.er.wild.test A", "NOERROR", "192.0.2.8", true),
         ("www.moved.test A", "NOERROR", "192.0.2.7", true),
         ("missing.moved.test A", "NXDOMAIN", "SOA", true),
+        ("any.aliases.test A", "NOERROR", "192.0.2.7", true),
+        ("any.aliases.test MX", "NOERROR", "SOA", true),
+        ("moved.test A", "NOERROR", "SOA", true),
+        ("moved.test DNAME", "NOERROR", "signed.test.", true),
+        ("moved.hashed.test MX", "NOERROR", "SOA", true),
+        ("www.moved.hashed.test A", "NOERROR", "192.0.2.7", true),
         ("tampered.moved.test A", "SERVFAIL", "EDE: 6", false),
         ("to-tampered.child.test A", "SERVFAIL", "EDE: 6", false),
         ("tampered.signed.test A", "SERVFAIL", "EDE: 6", false),
@@ -197,6 +207,12 @@ fn what_is_signed_is_validated_when_that_is_wanted() {
                 assert_eq!(answer.status(), rcode, "{round} {asked} {with}: {}", answer.0);
                 answer.has(has);
                 assert_eq!(is_secure(&answer.0), secure, "{round} {asked} {with}: {}", answer.0);
+                let mut records: Vec<&str> =
+                    answer.0.lines().filter(|line| line.contains("\tIN\t")).collect();
+                let all = records.len();
+                records.sort_unstable();
+                records.dedup();
+                assert_eq!(records.len(), all, "{round} {asked} {with}, something twice: {}", answer.0);
                 let signatures = answer.0.lines().filter(|line| line.contains("\tRRSIG\t")).count();
                 let is_signed = with == "+dnssec"
                     && (secure

@@ -6,13 +6,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
-use hickory_proto::dnssec::rdata::{DNSSECRData, SigInput};
+use hickory_proto::dnssec::rdata::{DNSSECRData, NSEC3, SigInput};
 use hickory_proto::dnssec::{Proof, TrustAnchors};
 use hickory_proto::op::{
     DnsRequest, DnsRequestOptions, DnsResponse, Message, Query as Question, ResponseCode,
 };
 use hickory_proto::rr::rdata::CNAME;
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType, RecordTypeSet};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -29,6 +29,8 @@ use crate::forward::{Forwarder, Inner, wire_name};
 const CHAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Aliases that are followed, one behind another.
 const ALIASES_LIMIT: usize = 16;
+/// How often a name is hashed again at most, to look for it in a proof.
+const ITERATIONS_LIMIT: u16 = 100;
 /// What only proves something.
 const PROOFS: [RecordType; 3] = [RecordType::RRSIG, RecordType::NSEC, RecordType::NSEC3];
 
@@ -106,7 +108,12 @@ impl Validator {
             all.metadata.response_code = link.metadata.response_code;
             let next = alias(&link, &asked);
             all.answers.extend(link.answers);
-            all.authorities.extend(link.authorities);
+            // One proof may be that of several links.
+            for record in link.authorities {
+                if !all.authorities.contains(&record) {
+                    all.authorities.push(record);
+                }
+            }
             all.additionals.extend(link.additionals);
             let Some(next) = next else { return Validated::Answer(all, all_secure) };
             if self.0.inner().is_blocked(&next) {
@@ -129,7 +136,10 @@ impl Validator {
             Err(NetError::Dns(DnsError::Nsec { response, proof, .. })) => match proof {
                 // That a name is missing is proven only from where on nothing is signed.
                 Proof::Insecure => response.into_message(),
-                _ if is_proven_wildcard(&response) || is_of_any_type(&response, question) => {
+                _ if is_proven_wildcard(&response)
+                    || is_of_any_type(&response, question)
+                    || is_missing_beside_dname(&response, question) =>
+                {
                     response.into_message()
                 }
                 _ => return self.ask_for_dname(question).await.unwrap_or(Validated::Bogus),
@@ -296,6 +306,40 @@ fn is_proven_wildcard(message: &Message) -> bool {
     message.metadata.response_code == ResponseCode::NoError
         && records.all(is_secure)
         && message.authorities.iter().any(proves)
+}
+
+/// Whether it is proven that the owner of a DNAME record has nothing of the type that is asked for. The validator takes the proof
+/// for one that says nothing, as it does of the names below (RFC 6672, §5.3.4.1).
+fn is_missing_beside_dname(message: &Message, question: &Question) -> bool {
+    let denies = |types: &RecordTypeSet| {
+        let is_above_zone = types.contains(RecordType::NS) && !types.contains(RecordType::SOA);
+        let is_there = [question.query_type(), RecordType::CNAME].iter().any(|rtype| types.contains(*rtype));
+        types.contains(RecordType::DNAME) && !is_above_zone && !is_there
+    };
+    let proves = |record: &Record| match &record.data {
+        RData::DNSSEC(DNSSECRData::NSEC(nsec)) => record.name == *question.name() && denies(nsec.type_set()),
+        RData::DNSSEC(DNSSECRData::NSEC3(nsec3)) => {
+            hashed(question.name(), nsec3) == record.name.iter().next().map(<[u8]>::to_ascii_lowercase)
+                && denies(nsec3.type_set())
+        }
+        _ => false,
+    };
+    message.metadata.response_code == ResponseCode::NoError
+        && message.answers.is_empty()
+        && message.authorities.iter().any(|record| record.proof == Proof::Secure && proves(record))
+}
+
+/// The first label of the record that stands for a name where names are hashed (RFC 5155, §3), in small letters.
+fn hashed(name: &Name, nsec3: &NSEC3) -> Option<Vec<u8>> {
+    // RFC 9276, §3.2.
+    if nsec3.iterations() > ITERATIONS_LIMIT {
+        return None;
+    }
+    let algorithm = nsec3.hash_algorithm();
+    let hash = algorithm.hash(nsec3.salt(), name, nsec3.iterations()).ok()?.as_ref().to_vec();
+    // The library writes hashes as labels in records alone.
+    let record = NSEC3::new(algorithm, false, 0, Vec::new(), hash, []);
+    record.next_hashed_owner_name_base32().map(|label| label.as_bytes().to_ascii_lowercase())
 }
 
 /// Asks for the validator, with DO and CD, what the cache does not know.
