@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use hickory_proto::op::Message;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::Record;
 use hickory_proto::serialize::binary::BinEncoder;
 use hickory_server::net::NetError;
@@ -275,25 +275,25 @@ fn cut(query: &Query<'_>, answer: Vec<u8>, more: usize) -> Option<Vec<u8>> {
         return Some(answer);
     }
     let rcode = answer.get(3)? & 0x0f;
-    let mut truncated = vec![0; limit];
-    let bytes = Kept { rcode, ..Kept::default() }.write(query, Ttl::Less(0), 0, &mut truncated)?;
-    truncated.truncate(bytes);
-    Some(truncated)
+    bare(query, rcode, 0)
 }
 
 /// An answer as it may be sent on a stream. Of one that is longer than a message can be the encoder wrote a part, which ends
 /// anywhere: that is a failure, since nowhere else is there more room.
 fn whole(query: &Query<'_>, answer: Vec<u8>) -> Option<Vec<u8>> {
     const TC: u8 = 0x02;
-    const SERVFAIL: u8 = 2;
     if answer.get(2)? & TC == 0 {
         return Some(answer);
     }
-    let mut failure = vec![0; ANSWER_BUFFER_BYTES];
-    let bytes =
-        Kept { rcode: SERVFAIL, ..Kept::default() }.write(query, Ttl::Less(0), usize::MAX, &mut failure)?;
-    failure.truncate(bytes);
-    Some(failure)
+    bare(query, ResponseCode::ServFail.low(), usize::MAX)
+}
+
+/// An answer without records, which says so with TC where they had no room within the limit.
+fn bare(query: &Query<'_>, rcode: u8, limit: usize) -> Option<Vec<u8>> {
+    let mut answer = vec![0; ANSWER_BUFFER_BYTES];
+    let bytes = Kept { rcode, ..Kept::default() }.write(query, Ttl::Less(0), limit, &mut answer)?;
+    answer.truncate(bytes);
+    Some(answer)
 }
 
 /// FORMERR to what cannot be read beyond its header: that alone, without a question. `None` where there is no header,
@@ -338,8 +338,6 @@ impl ResponseHandler for Caught {
 
 #[cfg(test)]
 mod tests {
-    use hickory_proto::op::ResponseCode;
-
     use super::*;
 
     #[test]

@@ -311,6 +311,10 @@ fn is_proven_wildcard(message: &Message) -> bool {
 /// Whether it is proven that the owner of a DNAME record has nothing of the type that is asked for. The validator takes the proof
 /// for one that says nothing, as it does of the names below (RFC 6672, §5.3.4.1).
 fn is_missing_beside_dname(message: &Message, question: &Question) -> bool {
+    // That a zone below has no keys only the zone above can say (RFC 4035, §5.2), and of that the validator knows.
+    if question.query_type() == RecordType::DS {
+        return false;
+    }
     let denies = |types: &RecordTypeSet| {
         let is_above_zone = types.contains(RecordType::NS) && !types.contains(RecordType::SOA);
         let is_there = [question.query_type(), RecordType::CNAME].iter().any(|rtype| types.contains(*rtype));
@@ -318,8 +322,10 @@ fn is_missing_beside_dname(message: &Message, question: &Question) -> bool {
     };
     let proves = |record: &Record| match &record.data {
         RData::DNSSEC(DNSSECRData::NSEC(nsec)) => record.name == *question.name() && denies(nsec.type_set()),
+        // Any zone can have a record by that hash: it must be one that the name lies in.
         RData::DNSSEC(DNSSECRData::NSEC3(nsec3)) => {
-            hashed(question.name(), nsec3) == record.name.iter().next().map(<[u8]>::to_ascii_lowercase)
+            record.name.base_name().zone_of(question.name())
+                && stands_for(record, nsec3, question.name()).unwrap_or(false)
                 && denies(nsec3.type_set())
         }
         _ => false,
@@ -329,8 +335,8 @@ fn is_missing_beside_dname(message: &Message, question: &Question) -> bool {
         && message.authorities.iter().any(|record| record.proof == Proof::Secure && proves(record))
 }
 
-/// The first label of the record that stands for a name where names are hashed (RFC 5155, §3), in small letters.
-fn hashed(name: &Name, nsec3: &NSEC3) -> Option<Vec<u8>> {
+/// Whether the record is that of a name, where names are hashed (RFC 5155, §3); `None` where that would take too long.
+fn stands_for(record: &Record, nsec3: &NSEC3, name: &Name) -> Option<bool> {
     // RFC 9276, §3.2.
     if nsec3.iterations() > ITERATIONS_LIMIT {
         return None;
@@ -338,8 +344,9 @@ fn hashed(name: &Name, nsec3: &NSEC3) -> Option<Vec<u8>> {
     let algorithm = nsec3.hash_algorithm();
     let hash = algorithm.hash(nsec3.salt(), name, nsec3.iterations()).ok()?.as_ref().to_vec();
     // The library writes hashes as labels in records alone.
-    let record = NSEC3::new(algorithm, false, 0, Vec::new(), hash, []);
-    record.next_hashed_owner_name_base32().map(|label| label.as_bytes().to_ascii_lowercase())
+    let written = NSEC3::new(algorithm, false, 0, Vec::new(), hash, []);
+    let label = written.next_hashed_owner_name_base32()?.as_bytes();
+    Some(record.name.iter().next()?.eq_ignore_ascii_case(label))
 }
 
 /// Asks for the validator, with DO and CD, what the cache does not know.
@@ -386,8 +393,8 @@ impl Asker {
 
 #[cfg(test)]
 mod tests {
-    use hickory_proto::dnssec::Algorithm;
     use hickory_proto::dnssec::rdata::{NSEC, RRSIG};
+    use hickory_proto::dnssec::{Algorithm, Nsec3HashAlgorithm};
     use hickory_proto::rr::SerialNumber;
     use hickory_proto::rr::rdata::A;
 
@@ -431,6 +438,47 @@ mod tests {
             signature(from, RecordType::NSEC, name(from).num_labels(), zone),
         ];
         message
+    }
+
+    #[test]
+    fn only_its_own_zone_says_what_is_missing_beside_a_dname() {
+        use RecordType as T;
+        const MOVED: [T; 2] = [T::DNAME, T::RRSIG];
+        let hashed = |zone: &str, iterations, types: &[T]| {
+            let hash = Nsec3HashAlgorithm::SHA1.hash(&[], &name("moved.test."), iterations).unwrap();
+            let label = NSEC3::new(Nsec3HashAlgorithm::SHA1, false, 0, vec![], hash.as_ref().to_vec(), []);
+            let label = label.next_hashed_owner_name_base32().unwrap().to_string();
+            let nsec3 =
+                NSEC3::new(Nsec3HashAlgorithm::SHA1, false, iterations, vec![], vec![0; 20], types.to_vec());
+            secure(&format!("{label}.{zone}"), RData::DNSSEC(DNSSECRData::NSEC3(nsec3)))
+        };
+        let plain = |owner: &str, types: &[T]| {
+            secure(owner, RData::DNSSEC(DNSSECRData::NSEC(NSEC::new(name("z.test."), types.to_vec()))))
+        };
+        let unsigned = |mut record: Record| {
+            record.proof = Proof::Insecure;
+            record
+        };
+        let cases = [
+            ("NSEC", T::A, plain("moved.test.", &MOVED), true),
+            ("NSEC3", T::A, hashed("test.", 3, &MOVED), true),
+            ("another name's", T::A, plain("other.test.", &MOVED), false),
+            ("another zone's", T::A, hashed("stranger.example.", 3, &MOVED), false),
+            ("hashed too often", T::A, hashed("test.", ITERATIONS_LIMIT + 1, &MOVED), false),
+            ("the type is there", T::A, plain("moved.test.", &[T::DNAME, T::A]), false),
+            ("an alias is there", T::A, hashed("test.", 0, &[T::DNAME, T::CNAME]), false),
+            ("a zone above", T::A, plain("moved.test.", &[T::DNAME, T::NS]), false),
+            ("the zone itself", T::A, plain("moved.test.", &[T::DNAME, T::NS, T::SOA]), true),
+            ("of its keys", T::DS, plain("moved.test.", &[T::DNAME, T::NS, T::SOA]), false),
+            ("no DNAME", T::A, plain("moved.test.", &[T::TXT]), false),
+            ("unsigned", T::A, unsigned(plain("moved.test.", &MOVED)), false),
+        ];
+        for (what, rtype, record, expect) in cases {
+            let mut message = Message::query();
+            message.authorities = vec![record];
+            let question = Question::query(name("moved.test."), rtype);
+            assert_eq!(is_missing_beside_dname(&message, &question), expect, "{what}");
+        }
     }
 
     #[test]
