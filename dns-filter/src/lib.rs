@@ -25,6 +25,7 @@ mod proxy;
 mod quic;
 mod rates;
 mod respond;
+mod revive;
 mod saved;
 mod serve;
 mod shares;

@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::counters::Counters;
 use crate::handler::{FilterHandler, Next};
 use crate::quic;
+use crate::revive;
 use crate::tcp::{self, Connections, Tls};
 use crate::tls::Certificate;
 use crate::udp;
@@ -110,7 +111,10 @@ impl Listeners {
             for socket in udp {
                 let (handler, stop, runtime) = (handler.clone(), serving.stop.clone(), Handle::current());
                 let thread = std::thread::Builder::new().name("dns-udp".into());
-                let started = thread.spawn(move || udp::serve(socket, &handler, &runtime, &stop));
+                let socket = Arc::new(socket);
+                let started = thread.spawn(move || {
+                    revive::thread(handler.counters(), || udp::serve(&socket, &handler, &runtime, &stop));
+                });
                 if let Err(error) = started {
                     tracing::error!(%address, %error, "UDP is not served");
                 }
@@ -220,10 +224,22 @@ impl TlsListeners {
                     (handler.clone(), connections.clone(), counters.clone());
                 let (tls, channel) = (self.quic.clone(), self.channel);
                 serving.tasks.spawn(async move {
-                    let served = quic::serve(socket, tls, channel, handler, connections, counters).await;
-                    if let Err(error) = served {
-                        tracing::error!(%address, %error, "QUIC is not served");
-                    }
+                    let listen = || {
+                        let (socket, tls, handler) = (socket.try_clone(), tls.clone(), handler.clone());
+                        let (connections, counters) = (connections.clone(), counters.clone());
+                        async move {
+                            let served = match socket {
+                                Ok(socket) => {
+                                    quic::serve(socket, tls, channel, handler, connections, counters).await
+                                }
+                                Err(error) => Err(error),
+                            };
+                            if let Err(error) = served {
+                                tracing::error!(%address, %error, "QUIC is not served");
+                            }
+                        }
+                    };
+                    revive::task(handler.counters(), listen).await;
                 });
             }
         }
@@ -270,7 +286,14 @@ impl Serving {
         let (handler, connections, counters) = (handler.clone(), connections.clone(), counters.clone());
         self.tasks.spawn(async move {
             match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => tcp::serve(listener, tls, handler, connections, counters).await,
+                Ok(listener) => {
+                    let listener = Arc::new(listener);
+                    let listen = || {
+                        let (listener, tls, handler) = (listener.clone(), tls.clone(), handler.clone());
+                        tcp::serve(listener, tls, handler, connections.clone(), counters.clone())
+                    };
+                    revive::task(handler.counters(), listen).await;
+                }
                 Err(error) => tracing::error!(%address, %error, "TCP is not served"),
             }
         });

@@ -98,7 +98,7 @@ pub(crate) struct Tls {
 /// Serves a listener until the future is dropped, and its connections with it: plain ones, or over TLS with what is
 /// spoken there.
 pub(crate) async fn serve<N: Next>(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     tls: Option<Tls>,
     handler: Arc<FilterHandler<N>>,
     connections: Connections,

@@ -61,13 +61,12 @@ fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
 /// A thread that waits in the call that receives makes a system call less for each batch than a task that waits for the
 /// runtime to tell it of a datagram: measured, a tenth of all that a cached answer costs.
 pub(crate) fn serve<N: Next>(
-    socket: StdSocket,
+    socket: &Arc<StdSocket>,
     handler: &Arc<FilterHandler<N>>,
     runtime: &Handle,
     stop: &AtomicBool,
 ) {
     let _in_runtime = runtime.enter();
-    let socket = Arc::new(socket);
     let in_work = Arc::new(Semaphore::new(IN_WORK_LIMIT));
     let mut batch = Batch::new();
     let _ = set_timerslack(TIMER_SLACK_NS);

@@ -33,7 +33,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Serves a socket for as long as the task lives.
 pub(super) async fn serve(
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     voice: Arc<Voice>,
     mark: u32,
     handler: Arc<FilterHandler<Forwarder>>,

@@ -17,6 +17,7 @@ pub use sockets::DivertedSockets;
 
 use crate::forward::Forwarder;
 use crate::handler::FilterHandler;
+use crate::revive;
 
 /// The port that is diverted: what comes to our sockets for another was not.
 const PORT: u16 = 53;
@@ -33,12 +34,20 @@ pub fn serve_diverted(
     let mut tasks = JoinSet::new();
     let voice = Arc::new(sockets.voice);
     for socket in [sockets.udp4, sockets.udp6] {
-        let socket = tokio::net::UdpSocket::from_std(socket)?;
-        tasks.spawn(datagrams::serve(socket, voice.clone(), mark, handler.clone()));
+        let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
+        let (voice, handler) = (voice.clone(), handler.clone());
+        tasks.spawn(async move {
+            let listen = || datagrams::serve(socket.clone(), voice.clone(), mark, handler.clone());
+            revive::task(handler.counters(), listen).await;
+        });
     }
     for listener in [sockets.tcp4, sockets.tcp6] {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(streams::serve(listener, mark, handler.clone()));
+        let listener = Arc::new(tokio::net::TcpListener::from_std(listener)?);
+        let handler = handler.clone();
+        tasks.spawn(async move {
+            let listen = || streams::serve(listener.clone(), mark, handler.clone());
+            revive::task(handler.counters(), listen).await;
+        });
     }
     Ok(tasks)
 }

@@ -42,7 +42,7 @@ const AWAITED_LIMIT: usize = 64;
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Serves a listener for as long as the task lives.
-pub(super) async fn serve(listener: TcpListener, mark: u32, handler: Arc<FilterHandler<Forwarder>>) {
+pub(super) async fn serve(listener: Arc<TcpListener>, mark: u32, handler: Arc<FilterHandler<Forwarder>>) {
     let connections = Shares::new(CONNECTIONS_LIMIT, CONNECTIONS_OF_A_CLIENT_LIMIT);
     loop {
         let (stream, client) = match listener.accept().await {
