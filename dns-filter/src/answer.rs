@@ -3,7 +3,7 @@
 use hickory_proto::op::{Edns, Message, Metadata, ResponseCode};
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use interdict_dns_wire::{ANSWER_BUFFER_BYTES, Query, Template, UDP_PAYLOAD_BYTES, write_answer};
+use interdict_dns_wire::{Blocked, LONGEST_ANSWER_BYTES, Query, UDP_PAYLOAD_BYTES, write_answer};
 use interdict_policy::Rule;
 
 /// Answers a blocked question, with an SOA owned by the name that stands `soa_labels_left` labels into the question's.
@@ -15,19 +15,19 @@ pub(crate) async fn send_blocked<R: ResponseHandler>(
     request: &Request,
     to: R,
 ) -> Option<ResponseInfo> {
-    send_template(&Template::of(rule), soa_labels_left, query, request, to).await
+    send_synthesized(&Blocked::of(rule), soa_labels_left, query, request, to).await
 }
 
-/// The same, of a template.
-pub(crate) async fn send_template<R: ResponseHandler>(
-    template: &Template,
+/// The same, where no rule says so.
+pub(crate) async fn send_synthesized<R: ResponseHandler>(
+    blocked: &Blocked<'_>,
     soa_labels_left: usize,
     query: &Query<'_>,
     request: &Request,
     mut to: R,
 ) -> Option<ResponseInfo> {
-    let mut buffer = [0; ANSWER_BUFFER_BYTES];
-    let answer = write_answer(query, template, soa_labels_left, &mut buffer)?;
+    let mut buffer = [0; LONGEST_ANSWER_BYTES];
+    let answer = write_answer(query, blocked, soa_labels_left, &mut buffer)?;
     // hickory sends what it has encoded itself: the same message, with names compressed in its own way.
     let message = Message::from_vec(answer).ok()?;
     send(&message, request, &mut to).await

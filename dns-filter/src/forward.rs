@@ -19,7 +19,7 @@ use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use interdict_dns_wire::{Query, Ttl};
 use interdict_policy::{DomainName, Name, Policy, Rule, Verdict};
 
-use crate::answer::{edns, metadata, send, send_blocked, send_code, send_template};
+use crate::answer::{edns, metadata, send, send_blocked, send_code, send_synthesized};
 use crate::cache::{Age, Cache, Entry, Given, Key, Kind, mark, question};
 use crate::counters::{Counters, count, count_verdict};
 use crate::filter::{Answered, Filter, Judgement, Observer, Seen, Target, concerns};
@@ -488,7 +488,7 @@ impl Next for Forwarder {
         // Whatever else it holds: a name of a stranger is not to lead into the network.
         if judged.decided().is_none() && self.withholds(name, &answer) {
             count(&self.0.counters.withheld);
-            return send_template(&withheld(), 0, query, request, to).await.unwrap_or_else(silence);
+            return send_synthesized(&withheld(), 0, query, request, to).await.unwrap_or_else(silence);
         }
         match &decided {
             None => {

@@ -12,7 +12,7 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use interdict_dns_wire::{Malformed, Query};
 use interdict_policy::{DomainName, Name, Policy, Verdict};
 
-use crate::answer::{edns, edns_in_return, send_blocked, send_code, send_own, send_template};
+use crate::answer::{edns, edns_in_return, send_blocked, send_code, send_own, send_synthesized};
 use crate::channel::Channel;
 use crate::clients::Clients;
 use crate::counters::{Counters, count, count_verdict};
@@ -295,9 +295,9 @@ impl<N: Next> FilterHandler<N> {
                 count(&c.own);
                 return send_own(answer, &query, request, &mut to).await.unwrap_or_else(silence);
             }
-            if let Some(template) = canary(name).filter(|_| self.conduct.canaries) {
+            if let Some(synthesized) = canary(name).filter(|_| self.conduct.canaries) {
                 count(&c.own);
-                return send_template(&template, 0, &query, request, to).await.unwrap_or_else(silence);
+                return send_synthesized(&synthesized, 0, &query, request, to).await.unwrap_or_else(silence);
             }
             return self.next.answer::<R, T>(request, &query, &judged, to).await;
         };
@@ -339,7 +339,7 @@ impl<N: Next> FilterHandler<N> {
         let about = match (why, before.as_deref().and_then(Name::from_wire)) {
             (Why::Of(about), _) => about,
             (Why::Nothing, Some(about)) if query.qtype == u16::from(RecordType::TXT) => about,
-            (Why::Nothing, _) => return send_template(&nothing(), 0, query, request, to).await,
+            (Why::Nothing, _) => return send_synthesized(&nothing(), 0, query, request, to).await,
         };
         let decided = self.filter.judge(about, judged.client());
         let said = explanation(about, decided.decided(), decided.policy());

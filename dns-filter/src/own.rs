@@ -3,7 +3,7 @@
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record};
-use interdict_dns_wire::{Blocked, Query, Rcode, Reply, Template};
+use interdict_dns_wire::{Blocked, Query, Rcode, Reply};
 use interdict_policy::{Name, Policy, Rule, Verdict};
 use serde::Serialize;
 
@@ -28,16 +28,16 @@ const CANARIES: [&[u8]; 3] =
 const DESIGNATED: &[u8] = b"\x08resolver\x04arpa\0";
 
 /// The answer to a question that no resolver is to ask elsewhere. For names on no list only.
-pub(crate) fn canary(name: Name<'_>) -> Option<Template> {
+pub(crate) fn canary(name: Name<'_>) -> Option<Blocked<'static>> {
     if CANARIES.contains(&name.as_wire()) {
         return Some(synthesized(Rcode::NxDomain));
     }
     name.suffixes().any(|suffix| suffix.as_wire() == DESIGNATED).then(|| synthesized(Rcode::NoError))
 }
 
-fn synthesized(rcode: Rcode) -> Template {
+fn synthesized(rcode: Rcode) -> Blocked<'static> {
     let reply = Reply::Code(rcode);
-    Template::new(&Blocked { reply, ttl_secs: TTL_SECS, ede_code: SYNTHESIZED, ede_text: "" })
+    Blocked { reply, ttl_secs: TTL_SECS, ede_code: SYNTHESIZED, ede_text: "" }
 }
 
 /// What a question for an explanation is about.
@@ -136,15 +136,15 @@ pub(crate) fn texts(query: &Query<'_>, texts: Vec<String>, ttl_secs: u32) -> Opt
 }
 
 /// What is said instead of addresses that a stranger's name is not to have.
-pub(crate) fn withheld() -> Template {
+pub(crate) fn withheld() -> Blocked<'static> {
     /// "Filtered" (RFC 8914, §4.18).
     const FILTERED: u16 = 17;
     let reply = Reply::Code(Rcode::NoError);
-    Template::new(&Blocked { reply, ttl_secs: TTL_SECS, ede_code: FILTERED, ede_text: "private address" })
+    Blocked { reply, ttl_secs: TTL_SECS, ede_code: FILTERED, ede_text: "private address" }
 }
 
 /// No such record, of a name that is ours.
-pub(crate) fn nothing() -> Template {
+pub(crate) fn nothing() -> Blocked<'static> {
     synthesized(Rcode::NoError)
 }
 

@@ -13,7 +13,7 @@ use hickory_server::net::runtime::TokioTime;
 use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponse;
 use interdict_dns_wire::{
-    ANSWER_BUFFER_BYTES, Kept, Query, Template, Ttl, last_error, set_error_text, write_answer,
+    Blocked, Kept, LONGEST_ANSWER_BYTES, Query, Ttl, last_error, set_error_text, write_answer,
 };
 use interdict_policy::{Name, Policy, Rule, Verdict};
 
@@ -162,8 +162,8 @@ impl<N: Next> FilterHandler<N> {
             verdict,
             policy: &policy,
         });
-        let Some(room) = answer.first_chunk_mut::<ANSWER_BUFFER_BYTES>() else { return AtOnce::Later };
-        match write_answer(&query, &Template::of(rule), soa_labels_left(found), room) {
+        let Some(room) = answer.first_chunk_mut::<LONGEST_ANSWER_BYTES>() else { return AtOnce::Later };
+        match write_answer(&query, &Blocked::of(rule), soa_labels_left(found), room) {
             Some(said) => {
                 let bytes = said.len();
                 let bytes = self.structure_error(&query, &wanted, &policy, received.channel, answer, bytes);
@@ -290,7 +290,7 @@ fn whole(query: &Query<'_>, answer: Vec<u8>) -> Option<Vec<u8>> {
 
 /// An answer without records, which says so with TC where they had no room within the limit.
 fn bare(query: &Query<'_>, rcode: u8, limit: usize) -> Option<Vec<u8>> {
-    let mut answer = vec![0; ANSWER_BUFFER_BYTES];
+    let mut answer = vec![0; LONGEST_ANSWER_BYTES];
     let bytes = Kept { rcode, ..Kept::default() }.write(query, Ttl::Less(0), limit, &mut answer)?;
     answer.truncate(bytes);
     Some(answer)

@@ -153,9 +153,9 @@ def total(data):
     return ~(words + (words >> 16)) & 0xFFFF
 
 
-def frame(client, port, to, at=b"\x02\0\0\0\0\x09", payload=b""):
-    """A UDP datagram for port 443 in a frame of 64 bytes, or more with a payload; unless said otherwise for nobody's MAC."""
-    udp = struct.pack("!HHHH", port, 443, 8 + len(payload), 0) + payload
+def frame(client, port, to, at=b"\x02\0\0\0\0\x09", payload=b"", service=443):
+    """A UDP datagram in a frame of 64 bytes, or more with a payload; unless said otherwise for nobody's MAC."""
+    udp = struct.pack("!HHHH", port, service, 8 + len(payload), 0) + payload
     if ":" in to:
         ends = socket.inet_pton(socket.AF_INET6, client) + socket.inet_pton(socket.AF_INET6, to)
         kind, header = b"\x86\xdd", struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + ends

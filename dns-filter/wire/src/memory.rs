@@ -1,5 +1,6 @@
 //! Where a message lies.
 
+use crate::answer::TAIL_WORDS;
 use crate::question::NAME_LIMIT_BYTES;
 
 /// Bytes that are read a few at a time, at places that the caller has checked against the message's length.
@@ -17,6 +18,16 @@ pub trait Bytes {
         number
     }
 
+    /// The same number, which changes from round to round: forgotten where the rounds are not looked at one by one.
+    fn variable(number: usize) -> usize {
+        Self::forget(number)
+    }
+
+    /// The same number, for which there is a guess. Where the guess is right, what is done with the number need not wait for it.
+    fn foreseen(number: usize, _guess: usize) -> usize {
+        number
+    }
+
     /// The longest name that is read, in bytes: a longer one counts as none here.
     const LONGEST_NAME_BYTES: usize = NAME_LIMIT_BYTES;
 
@@ -25,7 +36,7 @@ pub trait Bytes {
     ///
     /// In the kernel this may be `bpf_loop`, of which the verifier looks at one round. That of Linux 6.1 looks at the first:
     /// branches that no first round goes into it takes for dead, and removes. So what changes from round to round begins, and
-    /// goes on, as a number that was forgotten.
+    /// goes on, as a [`variable`](Bytes::variable).
     fn repeat<R: Round>(limit: usize, work: &mut R) -> Option<usize> {
         (1..limit).find(|_| !work.round())
     }
@@ -35,9 +46,15 @@ pub trait Bytes {
 pub trait Memory: Bytes {
     /// Writes the `N` bytes at `at`. What lies outside is not written.
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]);
+}
 
-    /// Writes bytes that are held as words in the machine's order, as `set` does each.
-    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]);
+/// Where an answer's tail is written: behind the question, up to the answer's end.
+pub trait Room {
+    /// Writes the first bytes of those that words hold: none, or at least 16.
+    fn copy(&mut self, words: &[u64; TAIL_WORDS], bytes: usize);
+
+    /// Writes over two of them.
+    fn set(&mut self, at: usize, bytes: [u8; 2]);
 }
 
 /// One round of a loop, with what it keeps from round to round.
@@ -58,10 +75,15 @@ impl Memory for [u8] {
             *place = bytes;
         }
     }
+}
 
-    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
-        for (i, word) in words.iter().enumerate() {
-            self.set(at + 8 * i, word.to_ne_bytes());
-        }
+impl Room for [u8] {
+    fn copy(&mut self, words: &[u64; TAIL_WORDS], bytes: usize) {
+        let words = words.iter().flat_map(|word| word.to_ne_bytes());
+        self.iter_mut().zip(words).take(bytes).for_each(|(place, byte)| *place = byte);
+    }
+
+    fn set(&mut self, at: usize, bytes: [u8; 2]) {
+        Memory::set(self, at, bytes);
     }
 }

@@ -41,7 +41,9 @@ impl<'m> Query<'m> {
             Additional::Other => find_edns(message, &question)?,
         };
         let options = match edns {
-            Some(_) => options(message, options_at),
+            Some(edns) => {
+                message.get(options_at..options_at + usize::from(edns.options_bytes)).unwrap_or_default()
+            }
             None => &[],
         };
         let Question { qtype, qclass, .. } = question;
@@ -82,12 +84,6 @@ impl<'m> Query<'m> {
     pub fn payload_bytes(&self) -> u16 {
         self.edns.map_or(512, |edns| edns.answer_payload_bytes())
     }
-}
-
-/// The data of the OPT record that begins at `at`, which was read.
-fn options(message: &[u8], at: usize) -> &[u8] {
-    let bytes = usize::from(u16::from_be_bytes(Bytes::get(message, at - 2)));
-    message.get(at..at + bytes).unwrap_or_default()
 }
 
 /// Looks for OPT among the additional records, and for where its options begin. Two of them are an error (RFC 6891

@@ -66,6 +66,8 @@ pub struct Edns {
     pub dnssec_ok: bool,
     /// The UDP payload that the client takes, in bytes, as it wrote it.
     pub payload_bytes: u16,
+    /// Bytes of its options.
+    pub options_bytes: u16,
 }
 
 /// What follows a question, where that is at most an OPT record.
@@ -97,32 +99,31 @@ impl Question {
         if opcode != 0 {
             return Err(Malformed::Opcode(opcode));
         }
-        let count = |at: usize| u16::from_be_bytes(message.get(at));
-        if count(4) != 1 {
+        // QDCOUNT, ANCOUNT, NSCOUNT, ARCOUNT, from the high bits on.
+        let counts = u64::from_be_bytes(message.get(4));
+        if counts >> 48 != 1 {
             return Err(Malformed::QuestionCount);
         }
         let (name_bytes, labels) = name(message, len);
+        // Behind most names are type and class, and the shortest OPT record or nothing.
+        let behind = 4 + OPT_BYTES * usize::from(counts as u16);
+        let name_bytes = M::foreseen(name_bytes, len.wrapping_sub(HEADER_BYTES + behind));
         let end = HEADER_BYTES + name_bytes + 4;
         if name_bytes == 0 || name_bytes > M::LONGEST_NAME_BYTES || end > len {
             return Err(Malformed::Name);
         }
-        if count(6) != 0 || count(8) != 0 {
+        if counts >> 16 & 0xffff_ffff != 0 {
             return Err(Malformed::Records);
         }
-        let (qtype, qclass) = (count(end - 4), count(end - 2));
-        Ok(Self { name_bytes, labels, qtype, qclass, additional: count(10) })
+        let asked = u32::from_be_bytes(message.get(end - 4));
+        let (qtype, qclass) = ((asked >> 16) as u16, asked as u16);
+        Ok(Self { name_bytes, labels, qtype, qclass, additional: counts as u16 })
     }
 
     /// Where it ends in its message.
     #[inline(always)]
     pub const fn end(&self) -> usize {
         HEADER_BYTES + self.name_bytes + 4
-    }
-
-    /// Whether there are options in the OPT record that follows.
-    #[inline(always)]
-    pub fn has_options<M: Bytes + ?Sized>(&self, message: &M) -> bool {
-        message.get(self.end() + 9) != [0, 0]
     }
 
     /// What follows it in a message of `len` bytes.
@@ -139,11 +140,11 @@ impl Question {
         if at + OPT_BYTES > len || owner != 0 || u16::from_be_bytes([type_high, type_low]) != TYPE_OPT {
             return Additional::Other;
         }
-        let options_bytes = usize::from(u16::from_be_bytes(message.get(at + 9)));
-        if at + OPT_BYTES + options_bytes > len {
+        let edns = edns(message, at + 1);
+        if at + OPT_BYTES + usize::from(edns.options_bytes) > len {
             return Additional::Other;
         }
-        Additional::Edns(edns(message, at + 1))
+        Additional::Edns(edns)
     }
 }
 
@@ -156,6 +157,7 @@ pub(crate) fn edns<M: Bytes + ?Sized>(message: &M, at: usize) -> Edns {
         version,
         dnssec_ok: flags & 0x80 != 0,
         payload_bytes: u16::from_be_bytes([payload_high, payload_low]),
+        options_bytes: u16::from_be_bytes(message.get(at + 8)),
     }
 }
 
@@ -177,7 +179,7 @@ impl Edns {
 /// The length of the question's name, root included, and how many labels it has; both 0 if it is none.
 #[inline(always)]
 fn name<M: Bytes + ?Sized>(message: &M, len: usize) -> (usize, usize) {
-    let mut walk = Walk { message, len, at: M::forget(0), has_ended: false };
+    let mut walk = Walk { message, len, at: M::variable(0), has_ended: false };
     match M::repeat(LABELS_LIMIT + 2, &mut walk) {
         Some(rounds) if walk.has_ended => (M::forget(walk.at + 1), M::forget(rounds - 1)),
         _ => (0, 0),
@@ -209,7 +211,7 @@ impl<M: Bytes + ?Sized> Round for Walk<'_, M> {
         if label > LABEL_LIMIT_BYTES || next >= NAME_LIMIT_BYTES {
             return false;
         }
-        self.at = M::forget(next);
+        self.at = M::variable(next);
         true
     }
 }

@@ -2,11 +2,11 @@
 
 use interdict_policy::{Answer, Rule};
 
-use crate::answer::{Blocked, Rcode, Reply, Template};
+use crate::answer::{Blocked, Rcode, Reply};
 
-impl Template {
-    /// The template of the answers under a rule.
-    pub fn of(rule: &Rule) -> Self {
+impl<'r> Blocked<'r> {
+    /// What a rule answers.
+    pub fn of(rule: &'r Rule) -> Self {
         let reply = match rule.answer {
             Answer::Drop => Reply::Silence,
             Answer::NxDomain => Reply::Code(Rcode::NxDomain),
@@ -17,6 +17,6 @@ impl Template {
             }
         };
         let (ede_code, ede_text) = (rule.ede.code(), rule.id.as_str());
-        Self::new(&Blocked { reply, ttl_secs: rule.ttl_secs, ede_code, ede_text })
+        Self { reply, ttl_secs: rule.ttl_secs, ede_code, ede_text }
     }
 }

@@ -4,9 +4,7 @@ use std::str::FromStr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use interdict_dns_wire::{
-    ANSWER_BUFFER_BYTES, Blocked, Malformed, Query, Rcode, Reply, Template, write_answer,
-};
+use interdict_dns_wire::{Blocked, LONGEST_ANSWER_BYTES, Malformed, Query, Rcode, Reply, write_answer};
 use proptest::prelude::*;
 
 const BLOCKED: Blocked<'_> =
@@ -27,8 +25,8 @@ fn question(name: &str, rtype: RecordType, edns: bool) -> Vec<u8> {
 
 fn answer(query: &[u8], blocked: &Blocked<'_>) -> Message {
     let query = Query::read(query).unwrap();
-    let mut out = [0; ANSWER_BUFFER_BYTES];
-    Message::from_vec(write_answer(&query, &Template::new(blocked), 1, &mut out).unwrap()).unwrap()
+    let mut out = [0; LONGEST_ANSWER_BYTES];
+    Message::from_vec(write_answer(&query, blocked, 1, &mut out).unwrap()).unwrap()
 }
 
 #[test]
@@ -116,8 +114,8 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         if let Ok(query) = Query::read(&bytes) {
-            let mut out = [0; ANSWER_BUFFER_BYTES];
-            let answer = write_answer(&query, &Template::new(&BLOCKED), 2, &mut out).unwrap();
+            let mut out = [0; LONGEST_ANSWER_BYTES];
+            let answer = write_answer(&query, &BLOCKED, 2, &mut out).unwrap();
             prop_assert!(Message::from_vec(answer).is_ok());
         }
     }
@@ -128,8 +126,8 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] = byte;
         if let Ok(query) = Query::read(&bytes) {
-            let mut out = [0; ANSWER_BUFFER_BYTES];
-            let answer = write_answer(&query, &Template::new(&BLOCKED), 0, &mut out).unwrap();
+            let mut out = [0; LONGEST_ANSWER_BYTES];
+            let answer = write_answer(&query, &BLOCKED, 0, &mut out).unwrap();
             prop_assert_eq!(&answer[12..12 + query.question().len()], query.question());
         }
     }

@@ -235,9 +235,10 @@ impl PacketPlane {
         let tables = Tables::of(policy, &slots, &self.options)?;
         let inner = tables.write()?;
         let generation = self.next_generation();
-        self.policies.set(generation, &inner)?;
-        self.control.set_staged(generation);
+        // What was staged before is void as soon as its slot is written to.
         self.stagings += 1;
+        self.policies.set(generation, &inner, &tables.answers)?;
+        self.control.set_staged(generation);
 
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         selftest::compare(&self.prober(), policy, &self.options.safe, &registry)?;

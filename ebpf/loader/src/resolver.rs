@@ -115,12 +115,12 @@ impl Resolver {
                 Answers::HandedUp(_) => 0,
             };
             if answering != 0 {
-                wanted.insert(interface.index, InterfaceEntry { mac: interface.mac, answers: answering });
+                wanted.insert(interface.index, InterfaceEntry::new(interface.mac, answering));
             }
             told.push((interface.name.clone(), answers));
         }
         // The self-test and benchmarks run the programs on the loopback interface, whose address is all zero.
-        wanted.entry(LOOPBACK).or_insert(InterfaceEntry { mac: [0; 6], answers: InterfaceEntry::ANSWERS });
+        wanted.entry(LOOPBACK).or_insert(InterfaceEntry::new([0; 6], InterfaceEntry::ANSWERS));
         for (&index, entry) in
             wanted.iter().filter(|(index, entry)| self.interfaces.get(index) != Some(entry))
         {

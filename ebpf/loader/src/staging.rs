@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::maps::{Array, ArrayOfMaps, HashMap as BpfHashMap, LpmTrie, MapData, MapError, lpm_trie::Key};
-use interdict_dns_wire::Template;
+use interdict_dns_wire::{Blocked, Template};
 use interdict_ebpf_shared::{
     Address,
     contact::unit_number,
@@ -14,7 +14,7 @@ use interdict_ebpf_shared::{
     limits::{MAX_EXEMPTIONS, MAX_NETWORKS, MAX_RESOLVERS, MAX_SERVICES, MAX_UNIT_NETWORKS},
     maps,
     policy::{Decision, ExemptionKey, NetworkEntry, ServiceKey, State},
-    query::{Answer, Egress, Settings},
+    query::{Answer, Egress, Settings, answer_place},
     spelling::{self, MAX_TRANSLATIONS, Translation, Translations},
 };
 use interdict_policy::{
@@ -38,7 +38,6 @@ type Rules = Array<MapData, State>;
 /// A trie of networks of clients, to the numbers of their units.
 type Units = LpmTrie<MapData, [u32; 4], u64>;
 type Exemptions = LpmTrie<MapData, ExemptionKey, u64>;
-type Answers = Array<MapData, Answer>;
 type AllSettings = Array<MapData, Settings>;
 type Resolvers = BpfHashMap<MapData, Address, u32>;
 
@@ -74,7 +73,6 @@ pub(crate) struct InnerMaps {
     exemptions: Exemptions,
     units: Units,
     names: Buckets,
-    answers: Answers,
     settings: AllSettings,
     resolvers: Resolvers,
 }
@@ -87,21 +85,30 @@ pub(crate) struct OuterMaps {
     pub(crate) exemptions: ArrayOfMaps<MapData, Exemptions>,
     pub(crate) units: ArrayOfMaps<MapData, Units>,
     pub(crate) names: ArrayOfMaps<MapData, Buckets>,
-    pub(crate) answers: ArrayOfMaps<MapData, Answers>,
+    /// The answers of both, one behind another.
+    pub(crate) answers: Array<MapData, Answer>,
     pub(crate) settings: ArrayOfMaps<MapData, AllSettings>,
     pub(crate) resolvers: ArrayOfMaps<MapData, Resolvers>,
 }
 
 impl OuterMaps {
-    /// Puts the maps of a generation into its slot.
-    pub(crate) fn set(&mut self, generation: u64, inner: &InnerMaps) -> Result<(), Error> {
+    /// Puts the maps of a generation into its slot, and writes what its rules answer, by their slots, over what stands there: no
+    /// program may still be judging by the generation that had the slot before.
+    pub(crate) fn set(
+        &mut self,
+        generation: u64,
+        inner: &InnerMaps,
+        answers: &[(u32, Answer)],
+    ) -> Result<(), Error> {
         let slot = control::slot(generation);
         self.networks.set(slot, &inner.networks, 0).map_err(named(maps::NETWORKS))?;
         self.services.set(slot, &inner.services, 0).map_err(named(maps::SERVICES))?;
         self.exemptions.set(slot, &inner.exemptions, 0).map_err(named(maps::EXEMPTIONS))?;
         self.units.set(slot, &inner.units, 0).map_err(named(maps::UNITS))?;
         self.names.set(slot, &inner.names, 0).map_err(named(maps::NAMES))?;
-        self.answers.set(slot, &inner.answers, 0).map_err(named(maps::ANSWERS))?;
+        for (rule, answer) in answers {
+            self.answers.set(answer_place(slot, *rule), answer, 0).map_err(named(maps::ANSWERS))?;
+        }
         self.settings.set(slot, &inner.settings, 0).map_err(named(maps::SETTINGS))?;
         self.resolvers.set(slot, &inner.resolvers, 0).map_err(named(maps::RESOLVERS))?;
         self.rules.set(slot, &inner.rules, 0).map_err(named(maps::RULES))
@@ -129,8 +136,8 @@ pub(crate) struct Tables {
     exemptions: Vec<(Key<ExemptionKey>, u64)>,
     units: Vec<(Key<[u32; 4]>, u64)>,
     names: Table,
-    /// By slot, what the rules answer.
-    answers: Vec<Answer>,
+    /// What the rules answer, each with its slot.
+    pub(crate) answers: Vec<(u32, Answer)>,
     settings: Box<Settings>,
     resolvers: Vec<Address>,
     /// By slot, what the rules do.
@@ -218,13 +225,6 @@ impl Tables {
             self.units.iter().try_for_each(|(key, unit)| units.insert(key, unit, 0))?;
             Ok(units)
         };
-        let write_answers = || {
-            let mut answers = Answers::create(size(self.answers.len()), INNER_ARRAY_FLAGS)?;
-            for (slot, answer) in self.answers.iter().enumerate() {
-                answers.set(slot as u32, answer, 0)?;
-            }
-            Ok(answers)
-        };
         let write_settings = || {
             let mut settings = AllSettings::create(1, 0)?;
             // By reference: it is too large to be moved.
@@ -239,14 +239,13 @@ impl Tables {
         };
         let networks = self.networks.write().map_err(named(maps::NETWORKS))?;
         let names = self.names.write().map_err(named(maps::NAMES))?;
-        let answers = write_answers().map_err(named(maps::ANSWERS))?;
         let settings = write_settings().map_err(named(maps::SETTINGS))?;
         let resolvers = write_resolvers().map_err(named(maps::RESOLVERS))?;
         let services = write_services().map_err(named(maps::SERVICES))?;
         let rules = write_rules().map_err(named(maps::RULES))?;
         let exemptions = write_exemptions().map_err(named(maps::EXEMPTIONS))?;
         let units = write_units().map_err(named(maps::UNITS))?;
-        Ok(InnerMaps { networks, services, rules, exemptions, units, names, answers, settings, resolvers })
+        Ok(InnerMaps { networks, services, rules, exemptions, units, names, settings, resolvers })
     }
 }
 
@@ -351,8 +350,9 @@ impl RuleSlots<'_> {
         self.by_slot(State::NONE, |rule, slot| self.state(rule, slot))
     }
 
-    fn answers(&self) -> Vec<Answer> {
-        self.by_slot(Answer(Template::SILENT), |rule, _| Answer(Template::of(rule)))
+    fn answers(&self) -> Vec<(u32, Answer)> {
+        let answer = |rule| Answer(Template::new(&Blocked::of(rule)));
+        self.slots.iter().zip(self.policy.rules()).map(|(&slot, rule)| (slot, answer(rule))).collect()
     }
 
     /// Something of each rule, at the place of its slot; slots of other policies' rules have nothing.

@@ -11,7 +11,12 @@ use crate::control::Control;
 /// their number. Its own clock of ticks is two calls, which take as long as a look into a table.
 #[inline(always)]
 pub(crate) fn now_ns() -> u64 {
-    let Some(control) = Control::here() else { return 0 };
+    Control::here().map_or(0, now_by)
+}
+
+/// The same, for who has the words by which the agent steers.
+#[inline(always)]
+pub(crate) fn now_by(control: Control) -> u64 {
     let awake_ns = ticks()
         .wrapping_mul(control.word::<{ control::TICK_NS }>())
         .wrapping_add(control.word::<{ control::TICK_0_NS }>());

@@ -35,6 +35,16 @@ impl Control {
         self.read(FIRST as usize + masked::<MASK>(word as usize)) & bit != 0
     }
 
+    /// By what contacts and clients are tagged.
+    #[inline(always)]
+    pub(crate) fn secret(self) -> Secret {
+        Secret {
+            start: self.word::<SECRET>(),
+            first: self.word::<{ SECRET + 1 }>(),
+            second: self.word::<{ SECRET + 2 }>(),
+        }
+    }
+
     /// Has programs look whether packets to and from an address belong to a connection that is followed by its server's
     /// name.
     #[inline(always)]
@@ -56,15 +66,4 @@ impl Control {
         // aligned word is one load, which sees the word before or after, and is not repeated.
         unsafe { ptr::read_volatile(self.0.cast::<u64>().add(at)) }
     }
-}
-
-/// By what contacts and clients are tagged.
-#[inline(always)]
-pub(crate) fn secret() -> Option<Secret> {
-    let control = Control::here()?;
-    Some(Secret {
-        start: control.word::<SECRET>(),
-        first: control.word::<{ SECRET + 1 }>(),
-        second: control.word::<{ SECRET + 2 }>(),
-    })
 }

@@ -10,7 +10,7 @@ use interdict_ebpf_shared::{
     name::{self, NameEntry},
     network::{self, STEPS, Step},
     policy::{ClientOpening, Decision, ExemptionKey, NetworkEntry, Opening, ServiceKey, State, Verdict},
-    query::{Answer, Egress, OTHERS, Settings},
+    query::{Answer, Egress, OTHERS, Settings, answer_place},
     spelling,
     table::{self, Bucket, FILTER_WORDS, Table},
 };
@@ -84,7 +84,7 @@ impl Generation {
     /// What a rule answers.
     #[inline(always)]
     pub(crate) fn answer(&self, rule: u32) -> Option<&Answer> {
-        ANSWERS.get(self.slot()).and_then(|answers| answers.get(rule)).map(|[answer]| answer)
+        ANSWERS.get(answer_place(self.slot(), rule))
     }
 
     /// What the policy says of DNS that is on its way to another resolver.
@@ -385,12 +385,6 @@ fn filter_word(filter: &table::Filter, at: usize) -> u64 {
 #[inline(always)]
 pub(crate) fn judges_queries() -> bool {
     word::<{ control::JUDGE_QUERIES }>() != 0
-}
-
-/// How many questions of one client are answered in a second.
-#[inline(always)]
-pub(crate) fn client_qps() -> u64 {
-    word::<{ control::CLIENT_QPS }>()
 }
 
 /// Whether the agent has said lately that it lives.

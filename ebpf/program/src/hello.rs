@@ -19,7 +19,8 @@ use crate::{
     generation::Generation,
     packet::Packet,
     record, resolver,
-    scratch::{Place, forgotten, in_the_kernel, load, masked},
+    scratch::{Place, forgotten, in_the_kernel, masked},
+    unaligned::load_at,
 };
 
 /// The data of a TCP segment in the driver's memory. What lies beyond the driver's first buffer reads as zero.
@@ -41,7 +42,7 @@ impl Bytes for Data<'_> {
             return [forgotten(0) as u8; N];
         }
         // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
-        unsafe { load(start) }
+        unsafe { load_at::<0, N>(start) }
     }
 
     #[inline(always)]

@@ -14,7 +14,8 @@
 //! 6. [`lan`] and [`wan`]: which side is judged, and which packets at all,
 //! 7. [`tls`]: the server name in the first data of a TCP connection,
 //! 8. [`icmp`]: of which packets errors tell,
-//! 9. [`reject`]: what is said to the sender of a packet that is blocked.
+//! 9. [`reject`]: what is said to the sender of a packet that is blocked,
+//! 10. [`sum`]: the checksums of what is sent.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod lan;
 pub mod plain;
 pub mod query;
 pub mod reject;
+pub mod sum;
 pub mod tls;
 pub mod transport;
 pub mod verdict;

@@ -10,6 +10,8 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(any(target_arch = "bpf", clippy))]
+mod answer;
+#[cfg(any(target_arch = "bpf", clippy))]
 mod atomic;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod calls;
@@ -39,6 +41,8 @@ mod programs;
 mod rates;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod record;
+#[cfg(any(target_arch = "bpf", clippy))]
+mod reply;
 #[cfg(any(target_arch = "bpf", clippy))]
 mod resolver;
 #[cfg(any(target_arch = "bpf", clippy))]

@@ -43,7 +43,6 @@ pub(crate) type Units = LpmTrie<[u32; 4], u64, 1>;
 pub(crate) type Exemptions = LpmTrie<ExemptionKey, u64, 1>;
 // Memory that can be shared begins at a page: so each bucket is in one cache line.
 pub(crate) type Buckets = Array<Plain<Bucket>, 1, { (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize }>;
-pub(crate) type Answers = Array<Plain<Answer>, 1, { BPF_F_INNER_MAP as usize }>;
 pub(crate) type AllSettings = Array<Plain<Settings>, 1>;
 pub(crate) type Resolvers = HashMap<Address, u32, 1>;
 
@@ -132,8 +131,10 @@ pub(crate) static EVENTS: RingBuf<Event, { RING_BYTES as usize }> = RingBuf::new
 #[btf_map]
 pub(crate) static NAMES: ArrayOfMaps<Buckets, SLOTS> = ArrayOfMaps::new();
 
+// One array for both slots, of 14 MB: a look into an inner array, which could be as large as its policy, is a call, and with it
+// an answer takes a tenth longer.
 #[btf_map]
-pub(crate) static ANSWERS: ArrayOfMaps<Answers, SLOTS> = ArrayOfMaps::new();
+pub(crate) static ANSWERS: Array<Answer, { SLOTS * MAX_RULES as usize }> = Array::new();
 
 #[btf_map]
 pub(crate) static SETTINGS: ArrayOfMaps<AllSettings, SLOTS> = ArrayOfMaps::new();

@@ -8,20 +8,22 @@ use interdict_ebpf_program::{
     ip::{IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Version},
     lan::Outbound,
     reject::{self, Notice},
+    sum::{add, fold},
     transport::{TCP, TCP_ACK, TCP_FLAGS_OFFSET, TCP_RST},
 };
 use interdict_ebpf_shared::{count::Exit, limits::REJECTS_A_SECOND, query::Interface};
 
 use crate::{
-    clock::now_ns,
+    clock::now_by,
+    control::Control,
     generation::is_ours,
     maps::{INTERFACES, REJECTS},
     packet::{Packet, hidden},
     rates,
-    resolver::{GROUP_ADDRESS, HOP_LIMIT, add, fold, resize},
+    reply::{HOP_LIMIT, is_from_group, resize},
     scratch::{HEAD_BYTES, HEAD_MASK, MESSAGE_MASK, Place, forgotten, length, masked},
     seats,
-    unaligned::{load8, store8},
+    unaligned::{load8, store_at, store8},
 };
 
 /// As much of a blocked packet as is quoted in an ICMP message, with its IP header: more than senders need to tell which
@@ -41,16 +43,16 @@ pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> 
     let packet = Packet::new(ctx);
     let notice = reject::notice(&packet, outbound);
     let interface = INTERFACES.get(ctx.ingress_ifindex() as u32);
-    let answers = interface.filter(|interface| interface.answers == Interface::ANSWERS);
+    let answers = interface.filter(|interface| interface.answers() == Interface::ANSWERS);
     let (Some(interface), true) = (answers, notice != Notice::Nothing) else {
         return Exit::Blocked;
     };
     // What was not sent to us, a switch or a bridge carries elsewhere too.
-    if packet.read(0) != Some(interface.mac) {
+    let first = packet.read(0).map(u64::from_ne_bytes);
+    let Some(first) = first.filter(|first| interface.is_meant(*first)) else {
         return Exit::Blocked;
-    }
-    let sender: Option<[u8; 2]> = packet.read(6);
-    if sender.is_none_or(|[first, _]| first & GROUP_ADDRESS != 0) {
+    };
+    if is_from_group(first) {
         return Exit::Blocked;
     }
     if !may_tell(outbound) {
@@ -74,7 +76,9 @@ pub(crate) fn send_back(ctx: &XdpContext, outbound: &Outbound, place: Place) -> 
 fn may_tell(outbound: &Outbound) -> bool {
     // In our own name, or that of a whole network of ours, nobody else has sent this.
     let admit = || if is_ours(outbound.client) { Err(()) } else { Ok(()) };
-    rates::count(&REJECTS, seats::client(outbound.client), now_ns(), REJECTS_A_SECOND, admit) == Ok(true)
+    let Some(control) = Control::here() else { return false };
+    let client = seats::client(control, outbound.client);
+    rates::count(&REJECTS, client, now_by(control), REJECTS_A_SECOND, admit) == Ok(true)
 }
 
 /// Writes the segment that resets a connection, with its IP header, and returns its length.
@@ -251,7 +255,7 @@ fn store(ctx: &XdpContext, place: Place, link_bytes: usize, bytes: usize) -> boo
             break;
         }
         // SAFETY: the word lies inside the packet, as just checked, and inside the scratch memory.
-        unsafe { store8(frame + at, load8(from + at)) };
+        unsafe { store8::<0>(frame + at, load8::<0>(from + at)) };
         at += 8;
     }
     at = 0;
@@ -260,7 +264,7 @@ fn store(ctx: &XdpContext, place: Place, link_bytes: usize, bytes: usize) -> boo
             break;
         }
         // SAFETY: as above.
-        unsafe { store8(frame + link + at, load8(message + masked::<MESSAGE_MASK>(at))) };
+        unsafe { store8::<0>(frame + link + at, load8::<0>(message + masked::<MESSAGE_MASK>(at))) };
         at += 8;
     }
     let last = masked::<MESSAGE_MASK>(bytes - 8);
@@ -269,9 +273,9 @@ fn store(ctx: &XdpContext, place: Place, link_bytes: usize, bytes: usize) -> boo
     }
     // SAFETY: as above.
     unsafe {
-        store8(frame + link + last, load8(message + last));
+        store8::<0>(frame + link + last, load8::<0>(message + last));
         let [a, b, c, d, e, f, g, h, i, j, k, l] = addresses;
-        crate::unaligned::store(frame, [g, h, i, j, k, l, a, b, c, d, e, f]);
+        store_at::<0, 12>(frame, [g, h, i, j, k, l, a, b, c, d, e, f]);
     }
     true
 }

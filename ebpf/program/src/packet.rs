@@ -11,8 +11,8 @@ use interdict_ebpf_program::frame::{Frame, Head, Headed, rarely};
 use interdict_dns_wire::{Bytes, Round};
 
 use crate::{
-    scratch::{forgotten, load, masked},
-    unaligned,
+    scratch::{forgotten, masked},
+    unaligned::{load_at, load8, store_at, store8},
 };
 
 /// The packet that a program was started for.
@@ -59,7 +59,7 @@ impl Frame for Packet<'_> {
             return self.read_past_first_buffer(offset);
         }
         // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
-        Some(unsafe { unaligned::load(start) })
+        Some(unsafe { load_at::<0, N>(start) })
     }
 
     #[inline(always)]
@@ -78,59 +78,117 @@ impl Headed for Packet<'_> {
     #[inline(always)]
     fn head<const BYTES: usize>(&self) -> Option<impl Head<BYTES>> {
         let start = self.ctx.data();
-        (start + BYTES <= self.ctx.data_end()).then_some(First::<BYTES> { start })
+        (start + BYTES <= self.ctx.data_end()).then_some(Part::<BYTES> { start })
     }
 }
 
-/// The first bytes of a packet, which are known to be there.
+/// Bytes of a packet that are known to be there.
 #[derive(Clone, Copy)]
-struct First<const BYTES: usize> {
+pub(crate) struct Part<const BYTES: usize> {
     start: usize,
 }
 
-impl<const BYTES: usize> Head<BYTES> for First<BYTES> {
+impl<const BYTES: usize> Head<BYTES> for Part<BYTES> {
     #[inline(always)]
     fn get<const AT: usize, const N: usize>(self) -> [u8; N] {
         const { assert!(AT + N <= BYTES) };
         // SAFETY: so many bytes from the start on lie inside the packet, as was checked.
-        unsafe { unaligned::load(self.start + AT) }
+        unsafe { load_at::<AT, N>(self.start) }
     }
 }
 
+impl<const BYTES: usize> Part<BYTES> {
+    /// Writes over the `N` bytes at `AT`.
+    #[inline(always)]
+    pub(crate) fn set<const AT: usize, const N: usize>(self, bytes: [u8; N]) {
+        const { assert!(AT + N <= BYTES) };
+        // SAFETY: as in `get`.
+        unsafe { store_at::<AT, N>(self.start, bytes) }
+    }
+
+    /// The eight bytes at `AT` as a word.
+    #[inline(always)]
+    pub(crate) fn word<const AT: usize>(self) -> u64 {
+        const { assert!(AT + 8 <= BYTES) };
+        // SAFETY: as in `get`.
+        unsafe { load8::<AT>(self.start) }
+    }
+
+    /// Writes over them.
+    #[inline(always)]
+    pub(crate) fn set_word<const AT: usize>(self, word: u64) {
+        const { assert!(AT + 8 <= BYTES) };
+        // SAFETY: as in `get`.
+        unsafe { store8::<AT>(self.start, word) }
+    }
+}
+
+/// A place in a packet, from which on parts of it are looked at. Each is compared with the packet's end.
+#[derive(Clone, Copy)]
+pub(crate) struct Spot {
+    start: usize,
+    end: usize,
+}
+
+impl Spot {
+    /// That at an offset below 512.
+    #[inline(always)]
+    pub(crate) fn at(ctx: &XdpContext, offset: usize) -> Self {
+        Self { start: ctx.data() + masked::<SPOT_MASK>(offset), end: ctx.data_end() }
+    }
+
+    /// That so many bytes, fewer than 512, behind it.
+    #[inline(always)]
+    pub(crate) fn further(self, bytes: usize) -> Self {
+        Self { start: self.start + masked::<SPOT_MASK>(bytes), ..self }
+    }
+
+    /// That `BYTES` behind it.
+    #[inline(always)]
+    pub(crate) fn next<const BYTES: usize>(self) -> Self {
+        Self { start: behind::<BYTES>(self.start), ..self }
+    }
+
+    /// The bytes that begin there.
+    #[inline(always)]
+    pub(crate) fn part<const BYTES: usize>(self) -> Option<Part<BYTES>> {
+        (self.start + BYTES <= self.end).then_some(Part { start: self.start })
+    }
+}
+
+/// Offsets of spots are masked with this.
+const SPOT_MASK: usize = 0x1ff;
+
 /// A message in the driver's memory, of which names of usual length are read: with up to [`ROUNDS`] labels, and words of
 /// eight bytes. It is read where it is, since to copy it takes as long as to judge it.
-pub(crate) struct InPacket<'c> {
-    ctx: &'c XdpContext,
-    /// Where it begins.
-    at: usize,
-}
+pub(crate) struct InPacket(Spot);
 
 /// Rounds of a loop, which Linux 6.1 goes through one by one when it verifies the program.
 const ROUNDS: u32 = 8;
 
-/// Places in the message are masked with this, and so is its own.
+/// Places in the message are masked with this.
 const PLACE_MASK: usize = 0x7f;
 
-impl<'c> InPacket<'c> {
-    /// The message that begins at this offset, below 128.
+impl InPacket {
+    /// The message that begins at this offset, below 512.
     #[inline(always)]
-    pub(crate) fn at(ctx: &'c XdpContext, at: usize) -> Self {
-        Self { ctx, at }
+    pub(crate) fn at(ctx: &XdpContext, at: usize) -> Self {
+        Self(Spot::at(ctx, at))
     }
 }
 
-impl Bytes for InPacket<'_> {
+impl Bytes for InPacket {
     const LONGEST_NAME_BYTES: usize = 8 * ROUNDS as usize;
 
     #[inline(always)]
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
-        let start = self.ctx.data() + masked::<PLACE_MASK>(self.at) + masked::<PLACE_MASK>(at);
-        if start + N > self.ctx.data_end() {
+        let start = self.0.start + masked::<PLACE_MASK>(at);
+        if start + N > self.0.end {
             rarely();
             return [0; N];
         }
         // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
-        unsafe { load(start) }
+        unsafe { load_at::<0, N>(start) }
     }
 
     #[inline(always)]
@@ -139,15 +197,51 @@ impl Bytes for InPacket<'_> {
     }
 
     #[inline(always)]
+    fn variable(number: usize) -> usize {
+        number
+    }
+
+    /// Which number it is, is a jump here, and a processor goes on with the guess.
+    #[inline(always)]
+    fn foreseen(number: usize, guess: usize) -> usize {
+        if number == guess { behind::<0>(guess) } else { number }
+    }
+
+    #[inline(always)]
     fn repeat<R: Round>(_limit: usize, work: &mut R) -> Option<usize> {
-        // Not by an iterator, whose closure the compiler makes a function that is called for each round.
-        for round in 1..=hidden::<ROUNDS>() {
+        // Not by an iterator, whose closure the compiler makes a function that is called for each round, and not by an
+        // inclusive range, which asks at each whether it has ended.
+        let mut rounds = 0;
+        while rounds < hidden::<ROUNDS>() {
+            rounds += 1;
             if !work.round() {
-                return Some(round as usize);
+                return Some(rounds as usize);
             }
         }
         None
     }
+}
+
+/// An address so far behind another, in a way that the compiler does not see through: of a loop over addresses it would take the
+/// steps from the packet's end instead, which the verifier does not allow.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn behind<const BYTES: usize>(mut address: usize) -> usize {
+    // SAFETY: the instruction changes nothing but its register.
+    unsafe {
+        core::arch::asm!(
+            "{address} += {bytes}",
+            address = inout(reg) address,
+            bytes = const BYTES,
+            options(pure, nomem, nostack),
+        );
+    }
+    address
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn behind<const BYTES: usize>(address: usize) -> usize {
+    address + BYTES
 }
 
 /// A number that the verifier knows and the compiler does not, which would write out each round of a loop.

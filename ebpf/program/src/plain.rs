@@ -41,7 +41,7 @@ pub fn read<F: Headed + ?Sized>(frame: &F) -> Option<Outbound> {
     const IPV4_PORTS_AT: usize = ETHERNET_BYTES + IPV4_HEADER_BYTES;
     const IPV6_PORTS_AT: usize = ETHERNET_BYTES + IPV6_HEADER_BYTES;
     let head = frame.head::<{ IPV4_PORTS_AT + PORTS_BYTES }>()?;
-    let (network, protocol, at, client, remote, ports) = match head.get::<12, 2>() {
+    let (network, protocol, at, client, remote, source, destination) = match head.get::<12, 2>() {
         ETHERTYPE_IPV4 => {
             let [version, _] = head.get::<ETHERNET_BYTES, 2>();
             let [high, low, _, protocol] = head.get::<{ ETHERNET_BYTES + 6 }, 4>();
@@ -50,25 +50,25 @@ pub fn read<F: Headed + ?Sized>(frame: &F) -> Option<Outbound> {
             }
             let client = Address::from_v4(head.get::<{ ETHERNET_BYTES + 12 }, 4>());
             let remote = Address::from_v4(head.get::<{ ETHERNET_BYTES + 16 }, 4>());
-            let ports: [u8; PORTS_BYTES] = head.get::<IPV4_PORTS_AT, PORTS_BYTES>();
-            (Network::Ipv4(ETHERNET_BYTES), protocol, IPV4_PORTS_AT, client, remote, ports)
+            let (source, destination) =
+                (head.get::<IPV4_PORTS_AT, 2>(), head.get::<{ IPV4_PORTS_AT + 2 }, 2>());
+            (Network::Ipv4(ETHERNET_BYTES), protocol, IPV4_PORTS_AT, client, remote, source, destination)
         }
         ETHERTYPE_IPV6 => {
             let head = frame.head::<{ IPV6_PORTS_AT + PORTS_BYTES }>()?;
             let [protocol, _] = head.get::<{ ETHERNET_BYTES + 6 }, 2>();
             let client = Address::from_v6(head.get::<{ ETHERNET_BYTES + 8 }, 16>());
             let remote = Address::from_v6(head.get::<{ ETHERNET_BYTES + 24 }, 16>());
-            let ports = head.get::<IPV6_PORTS_AT, PORTS_BYTES>();
-            (Network::Ipv6(ETHERNET_BYTES), protocol, IPV6_PORTS_AT, client, remote, ports)
+            let (source, destination) =
+                (head.get::<IPV6_PORTS_AT, 2>(), head.get::<{ IPV6_PORTS_AT + 2 }, 2>());
+            (Network::Ipv6(ETHERNET_BYTES), protocol, IPV6_PORTS_AT, client, remote, source, destination)
         }
         _ => return None,
     };
     if protocol != TCP && protocol != UDP {
         return None;
     }
-    let [a, b, c, d] = ports;
-    let transport =
-        Transport { protocol, at, fragment: false, source: [a, b], destination: [c, d], unread: None };
+    let transport = Transport { protocol, at, fragment: false, source, destination, unread: None };
     Some(Outbound { ip: Ip::new(network), client, remote, transport })
 }
 

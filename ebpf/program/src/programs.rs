@@ -28,13 +28,13 @@ use interdict_ebpf_shared::{
 use crate::{
     calls, clock,
     divert::{self, Diversion, OPENS, STREAM},
-    fate::Fate,
+    fate::{Fate, Step},
     flows,
     generation::{Generation, agent_lives, is_ours, is_served, judges_queries},
     hello, notice,
     packet::Packet,
     record,
-    resolver::{self, Segment, Step, Work},
+    resolver::{self, Segment, Work},
     scratch::Place,
     skb::{INGRESS_IFINDEX, MARK, Skb, field},
 };

@@ -96,7 +96,7 @@ impl Names for NameEntry {
 /// Judges the message of `len` bytes.
 ///
 /// `is_exempt` says whether the client is exempt from the rule of an entry, which it is only asked of rules that the
-/// register names. `asked` is written where the wish is to answer, and means nothing elsewhere.
+/// register names. `asked` says something where the wish is to answer, and means nothing elsewhere.
 #[inline(always)]
 pub fn judge<M: Bytes + ?Sized, N: Names>(
     message: &M,
@@ -127,12 +127,12 @@ pub fn judge<M: Bytes + ?Sized, N: Names>(
     if !blocks || entry.has_exemptions() && is_exempt(entry.rule()) {
         return Wish::Agent;
     }
-    let edns = match question.followed_by(message, len) {
-        Additional::None => None,
-        Additional::Edns(edns) if edns.version == 0 => Some(edns),
+    match question.followed_by(message, len) {
+        Additional::None => asked.edns = None,
+        Additional::Edns(edns) if edns.version == 0 => asked.edns = Some(edns),
         // A version to come has an answer of its own, and what is signed or otherwise odd is read in full by the agent.
         Additional::Edns(_) | Additional::Other => return Wish::AgentOrDrop,
-    };
+    }
     if question.qclass != CLASS_IN && question.qclass != CLASS_ANY {
         return Wish::AgentOrDrop;
     }
@@ -140,6 +140,7 @@ pub fn judge<M: Bytes + ?Sized, N: Names>(
     if question.qtype == TYPE_TXT && message.get::<4>(HEADER_BYTES) == *b"\x03why" {
         return Wish::AgentOrDrop;
     }
-    *asked = Asked { question, edns, entry };
+    asked.question = question;
+    asked.entry = entry;
     Wish::Answer
 }

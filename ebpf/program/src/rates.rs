@@ -7,8 +7,8 @@ use interdict_ebpf_shared::{limits::MAX_RATES, query::Rate, seat};
 
 use crate::atomic::Word;
 
-/// A table of rates. Its memory begins at a page, so that both places of a client are in one cache line.
-pub(crate) type Rates = Array<Rate, { MAX_RATES as usize }, { BPF_F_MMAPABLE as usize }>;
+/// A table of rates: by pairs, each for some clients. Its memory begins at a page, so that a pair is in one cache line.
+pub(crate) type Rates = Array<[Rate; 2], { MAX_RATES as usize / 2 }, { BPF_F_MMAPABLE as usize }>;
 
 /// Counts into the current second of the client with this tag, and says whether it is still within the limit. A client that is not known has to
 /// be admitted first, and takes the place that was silent longer of its two: with what is left of that one's second, if
@@ -40,8 +40,8 @@ pub(crate) fn count<E>(
 /// The two places of a client.
 #[inline(always)]
 fn places(rates: &Rates, tag: u64) -> Option<[Shared; 2]> {
-    let [first, second] = seat::pair(tag, MAX_RATES);
-    Some([Shared(rates.get_ptr_mut(first)?), Shared(rates.get_ptr_mut(second)?)])
+    let pair: *mut Rate = rates.get_ptr_mut(seat::pair(tag, MAX_RATES / 2))?.cast();
+    Some([Shared(pair), Shared(pair.wrapping_add(1))])
 }
 
 /// A rate that all CPUs change: an array's value, which only this module writes to.

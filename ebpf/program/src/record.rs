@@ -3,8 +3,10 @@
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     btf_maps::{PerCpuArray, lpm_trie::Key},
+    helpers::bpf_xdp_load_bytes,
+    programs::XdpContext,
 };
-use interdict_dns_wire::{NAME_LIMIT_BYTES, Question};
+use interdict_dns_wire::{HEADER_BYTES, NAME_LIMIT_BYTES, Question};
 use interdict_ebpf_program::frame::rarely;
 use interdict_ebpf_shared::{
     Address,
@@ -16,9 +18,10 @@ use interdict_ebpf_shared::{
 
 use crate::{
     atomic::Word,
-    clock::{exact_ns, now_ns},
+    clock::{exact_ns, now_by},
+    control::Control,
     maps::{BEYOND, CONTACTS, EVENTS, EXITS, LOSSES, PROCESSES, QUERIES, RULE_COUNTS, UNITS, UNJUDGED},
-    scratch::Message,
+    scratch::{Message, masked},
     seats,
     unaligned::{load8, store8},
 };
@@ -61,31 +64,89 @@ fn lose_in<const MAY_BE: bool>(loss: Loss) {
 /// copy of this.
 #[inline(never)]
 pub(crate) fn record(event: &mut Event) {
-    event.time_ns = now_ns();
-    record_by::<ALONE>(event, seats::client(event.contact.client), send);
+    let Some(control) = Control::here() else { return };
+    event.time_ns = now_by(control);
+    record_by::<ALONE>(&Brief::of(control, event), || event, send);
 }
 
 /// Records a call that a rule matched, likewise.
 #[inline(never)]
 pub(crate) fn record_call(call: &mut ProcessEvent) {
-    call.event.time_ns = now_ns();
-    record_by::<INTERRUPTED>(&call.event, seats::client(call.event.contact.client), |_| send_call(call));
+    let Some(control) = Control::here() else { return };
+    call.event.time_ns = now_by(control);
+    record_by::<INTERRUPTED>(&Brief::of(control, &call.event), || &call.event, |_| send_call(call));
 }
 
-/// Records a question that was answered, whose message is in the scratch memory, likewise. The event has its time, and the
-/// client this tag.
+/// Records a question that was answered, whose message begins here in the packet, likewise.
 #[inline(always)]
-pub(crate) fn record_query(event: &Event, client: u64, question: &Question, message: Message) {
-    record_by::<ALONE>(event, client, |event| send_query(event, question, message));
+pub(crate) fn record_query<'e>(
+    ctx: &XdpContext,
+    brief: &Brief,
+    event: impl Fn() -> &'e Event,
+    question: &Question,
+    at: usize,
+) {
+    record_by::<ALONE>(brief, event, |event| {
+        send_query(event, question, |to| {
+            let at = (at + HEADER_BYTES) as u32;
+            let bytes = masked::<{ NAME_LIMIT_BYTES }>(question.name_bytes - 1) as u32 + 1;
+            // SAFETY: there is room for a name, and a byte more.
+            unsafe { bpf_xdp_load_bytes(ctx.ctx, at, to.cast(), bytes) == 0 }
+        })
+    });
 }
 
-/// Records a name that was judged, likewise.
+/// Records a name that was judged, and is in the scratch memory, likewise.
 #[inline(always)]
 pub(crate) fn record_name(event: &mut Event, question: &Question, message: Message) {
-    event.time_ns = now_ns();
-    record_by::<ALONE>(event, seats::client(event.contact.client), |event| {
-        send_query(event, question, message)
-    });
+    let Some(control) = Control::here() else { return };
+    event.time_ns = now_by(control);
+    record_by::<ALONE>(
+        &Brief::of(control, event),
+        || event,
+        |event| {
+            send_query(event, question, |to| {
+                for at in (0..NAME_LIMIT_BYTES + 1).step_by(8) {
+                    // SAFETY: there is room for a name, and a byte more; the scratch memory is longer.
+                    unsafe { store8::<0>(to as usize + at, load8::<0>(message.name() as usize + at)) };
+                }
+                true
+            })
+        },
+    );
+}
+
+/// What is asked of most packets when they are recorded: an event is only written where there is more to tell.
+#[derive(Clone, Copy)]
+pub(crate) struct Brief {
+    /// The tag of its contact.
+    tag: u64,
+    rule: u32,
+    verdict: u8,
+    time_ns: u64,
+    length: u32,
+}
+
+impl Brief {
+    /// Of a packet of this contact, whose client has this tag.
+    #[inline(always)]
+    pub(crate) fn new(
+        control: Control,
+        client: u64,
+        contact: &ContactKey,
+        time_ns: u64,
+        length: u32,
+    ) -> Self {
+        let tag = seats::tag(control, client, contact);
+        let ContactKey { rule, verdict, .. } = *contact;
+        Self { tag, rule, verdict, time_ns, length }
+    }
+
+    #[inline(always)]
+    fn of(control: Control, event: &Event) -> Self {
+        let client = seats::client(control, event.contact.client);
+        Self::new(control, client, &event.contact, event.time_ns, event.length)
+    }
 }
 
 /// Nothing else writes this CPU's counters while the program runs.
@@ -94,10 +155,15 @@ const ALONE: bool = false;
 const INTERRUPTED: bool = true;
 
 #[inline(always)]
-fn record_by<const MAY_BE: bool>(event: &Event, client: u64, send: impl Fn(&Event) -> bool) {
-    count_rule::<MAY_BE>(event);
-    let Some(counts) = contact_counts(event, client) else {
+fn record_by<'e, const MAY_BE: bool>(
+    brief: &Brief,
+    event: impl Fn() -> &'e Event,
+    send: impl Fn(&Event) -> bool,
+) {
+    count_rule::<MAY_BE>(brief);
+    let Some(counts) = contact_counts(brief, &event) else {
         rarely();
+        let event = event();
         lose_in::<MAY_BE>(Loss::ContactsFull);
         count_beyond(event);
         if !send(event) {
@@ -105,23 +171,24 @@ fn record_by<const MAY_BE: bool>(event: &Event, client: u64, send: impl Fn(&Even
         }
         return;
     };
-    if !counts.sampled(event) {
-        return counts.add_unsampled(event);
+    if !counts.sampled(brief, &event) {
+        return counts.add_unsampled(brief);
     }
-    if send(event) {
-        counts.add_event(event);
+    rarely();
+    if send(event()) {
+        counts.add_event(brief);
     } else {
         lose_in::<MAY_BE>(Loss::RingFull);
-        counts.add_unsampled(event);
+        counts.add_unsampled(brief);
     }
 }
 
 #[inline(always)]
-fn count_rule<const MAY_BE: bool>(event: &Event) {
-    let Some(counts) = RULE_COUNTS.get_ptr_mut(event.contact.rule) else {
+fn count_rule<const MAY_BE: bool>(brief: &Brief) {
+    let Some(counts) = RULE_COUNTS.get_ptr_mut(brief.rule) else {
         return;
     };
-    let index = usize::from(event.contact.verdict) - 1;
+    let index = usize::from(brief.verdict) - 1;
     // SAFETY: the pointer is to this CPU's counts of the rule, which nothing else writes while a packet is handled, but
     // what interrupts a program that runs for a process. That adds in one instruction.
     if let Some(count) = unsafe { (*counts).verdicts.get_mut(index) } {
@@ -130,26 +197,26 @@ fn count_rule<const MAY_BE: bool>(event: &Event) {
             unsafe { Word::new(&raw mut count.packets) }.add(1);
         } else {
             count.packets += 1;
-            count.bytes += u64::from(event.length);
+            count.bytes += u64::from(brief.length);
         }
     }
 }
 
 /// The counts of the contact that this packet belongs to, made if there are none; `None` where there is no room.
 #[inline(always)]
-fn contact_counts(event: &Event, client: u64) -> Option<SharedCounts> {
-    let key = &event.contact;
-    if let Some(counts) = seats::counts(client, key) {
-        return Some(SharedCounts::new(counts));
+fn contact_counts<'e>(brief: &Brief, event: impl Fn() -> &'e Event) -> Option<SharedCounts> {
+    if let Some(counts) = seats::counts(brief.tag, || &event().contact) {
+        return Some(SharedCounts(counts));
     }
     rarely();
+    let key = &event().contact;
     if let Some(counts) = CONTACTS.get_ptr_mut(key) {
-        return Some(SharedCounts::new(counts));
+        return Some(SharedCounts(counts));
     }
     // Another CPU may have been first; then this fails, and the lookup finds what it made.
     let empty = &EMPTY;
     let _ = CONTACTS.insert(key, empty, u64::from(BPF_NOEXIST));
-    CONTACTS.get_ptr_mut(key).map(SharedCounts::new)
+    CONTACTS.get_ptr_mut(key).map(SharedCounts)
 }
 
 /// Counts a packet for whose client there is no room: under the unit that the client belongs to.
@@ -192,76 +259,56 @@ static EMPTY: ContactCounts = ContactCounts {
 };
 
 /// Counts to which all CPUs add.
-struct SharedCounts {
-    event_packets: Word,
-    event_bytes: Word,
-    unsampled_packets: Word,
-    unsampled_bytes: Word,
-    unsampled_first_ns: Word,
-    unsampled_last_ns: Word,
-    last_ns: Word,
-    window_ns: Word,
-    window_packets: Word,
-    sample: *mut Remote,
+#[derive(Clone, Copy)]
+struct SharedCounts(*mut ContactCounts);
+
+/// A word of the counts. Of each only the place is taken here, when it is needed.
+macro_rules! word {
+    ($counts:expr, $field:ident) => {
+        // SAFETY: the pointer is to a value of the table of contacts, or to a seat's. An entry that the loader removes meanwhile
+        // stays memory of that table; the loader removes only what has been idle for a minute.
+        unsafe { Word::new(&raw mut (*$counts.0).$field) }
+    };
 }
 
 impl SharedCounts {
-    #[inline(always)]
-    const fn new(counts: *mut ContactCounts) -> Self {
-        // SAFETY: the pointer is to a value of the table of contacts. An entry that the loader removes meanwhile stays
-        // memory of that table; the loader removes only what has been idle for a minute.
-        unsafe {
-            Self {
-                event_packets: Word::new(&raw mut (*counts).event_packets),
-                event_bytes: Word::new(&raw mut (*counts).event_bytes),
-                unsampled_packets: Word::new(&raw mut (*counts).unsampled_packets),
-                unsampled_bytes: Word::new(&raw mut (*counts).unsampled_bytes),
-                unsampled_first_ns: Word::new(&raw mut (*counts).unsampled_first_ns),
-                unsampled_last_ns: Word::new(&raw mut (*counts).unsampled_last_ns),
-                last_ns: Word::new(&raw mut (*counts).last_ns),
-                window_ns: Word::new(&raw mut (*counts).window_ns),
-                window_packets: Word::new(&raw mut (*counts).window_packets),
-                sample: &raw mut (*counts).sample,
-            }
-        }
-    }
-
     /// Counts the packet, and says whether it has an event of its own.
     #[inline(always)]
-    fn sampled(&self, event: &Event) -> bool {
-        self.last_ns.store(event.time_ns);
+    fn sampled<'e>(&self, brief: &Brief, event: impl Fn() -> &'e Event) -> bool {
+        word!(self, last_ns).store(brief.time_ns);
 
-        let began_ns = self.window_ns.load();
-        let over = event.time_ns.saturating_sub(began_ns) >= WINDOW_NS;
+        let began_ns = word!(self, window_ns).load();
+        let over = brief.time_ns.saturating_sub(began_ns) >= WINDOW_NS;
         // One CPU opens the new window. Another that comes at the same moment may count into the old one, or have
         // its packet forgotten by the reset: some events more, but each packet is still recorded once.
-        if over && self.window_ns.replace(began_ns, event.time_ns) {
+        if over && word!(self, window_ns).replace(began_ns, brief.time_ns) {
             rarely();
-            self.window_packets.store(0);
+            word!(self, window_packets).store(0);
             // SAFETY: only the CPU that opened the window writes the sample. The loader may read it meanwhile; it
             // reads until two readings agree.
-            unsafe { self.sample.write(event.remote) };
+            unsafe { (&raw mut (*self.0).sample).write(event().remote) };
         }
         // Past the limit nothing is added: that would take as long as all the rest of this.
-        self.window_packets.load() < EVENTS_A_WINDOW && self.window_packets.fetch_add(1) < EVENTS_A_WINDOW
+        word!(self, window_packets).load() < EVENTS_A_WINDOW
+            && word!(self, window_packets).fetch_add(1) < EVENTS_A_WINDOW
     }
 
     /// Adds a packet that has an event of its own.
     #[inline(always)]
-    fn add_event(&self, event: &Event) {
-        self.event_bytes.add(u64::from(event.length));
-        self.event_packets.add(1);
+    fn add_event(&self, brief: &Brief) {
+        word!(self, event_bytes).add(u64::from(brief.length));
+        word!(self, event_packets).add(1);
     }
 
     /// Adds a packet without an event to those that the loader's next sweep reports.
     #[inline(always)]
-    fn add_unsampled(&self, event: &Event) {
-        if event.time_ns.saturating_sub(self.unsampled_last_ns.load()) > WINDOW_NS {
-            self.unsampled_first_ns.store(event.time_ns);
+    fn add_unsampled(&self, brief: &Brief) {
+        if brief.time_ns.saturating_sub(word!(self, unsampled_last_ns).load()) > WINDOW_NS {
+            word!(self, unsampled_first_ns).store(brief.time_ns);
         }
-        self.unsampled_last_ns.store(event.time_ns);
-        self.unsampled_bytes.add(u64::from(event.length));
-        self.unsampled_packets.add(1);
+        word!(self, unsampled_last_ns).store(brief.time_ns);
+        word!(self, unsampled_bytes).add(u64::from(brief.length));
+        word!(self, unsampled_packets).add(1);
     }
 }
 
@@ -271,7 +318,7 @@ fn send(event: &Event) -> bool {
     let Some(mut entry) = EVENTS.reserve(0) else {
         return false;
     };
-    entry.write(Event { time_ns: exact_ns(), ..*event });
+    entry.write(*event).time_ns = exact_ns();
     entry.submit(0);
     true
 }
@@ -282,29 +329,32 @@ fn send_call(call: &ProcessEvent) -> bool {
     let Some(mut entry) = PROCESSES.reserve(0) else {
         return false;
     };
-    entry.write(ProcessEvent { event: Event { time_ns: exact_ns(), ..call.event }, ..*call });
+    entry.write(*call).event.time_ns = exact_ns();
     entry.submit(0);
     true
 }
 
-/// Sends the event of an answered question, with its name.
+/// Sends the event of a name that was judged, with the name, which `write` writes, or says that it cannot.
 #[inline(always)]
-fn send_query(event: &Event, question: &Question, message: Message) -> bool {
+fn send_query(event: &Event, question: &Question, write: impl Fn(*mut u8) -> bool) -> bool {
     let Some(mut entry) = QUERIES.reserve(0) else {
         return false;
     };
     let to = entry.as_mut_ptr();
-    // SAFETY: the entry has room for an event, and each of its fields is written through a pointer to it. The name is
-    // copied with what stands behind it in the scratch memory, which is longer than a name; its length says what counts.
-    unsafe {
-        (&raw mut (*to).event).write(Event { time_ns: exact_ns(), ..*event });
+    // SAFETY: the entry has room for an event, and each of its fields is written through a pointer to it. The length of the
+    // name says what counts of the room for it.
+    let is_whole = unsafe {
+        (&raw mut (*to).event).write(*event);
+        (&raw mut (*to).event.time_ns).write(exact_ns());
         (&raw mut (*to).qtype).write(question.qtype);
         (&raw mut (*to).name_bytes).write(question.name_bytes as u16);
         (&raw mut (*to).zero).write([0; 4]);
-        let name: *mut u8 = (&raw mut (*to).name).cast();
-        for at in (0..NAME_LIMIT_BYTES + 1).step_by(8) {
-            store8(name as usize + at, load8(message.name() as usize + at));
-        }
+        write((&raw mut (*to).name).cast())
+    };
+    // There it has the name of some other event, and is kept from the agent.
+    if !is_whole {
+        entry.discard(0);
+        return false;
     }
     entry.submit(0);
     true

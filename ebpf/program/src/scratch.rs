@@ -1,5 +1,5 @@
-//! The memory in which an answer is put together: the verifier allows no packet to be written to at places that it
-//! cannot follow, and a stack of 512 bytes has no room for a name.
+//! Memory of a CPU for what is known of a packet, for a copy of a message that cannot be judged where it is, and for a notice that
+//! is put together: a stack of 512 bytes has no room for any of it.
 
 use core::{ffi::c_void, hint::black_box, mem::MaybeUninit, ptr};
 
@@ -8,7 +8,10 @@ use interdict_dns_wire::{Bytes, Memory, Round};
 use interdict_ebpf_program::{lan::Outbound, query::Asked, tls::Hello};
 use interdict_ebpf_shared::{contact::Event, name::SEARCH_BYTES, policy::Verdict};
 
-use crate::{maps::SCRATCH, unaligned};
+use crate::{
+    maps::SCRATCH,
+    unaligned::{load_at, store_at},
+};
 
 /// Room for the headers in front of a message, which end where it begins: Ethernet, four VLAN tags, IPv6, UDP are 78.
 pub(crate) const HEAD_BYTES: usize = 80;
@@ -16,10 +19,10 @@ pub(crate) const HEAD_BYTES: usize = 80;
 /// Places in the head are masked with this.
 pub(crate) const HEAD_MASK: usize = 0x7f;
 
-/// Places in a message are masked with this: the next power of two above the longest answer.
+/// Places in a message are masked with this: as much as is read of one, and as a notice has, fits.
 pub(crate) const MESSAGE_MASK: usize = 0x1ff;
 
-/// What a place may be followed by: the longest write behind it.
+/// What a place may be followed by: the headers of an ICMP message, in front of what it quotes.
 const BEHIND_BYTES: usize = 128;
 
 /// Places in the memory of a search are masked with this.
@@ -38,27 +41,19 @@ pub(crate) struct Lengths {
     pub(crate) message_bytes: usize,
 }
 
-/// A datagram in the scratch memory.
-pub(crate) struct Loaded {
-    pub(crate) place: Place,
-    pub(crate) header_bytes: usize,
-    pub(crate) frame_bytes: usize,
-    pub(crate) message_bytes: usize,
-}
-
-/// One for each CPU.
+/// One for each CPU. What every answered question needs comes first, in as few cache lines as can be.
 #[repr(C)]
 pub(crate) struct Scratch {
-    head: [u8; HEAD_BYTES],
-    message: [u8; MESSAGE_MASK + 1 + BEHIND_BYTES],
-    search: [u8; SEARCH_MASK + 1 + 8],
     outbound: MaybeUninit<Outbound>,
-    event: MaybeUninit<Event>,
-    handed_over: [u64; HANDED_OVER_WORDS],
-    hello: [u64; HELLO_WORDS],
     lengths: Lengths,
     /// An [`Asked`]. As what it is the kernel would not take it: it knows no Rust enum in a map's value.
     asked: [u64; ASKED_WORDS],
+    search: [u8; SEARCH_MASK + 1 + 8],
+    event: MaybeUninit<Event>,
+    handed_over: [u64; HANDED_OVER_WORDS],
+    hello: [u64; HELLO_WORDS],
+    head: [u8; HEAD_BYTES],
+    message: [u8; MESSAGE_MASK + 1 + BEHIND_BYTES],
 }
 
 const HANDED_OVER_WORDS: usize = 4;
@@ -137,13 +132,11 @@ impl Place {
         unsafe { (&raw mut (*self.0).lengths).write(lengths) }
     }
 
-    /// The datagram that was put here, whose lengths the verifier knows nothing of.
+    /// Those that were put here, of which the verifier knows nothing.
     #[inline(always)]
-    pub(crate) fn loaded(self) -> Loaded {
+    pub(crate) fn lengths(self) -> Lengths {
         // SAFETY: as in `keep`.
-        let Lengths { header_bytes, frame_bytes, message_bytes } =
-            unsafe { black_box(&raw const (*self.0).lengths).read() };
-        Loaded { place: self, header_bytes, frame_bytes, message_bytes }
+        unsafe { black_box(&raw const (*self.0).lengths).read() }
     }
 
     /// Room for what is read of a ClientHello.
@@ -164,18 +157,15 @@ impl Place {
     /// Where headers of this many bytes begin.
     #[inline(always)]
     pub(crate) fn start(self, header_bytes: usize) -> *mut c_void {
-        self.base().wrapping_add(masked::<HEAD_MASK>(HEAD_BYTES - header_bytes)).cast()
+        // SAFETY: as in `message`.
+        let head: *mut u8 = unsafe { &raw mut (*self.0).head }.cast();
+        head.wrapping_add(masked::<HEAD_MASK>(HEAD_BYTES - header_bytes)).cast()
     }
 
     /// A place in the message.
     #[inline(always)]
     pub(crate) fn at(self, at: usize) -> *mut c_void {
         self.message().at(at) as *mut c_void
-    }
-
-    #[inline(always)]
-    pub(crate) const fn head(self) -> Head {
-        Head(self.0.cast())
     }
 
     #[inline(always)]
@@ -188,31 +178,6 @@ impl Place {
     pub(crate) fn search(self) -> SearchMemory {
         // SAFETY: as in `message`.
         SearchMemory(unsafe { &raw mut (*self.0).search }.cast())
-    }
-
-    #[inline(always)]
-    fn base(self) -> *mut u8 {
-        self.0.cast()
-    }
-}
-
-/// The headers, by how far in front of the message they stand.
-#[derive(Clone, Copy)]
-pub(crate) struct Head(*mut u8);
-
-impl Head {
-    /// The bytes that stand `before` bytes in front of the message.
-    #[inline(always)]
-    pub(crate) fn get<const N: usize>(self, before: usize) -> [u8; N] {
-        // SAFETY: the head is in the map's value, and `before` at most its length.
-        unsafe { unaligned::load(self.0 as usize + (HEAD_BYTES - before)) }
-    }
-
-    /// Writes bytes that stand `before` bytes in front of the message.
-    #[inline(always)]
-    pub(crate) fn set<const N: usize>(self, before: usize, bytes: [u8; N]) {
-        // SAFETY: as in `get`.
-        unsafe { unaligned::store(self.0 as usize + (HEAD_BYTES - before), bytes) }
     }
 }
 
@@ -243,7 +208,7 @@ impl Bytes for Message {
     #[inline(always)]
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         // SAFETY: a masked place and what may follow it are in the map's value.
-        unsafe { load(self.at(at)) }
+        unsafe { load_at::<0, N>(self.at(at)) }
     }
 
     #[inline(always)]
@@ -261,17 +226,7 @@ impl Memory for Message {
     #[inline(always)]
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         // SAFETY: as in `get`.
-        unsafe { store(self.at(at), bytes) }
-    }
-
-    #[inline(always)]
-    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
-        const { assert!(N * 8 <= BEHIND_BYTES) };
-        let start = self.at(at);
-        for (i, word) in words.iter().enumerate() {
-            // SAFETY: as in `get`.
-            unsafe { unaligned::store8(start + 8 * i, *word) }
-        }
+        unsafe { store_at::<0, N>(self.at(at), bytes) }
     }
 }
 
@@ -283,7 +238,7 @@ impl Bytes for SearchMemory {
     #[inline(always)]
     fn get<const N: usize>(&self, at: usize) -> [u8; N] {
         // SAFETY: a masked place and the eight bytes behind it are in the map's value.
-        unsafe { load(self.0 as usize + masked::<SEARCH_MASK>(at)) }
+        unsafe { load_at::<0, N>(self.0 as usize + masked::<SEARCH_MASK>(at)) }
     }
 }
 
@@ -291,48 +246,8 @@ impl Memory for SearchMemory {
     #[inline(always)]
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         // SAFETY: as in `get`.
-        unsafe { store(self.0 as usize + masked::<SEARCH_MASK>(at), bytes) }
+        unsafe { store_at::<0, N>(self.0 as usize + masked::<SEARCH_MASK>(at), bytes) }
     }
-
-    #[inline(always)]
-    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
-        for (i, word) in words.iter().enumerate() {
-            self.set(at + 8 * i, word.to_ne_bytes());
-        }
-    }
-}
-
-/// Loads bytes; eight at once.
-///
-/// # Safety
-///
-/// As of [`unaligned::load`].
-#[inline(always)]
-pub(crate) unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    if N == 8 {
-        // SAFETY: as the caller promises; the destination holds as many bytes.
-        unsafe { ptr::write_unaligned(bytes.as_mut_ptr().cast(), unaligned::load8(at)) };
-        return bytes;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { unaligned::load(at) }
-}
-
-/// Stores bytes; eight at once.
-///
-/// # Safety
-///
-/// As of [`unaligned::store`].
-#[inline(always)]
-unsafe fn store<const N: usize>(at: usize, bytes: [u8; N]) {
-    if N == 8 {
-        // SAFETY: there are eight bytes, and the caller promises room for them.
-        unsafe { unaligned::store8(at, ptr::read_unaligned(bytes.as_ptr().cast())) };
-        return;
-    }
-    // SAFETY: as the caller promises.
-    unsafe { unaligned::store(at, bytes) }
 }
 
 /// Always 0, which the verifier does not know of something in memory that could be written.

@@ -7,22 +7,27 @@ use interdict_ebpf_shared::{
     seat::{self, FREE, SEATS_TRIED, Seat},
 };
 
-use crate::{atomic::Word, control::secret, maps::CONTACT_SEATS};
+use crate::{atomic::Word, control::Control, maps::CONTACT_SEATS};
 
 /// The tag of a client.
 #[inline(always)]
-pub(crate) fn client(client: Address) -> u64 {
-    // The words of the secret are always there.
-    secret().map_or(0, |secret| seat::client(&secret, client))
+pub(crate) fn client(control: Control, client: Address) -> u64 {
+    seat::client(&control.secret(), client)
 }
 
-/// The counts of a contact that has a seat, or takes a free one; `None` where there is none for it. Its client has this tag.
+/// The tag of a contact, whose client has this tag.
 #[inline(always)]
-pub(crate) fn counts(client: u64, key: &ContactKey) -> Option<*mut ContactCounts> {
-    let tag = seat::tag(&secret()?, client, key);
+pub(crate) fn tag(control: Control, client: u64, contact: &ContactKey) -> u64 {
+    seat::tag(&control.secret(), client, contact)
+}
+
+/// The counts of the contact with this tag, which has a seat, or takes a free one; `None` where there is none for it. The
+/// contact itself is only asked for then.
+#[inline(always)]
+pub(crate) fn counts<'e>(tag: u64, key: impl Fn() -> &'e ContactKey) -> Option<*mut ContactCounts> {
     for tried in 0..SEATS_TRIED {
         let seat = CONTACT_SEATS.get_ptr_mut(seat::place(tag, tried))?;
-        if is_of(seat, tag) || takes(seat, tag, key) {
+        if is_of(seat, tag) || takes(seat, tag, &key) {
             // SAFETY: this makes another pointer into the array's value.
             return Some(unsafe { &raw mut (*seat).counts });
         }
@@ -41,7 +46,7 @@ fn is_of(seat: *mut Seat, tag: u64) -> bool {
 /// A contact that sat behind another one takes a second seat when that one's becomes free, and is in both until the agent has
 /// read the first. Of a seat the counts are all 0 when it is free.
 #[inline(always)]
-fn takes(seat: *mut Seat, tag: u64, key: &ContactKey) -> bool {
+fn takes<'e>(seat: *mut Seat, tag: u64, key: impl Fn() -> &'e ContactKey) -> bool {
     // SAFETY: as in `is_of`; the agent reads no key before it is known, and only who took the seat writes it.
     unsafe {
         let held = Word::new(&raw mut (*seat).tag);
@@ -52,7 +57,7 @@ fn takes(seat: *mut Seat, tag: u64, key: &ContactKey) -> bool {
         if !held.replace(FREE, tag) {
             return held.load() == tag;
         }
-        (&raw mut (*seat).key).write(*key);
+        (&raw mut (*seat).key).write(*key());
         // An addition that returns what was there is a barrier as well.
         Word::new(&raw mut (*seat).is_known).fetch_add(1);
     }

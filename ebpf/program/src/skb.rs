@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, helpers::bpf_skb_load_bytes, programs::TcContext};
 use interdict_ebpf_program::frame::{Frame, rarely};
 
-use crate::{maps::BARE, scratch::masked, unaligned};
+use crate::{maps::BARE, scratch::masked, unaligned::load_at};
 
 const ETHERNET_BYTES: usize = 14;
 const ETHERTYPE_OFFSET: usize = 12;
@@ -90,7 +90,7 @@ impl Frame for Skb<'_> {
         let start = field::<DATA>(self.ctx) + offset;
         if start + N <= field::<DATA_END>(self.ctx) {
             // SAFETY: the N bytes from `start` on lie inside the packet, as just checked.
-            return Some(unsafe { unaligned::load(start) });
+            return Some(unsafe { load_at::<0, N>(start) });
         }
         rarely();
         let mut bytes = [0; N];

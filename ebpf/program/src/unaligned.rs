@@ -5,25 +5,50 @@
 //! packets and map values on every machine that can do it, which all do that we run on. The host, where only Clippy comes by, has
 //! Rust's own.
 
-/// Loads bytes from a packet.
+/// Loads the `N` bytes that begin `AT` behind a place.
 ///
 /// # Safety
 ///
-/// The `N` bytes from `start` on must be inside the packet, as just compared with its end.
+/// They must be inside a packet, as just compared with its end, or in a map's value.
 #[inline(always)]
-pub(crate) unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
+pub(crate) unsafe fn load_at<const AT: usize, const N: usize>(place: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    let to = bytes.as_mut_ptr();
+    // SAFETY: as the caller promises; and there are as many bytes to write to.
+    unsafe {
+        match N {
+            2 => to.cast::<u16>().write_unaligned(load2::<AT, 0>(place)),
+            4 => to.cast::<u32>().write_unaligned(load4::<AT, 0>(place)),
+            6 => {
+                to.cast::<u32>().write_unaligned(load4::<AT, 0>(place));
+                to.add(4).cast::<u16>().write_unaligned(load2::<AT, 4>(place));
+            }
+            8 => to.cast::<u64>().write_unaligned(load8::<AT>(place)),
+            _ => bytes = load_by_words(place + AT),
+        }
+    }
+    bytes
+}
+
+/// Loads bytes.
+///
+/// # Safety
+///
+/// As of [`load_at`].
+#[inline(always)]
+unsafe fn load_by_words<const N: usize>(start: usize) -> [u8; N] {
     let mut bytes = [0; N];
     let (words, rest) = bytes.as_chunks_mut::<4>();
     let (halves, odd) = rest.as_chunks_mut::<2>();
     let mut at = start;
     for word in words {
         // SAFETY: as the caller promises.
-        *word = unsafe { load4(at) }.to_ne_bytes();
+        *word = unsafe { load4::<0, 0>(at) }.to_ne_bytes();
         at += 4;
     }
     for half in halves {
         // SAFETY: as the caller promises.
-        *half = unsafe { load2(at) }.to_ne_bytes();
+        *half = unsafe { load2::<0, 0>(at) }.to_ne_bytes();
         at += 2;
     }
     for byte in odd {
@@ -33,24 +58,47 @@ pub(crate) unsafe fn load<const N: usize>(start: usize) -> [u8; N] {
     bytes
 }
 
+/// Stores the `N` bytes that begin `AT` behind a place.
+///
+/// # Safety
+///
+/// They must be inside a packet, as just compared with its end, or in a map's value.
+#[inline(always)]
+pub(crate) unsafe fn store_at<const AT: usize, const N: usize>(place: usize, bytes: [u8; N]) {
+    let from = bytes.as_ptr();
+    // SAFETY: as the caller promises; and there are as many bytes to read.
+    unsafe {
+        match N {
+            2 => store2::<AT, 0>(place, from.cast::<u16>().read_unaligned()),
+            4 => store4::<AT, 0>(place, from.cast::<u32>().read_unaligned()),
+            6 => {
+                store4::<AT, 0>(place, from.cast::<u32>().read_unaligned());
+                store2::<AT, 4>(place, from.add(4).cast::<u16>().read_unaligned());
+            }
+            8 => store8::<AT>(place, from.cast::<u64>().read_unaligned()),
+            _ => store_by_words(place + AT, bytes),
+        }
+    }
+}
+
 /// Stores bytes.
 ///
 /// # Safety
 ///
-/// The `N` bytes from `start` on must be inside a packet or a map's value.
+/// As of [`store_at`].
 #[inline(always)]
-pub(crate) unsafe fn store<const N: usize>(start: usize, bytes: [u8; N]) {
+unsafe fn store_by_words<const N: usize>(start: usize, bytes: [u8; N]) {
     let (words, rest) = bytes.as_chunks::<4>();
     let (halves, odd) = rest.as_chunks::<2>();
     let mut at = start;
     for word in words {
         // SAFETY: as the caller promises.
-        unsafe { store4(at, u32::from_ne_bytes(*word)) };
+        unsafe { store4::<0, 0>(at, u32::from_ne_bytes(*word)) };
         at += 4;
     }
     for half in halves {
         // SAFETY: as the caller promises.
-        unsafe { store2(at, u16::from_ne_bytes(*half)) };
+        unsafe { store2::<0, 0>(at, u16::from_ne_bytes(*half)) };
         at += 2;
     }
     for byte in odd {
@@ -59,115 +107,77 @@ pub(crate) unsafe fn store<const N: usize>(start: usize, bytes: [u8; N]) {
     }
 }
 
-#[cfg(target_arch = "bpf")]
+/// The word of eight bytes that begins `AT` behind a place.
+///
+/// # Safety
+///
+/// As of [`load_at`].
 #[inline(always)]
-unsafe fn load4(at: usize) -> u32 {
-    let word: u64;
-    // SAFETY: as the caller promises. The instruction writes nothing but its register.
-    unsafe {
-        core::arch::asm!(
-            "{word} = *(u32 *)({at} + 0)",
-            at = in(reg) at,
-            word = out(reg) word,
-            options(pure, readonly, nostack),
-        );
-    }
-    word as u32
+pub(crate) unsafe fn load8<const AT: usize>(place: usize) -> u64 {
+    // SAFETY: as the caller promises.
+    unsafe { load8_at::<AT, 0>(place) }
 }
 
-#[cfg(target_arch = "bpf")]
+/// Stores a word there.
+///
+/// # Safety
+///
+/// As of [`store_at`].
 #[inline(always)]
-unsafe fn load2(at: usize) -> u16 {
-    let half: u64;
-    // SAFETY: as the caller promises. The instruction writes nothing but its register.
-    unsafe {
-        core::arch::asm!(
-            "{half} = *(u16 *)({at} + 0)",
-            at = in(reg) at,
-            half = out(reg) half,
-            options(pure, readonly, nostack),
-        );
-    }
-    half as u16
-}
-
-#[cfg(not(target_arch = "bpf"))]
-unsafe fn load4(at: usize) -> u32 {
+pub(crate) unsafe fn store8<const AT: usize>(place: usize, word: u64) {
     // SAFETY: as the caller promises.
-    unsafe { (at as *const u32).read_unaligned() }
+    unsafe { store8_at::<AT, 0>(place, word) }
 }
 
-#[cfg(not(target_arch = "bpf"))]
-unsafe fn load2(at: usize) -> u16 {
-    // SAFETY: as the caller promises.
-    unsafe { (at as *const u16).read_unaligned() }
+/// A load and a store of one type, `AT` and `THEN` behind a place, as the instructions themselves.
+macro_rules! access {
+    ($load:ident, $store:ident, $type:ty, $name:literal, $register:ident) => {
+        #[cfg(target_arch = "bpf")]
+        #[inline(always)]
+        unsafe fn $load<const AT: usize, const THEN: usize>(place: usize) -> $type {
+            let value: $type;
+            // SAFETY: as the caller promises. The instruction writes nothing but its register.
+            unsafe {
+                core::arch::asm!(
+                    concat!("{value} = *(", $name, " *)({place} + {at})"),
+                    place = in(reg) place,
+                    value = out($register) value,
+                    at = const AT + THEN,
+                    options(pure, readonly, nostack),
+                );
+            }
+            value
+        }
+
+        #[cfg(target_arch = "bpf")]
+        #[inline(always)]
+        unsafe fn $store<const AT: usize, const THEN: usize>(place: usize, value: $type) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                core::arch::asm!(
+                    concat!("*(", $name, " *)({place} + {at}) = {value}"),
+                    place = in(reg) place,
+                    value = in($register) value,
+                    at = const AT + THEN,
+                    options(nostack),
+                );
+            }
+        }
+
+        #[cfg(not(target_arch = "bpf"))]
+        unsafe fn $load<const AT: usize, const THEN: usize>(place: usize) -> $type {
+            // SAFETY: as the caller promises.
+            unsafe { ((place + AT + THEN) as *const $type).read_unaligned() }
+        }
+
+        #[cfg(not(target_arch = "bpf"))]
+        unsafe fn $store<const AT: usize, const THEN: usize>(place: usize, value: $type) {
+            // SAFETY: as the caller promises.
+            unsafe { ((place + AT + THEN) as *mut $type).write_unaligned(value) }
+        }
+    };
 }
 
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-pub(crate) unsafe fn load8(at: usize) -> u64 {
-    let word: u64;
-    // SAFETY: as the caller of `load` promises. The instruction writes nothing but its register.
-    unsafe {
-        core::arch::asm!(
-            "{word} = *(u64 *)({at} + 0)",
-            at = in(reg) at,
-            word = out(reg) word,
-            options(pure, readonly, nostack),
-        );
-    }
-    word
-}
-
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-pub(crate) unsafe fn store8(at: usize, word: u64) {
-    // SAFETY: as the caller of `store` promises.
-    unsafe {
-        core::arch::asm!("*(u64 *)({at} + 0) = {word}", at = in(reg) at, word = in(reg) word, options(nostack));
-    }
-}
-
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-unsafe fn store4(at: usize, word: u32) {
-    let word = u64::from(word);
-    // SAFETY: as the caller promises.
-    unsafe {
-        core::arch::asm!("*(u32 *)({at} + 0) = {word}", at = in(reg) at, word = in(reg) word, options(nostack));
-    }
-}
-
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-unsafe fn store2(at: usize, half: u16) {
-    let half = u64::from(half);
-    // SAFETY: as the caller promises.
-    unsafe {
-        core::arch::asm!("*(u16 *)({at} + 0) = {half}", at = in(reg) at, half = in(reg) half, options(nostack));
-    }
-}
-
-#[cfg(not(target_arch = "bpf"))]
-pub(crate) unsafe fn load8(at: usize) -> u64 {
-    // SAFETY: as the caller promises.
-    unsafe { (at as *const u64).read_unaligned() }
-}
-
-#[cfg(not(target_arch = "bpf"))]
-pub(crate) unsafe fn store8(at: usize, word: u64) {
-    // SAFETY: as the caller promises.
-    unsafe { (at as *mut u64).write_unaligned(word) }
-}
-
-#[cfg(not(target_arch = "bpf"))]
-unsafe fn store4(at: usize, word: u32) {
-    // SAFETY: as the caller promises.
-    unsafe { (at as *mut u32).write_unaligned(word) }
-}
-
-#[cfg(not(target_arch = "bpf"))]
-unsafe fn store2(at: usize, half: u16) {
-    // SAFETY: as the caller promises.
-    unsafe { (at as *mut u16).write_unaligned(half) }
-}
+access!(load2, store2, u16, "u16", wreg);
+access!(load4, store4, u32, "u32", wreg);
+access!(load8_at, store8_at, u64, "u64", reg);

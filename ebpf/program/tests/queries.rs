@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::RData;
 use interdict_dns_wire::{
-    ANSWER_BUFFER_BYTES, Blocked, Bytes, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_ANSWER_BYTES,
-    LONGEST_QUESTION_END, Memory, NAME_LIMIT_BYTES, OPT_BYTES, Question, Rcode, Reply, Round, Template,
+    Blocked, Bytes, Edns, HEADER_BYTES, LABELS_LIMIT, LONGEST_ANSWER_BYTES, LONGEST_QUESTION_END, Memory,
+    NAME_LIMIT_BYTES, OPT_BYTES, Question, Rcode, Reply, Room, Round, TAIL_WORDS, Template,
 };
 use interdict_ebpf_program::query::{Asked, Names, Wish, judge};
 use interdict_ebpf_shared::{
@@ -67,9 +67,16 @@ impl Memory for Fenced<'_> {
     fn set<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         self.0[at..at + N].iter().zip(bytes).for_each(|(place, byte)| place.set(byte));
     }
+}
 
-    fn set_words<const N: usize>(&mut self, at: usize, words: &[u64; N]) {
-        words.iter().enumerate().for_each(|(i, word)| self.set(at + 8 * i, word.to_ne_bytes()));
+impl Room for Fenced<'_> {
+    fn copy(&mut self, words: &[u64; TAIL_WORDS], bytes: usize) {
+        let words: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        self.0[..bytes].iter().zip(words).for_each(|(place, byte)| place.set(byte));
+    }
+
+    fn set(&mut self, at: usize, bytes: [u8; 2]) {
+        Memory::set(self, at, bytes);
     }
 }
 
@@ -140,7 +147,7 @@ fn judged_of(message: &[u8], len: usize) -> Wish {
     judge(message, len, &mut Asked::default(), &blocked(), |_| false)
 }
 
-/// Writes an answer over what the kernel has read of its question.
+/// Makes an answer of a question as the kernel does.
 fn answered(
     template: &Template,
     message: &[u8],
@@ -148,13 +155,23 @@ fn answered(
     edns: Option<Edns>,
     owner: usize,
 ) -> Vec<u8> {
-    let read = message.len().min(READ_BYTES);
-    let mut room = [STALE; ANSWER_BUFFER_BYTES];
-    room[..read].copy_from_slice(&message[..read]);
-    let len = template.answer(&mut Fenced::new(&mut room), question, edns, owner);
-    assert!(len <= LONGEST_ANSWER_BYTES, "{len} bytes");
-    assert_eq!(room[HEADER_BYTES..question.end()], message[HEADER_BYTES..question.end()]);
-    room[..len].to_vec()
+    let tail = template.tail(Template::place(question.qtype)).unwrap();
+    let mut answer = message[..question.end()].to_vec();
+    let (start, counts) = tail.header([message[0], message[1], message[2], message[3]], edns);
+    answer[..HEADER_BYTES].copy_from_slice(&[&start[..], &counts].concat());
+    let mut room = vec![STALE; tail.bytes(edns)];
+    let sum = tail.write(&mut Fenced::new(&mut room), edns, owner);
+    assert!(room.is_empty() || room.len() >= 16, "{} bytes", room.len());
+    // Whether it stands at an even place or at an odd one.
+    for place in 0..2 {
+        let summed = [&vec![0; place], &room[..], &[0]].concat();
+        let expect =
+            summed.as_chunks().0.iter().map(|word| u64::from(u16::from_ne_bytes(*word))).sum::<u64>();
+        assert_eq!((sum << (8 * place)) % 0xffff, expect % 0xffff, "{room:?}");
+    }
+    answer.extend(room);
+    assert!(answer.len() <= LONGEST_ANSWER_BYTES, "{} bytes", answer.len());
+    answer
 }
 
 type Labels = Vec<Vec<u8>>;

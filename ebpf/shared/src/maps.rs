@@ -76,7 +76,7 @@ pub const LASTING: [&str; 19] = [
 pub const EVENTS: &str = "EVENTS";
 /// Two slots of arrays of [`crate::table::Bucket`].
 pub const NAMES: &str = "NAMES";
-/// Two slots of arrays: rule slot to [`crate::query::Answer`].
+/// [`crate::query::answer_place`] to [`crate::query::Answer`].
 pub const ANSWERS: &str = "ANSWERS";
 /// Two slots of arrays of one [`crate::query::Settings`].
 pub const SETTINGS: &str = "SETTINGS";
@@ -88,9 +88,9 @@ pub const CLIENTS: &str = "CLIENTS";
 pub const OURS: &str = "OURS";
 /// Interface index to [`crate::query::Interface`].
 pub const INTERFACES: &str = "INTERFACES";
-/// Client to [`crate::query::Rate`].
+/// Pairs of [`crate::query::Rate`], by client.
 pub const RATES: &str = "RATES";
-/// Client to [`crate::query::Rate`], of what it is told about its blocked packets.
+/// The same, of what it is told about its blocked packets.
 pub const REJECTS: &str = "REJECTS";
 /// [`crate::flow::FlowKey`] to [`crate::flow::Flow`].
 pub const FLOWS: &str = "FLOWS";

@@ -169,7 +169,7 @@ fn hash_words<M: Bytes + ?Sized, S: Memory + ?Sized>(
     room: &mut S,
 ) {
     room.set(0, secret.start.to_ne_bytes());
-    let mut words = Words { secret, message, room, left: bytes, done: M::forget(0), hash: secret.start };
+    let mut words = Words { secret, message, room, left: bytes, done: M::variable(0), hash: secret.start };
     M::repeat(NAME_LIMIT_BYTES / 8 + 2, &mut words);
 }
 
@@ -190,7 +190,7 @@ impl<M: Bytes + ?Sized, S: Memory + ?Sized> Round for Words<'_, M, S> {
             return false;
         }
         self.left -= 8;
-        self.done = M::forget(self.done + 8);
+        self.done = M::variable(self.done + 8);
         let word = u64::from_be_bytes(self.message.get(HEADER_BYTES + self.left));
         self.hash = self.secret.mix(self.hash ^ lower_case(word));
         self.room.set(self.done, self.hash.to_ne_bytes());

@@ -6,6 +6,7 @@ use crate::{
     Address,
     contact::Event,
     filter::{self, Filter},
+    limits::MAX_RULES,
     name::Names,
     network::Networks,
     plain_bytes,
@@ -25,6 +26,12 @@ pub const ENCRYPTED_PORT: u16 = 853;
 #[repr(transparent)]
 pub struct Answer(pub Template);
 plain_bytes!(Answer { template: Template });
+
+/// Where the answer of a rule with this slot stands, in this slot of policies.
+#[inline(always)]
+pub const fn answer_place(slot: u32, rule: u32) -> u32 {
+    slot * MAX_RULES + rule
+}
 
 /// What a policy says about DNS that is on its way to a resolver that is not ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,15 +127,31 @@ impl Egress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Interface {
-    /// Its address: frames for another are not for us.
-    pub mac: [u8; 6],
-    /// Whether questions are answered: [`Self::ANSWERS`], [`Self::HIDES_TAGS`], or 0 where they are not, and for an
-    /// index that no interface of ours has.
-    pub answers: u16,
+    /// Its address, as in the first six bytes of a frame, and then whether questions are answered.
+    word: u64,
 }
-plain_bytes!(Interface { mac: [u8; 6], answers: u16 });
+plain_bytes!(Interface { word: u64 });
 
 impl Interface {
+    /// One with this address, of which is told whether questions are answered: [`Self::ANSWERS`], [`Self::HIDES_TAGS`], or
+    /// 0 where they are not, and for an index that no interface of ours has.
+    pub const fn new([a, b, c, d, e, f]: [u8; 6], answers: u16) -> Self {
+        Self { word: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) | (answers as u64) << 48 }
+    }
+
+    /// Whether questions are answered, as [`Self::new`] was told.
+    #[inline(always)]
+    pub const fn answers(&self) -> u16 {
+        (self.word >> 48) as u16
+    }
+
+    /// Whether a frame whose first eight bytes are this word, as they lie in memory, is for it: frames for another are not for
+    /// us.
+    #[inline(always)]
+    pub const fn is_meant(&self, first: u64) -> bool {
+        (self.word ^ first.to_le()) << 16 == 0
+    }
+
     /// Questions are answered.
     pub const ANSWERS: u16 = 1;
     /// They are not, since the card takes VLAN tags off, and answers would leave without.

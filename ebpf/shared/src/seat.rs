@@ -70,11 +70,10 @@ pub const fn client(secret: &Secret, client: Address) -> u64 {
     secret.mix(secret.mix(secret.start ^ first) ^ second) | TAKEN
 }
 
-/// The two places of a client among so many, a power of two: one behind the other.
+/// The pair of places of a client, among so many pairs, a power of two.
 #[inline(always)]
-pub const fn pair(tag: u64, places: u32) -> [u32; 2] {
-    let first = (tag as u32 % places) & !1;
-    [first, first + 1]
+pub const fn pair(tag: u64, pairs: u32) -> u32 {
+    tag as u32 % pairs
 }
 
 /// The seat that is tried for a contact after so many others.

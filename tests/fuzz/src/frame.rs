@@ -1,6 +1,6 @@
 //! What `interdict-ebpf-program` reads: frames, as they come to the programs' hooks.
 
-use interdict_dns_wire::{ANSWER_BUFFER_BYTES, HEADER_BYTES};
+use interdict_dns_wire::{HEADER_BYTES, LONGEST_ANSWER_BYTES};
 use interdict_ebpf_program::frame::Frame;
 use interdict_ebpf_program::ip::{self, Version};
 use interdict_ebpf_program::lan::{self, Outbound};
@@ -82,7 +82,7 @@ fn server_name(frame: &[u8], read: &Outbound) {
         return;
     }
     assert!(hello.name_at + hello.name_bytes <= data.len(), "{hello:?} of {}", data.len());
-    let mut message = [0; ANSWER_BUFFER_BYTES];
+    let mut message = [0; LONGEST_ANSWER_BYTES];
     if let Some(question) = tls::write_name(data, &hello, &mut message[..]) {
         assert_eq!(message[HEADER_BYTES + question.name_bytes - 1], 0, "a name ends in the root");
     }

@@ -1,8 +1,8 @@
 //! What `interdict-dns-wire` reads: DNS messages, as the sinkhole reads them and as the kernel programs do.
 
 use interdict_dns_wire::{
-    ANSWER_BUFFER_BYTES, Blocked, Edns, HEADER_BYTES, Kept, LONGEST_ANSWER_BYTES, Malformed, Query, Question,
-    Rcode, Reply, Template, Ttl, add_options, last_error, set_error_text, write_answer,
+    Blocked, Edns, HEADER_BYTES, Kept, LONGEST_ANSWER_BYTES, Malformed, Query, Question, Rcode, Reply, Tail,
+    Template, Ttl, add_options, last_error, set_error_text, write_answer,
 };
 use interdict_ebpf_program::query::{Asked, Wish, judge};
 use interdict_ebpf_shared::{
@@ -70,6 +70,7 @@ fn kept(bytes: &[u8], query: &Query<'_>) {
 fn answer(message: &[u8], query: &Query<'_>, question: &Question, edns: Option<Edns>) {
     let read = (question.name_bytes, question.qtype, question.qclass, edns);
     assert_eq!(read, (query.name().len(), query.qtype, query.qclass, query.edns));
+    assert_eq!(edns.map_or(0, |edns| usize::from(edns.options_bytes)), query.options().len());
     let (a, aaaa) = (Some([192, 0, 2, 1]), Some([0x20; 16]));
     for reply in [
         Reply::Silence,
@@ -79,34 +80,32 @@ fn answer(message: &[u8], query: &Query<'_>, question: &Question, edns: Option<E
         Reply::Addresses { a: None, aaaa },
         Reply::Addresses { a, aaaa: None },
     ] {
-        let template = Template::new(&Blocked { reply, ttl_secs: 60, ede_code: 15, ede_text: "rule" });
+        let blocked = Blocked { reply, ttl_secs: 60, ede_code: 15, ede_text: "rule" };
+        let tail = Tail::new(&blocked, question.qtype);
+        assert_eq!(Template::new(&blocked).tail(Template::place(question.qtype)), Some(&tail));
         for labels_left in 0..4 {
-            let mut out = [0; ANSWER_BUFFER_BYTES];
-            let Some(copied) = write_answer(query, &template, labels_left, &mut out) else {
-                assert!(template.is_silent());
+            let mut out = [0; LONGEST_ANSWER_BYTES];
+            let Some(copied) = write_answer(query, &blocked, labels_left, &mut out) else {
+                assert!(tail.is_silent());
                 continue;
             };
             let owner = owner(query.name(), labels_left);
-            assert_eq!(copied, written_over(message, &template, question, edns, owner));
+            assert_eq!(copied, in_place(message, &tail, question, edns, owner));
             assert_eq!(copied[HEADER_BYTES..question.end()], *query.question());
         }
     }
 }
 
-/// The answer as the kernel writes it: over the message, whatever follows the question there.
-fn written_over(
-    message: &[u8],
-    template: &Template,
-    question: &Question,
-    edns: Option<Edns>,
-    owner: usize,
-) -> Vec<u8> {
-    let mut room = [0xa5; ANSWER_BUFFER_BYTES];
-    let read = message.len().min(room.len());
-    room[..read].copy_from_slice(&message[..read]);
-    let len = template.answer(&mut room[..], question, edns, owner);
-    assert!(len <= LONGEST_ANSWER_BYTES, "{len} bytes");
-    room[..len].to_vec()
+/// The answer as the kernel makes it: of the message, up to its question's end.
+fn in_place(message: &[u8], tail: &Tail, question: &Question, edns: Option<Edns>, owner: usize) -> Vec<u8> {
+    let mut answer = message[..question.end()].to_vec();
+    let (start, counts) = tail.header([message[0], message[1], message[2], message[3]], edns);
+    answer[..HEADER_BYTES].copy_from_slice(&[&start[..], &counts].concat());
+    let mut room = vec![0xa5; tail.bytes(edns)];
+    tail.write(&mut room[..], edns, owner);
+    answer.extend(room);
+    assert!(answer.len() <= LONGEST_ANSWER_BYTES, "{} bytes", answer.len());
+    answer
 }
 
 /// Where the name that is left without its first labels begins in the message; without all of them it is the root.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use aya::maps::{Array, Map, MapData, loaded_maps};
 use hickory_proto::op::{Message, ResponseCode};
+use interdict_dns_wire::{Blocked, LONGEST_ANSWER_BYTES, Query, write_answer};
 use interdict_ebpf_loader::{
     Answering, AnswersOn, Entry, InKernel, Mode, Options, PacketPlane, PassProgram, Reply, Role,
 };
@@ -17,6 +18,8 @@ use crate::{
 
 tests![
     a_blocked_name_is_answered_for_any_resolver,
+    an_answer_longer_or_shorter_than_its_question_is_the_sinkholes,
+    answers_change_with_the_flip_and_not_before,
     a_question_why_a_name_is_blocked_goes_up,
     every_header_form_is_answered_or_goes_up,
     names_are_decided_as_the_policy_says,
@@ -262,6 +265,102 @@ fn a_blocked_name_is_answered_for_any_resolver() {
     }
 }
 
+/// The frame becomes the answer where it is, and moves by as much as it grows: by any number of bytes, or not at all.
+fn an_answer_longer_or_shorter_than_its_question_is_the_sinkholes() {
+    let long = "i".repeat(64);
+    let rules = [
+        ("nx", "\"nxdomain\""),
+        ("refused", "\"refused\""),
+        ("zero", "\"null\""),
+        (long.as_str(), "\"nodata\""),
+    ]
+    .map(|(id, answer)| {
+        let domain = &id[..id.len().min(7)];
+        format!(
+            "[[rule]]\nid = \"{id}\"\nrole = \"other\"\naction = \"block\"\ndomains = [\"{domain}.example\"]\nanswer = {answer}\n"
+        )
+    });
+    let policy = policy(&format!("format = 1\n{}", rules.concat()));
+    let plane = answering(&policy);
+    let check = |(rule, qtype): (&str, u16),
+                 labels: &str,
+                 padding: Option<usize>,
+                 tags: usize,
+                 client: &str| {
+        let name = format!("{labels}{}.example", &rule[..rule.len().min(7)]);
+        let resolver = if client.contains(':') { "2001:4860:4860::8888" } else { "8.8.8.8" };
+        let options = padding.map(|bytes| [&[0, 12, 0, bytes as u8][..], &vec![0; bytes]].concat());
+        let asked = Asked { tags, ..Asked::new("", 1).from(client, resolver) };
+        let mut asked = Asked { message: message(&name, qtype, options.as_deref()), ..asked };
+        if let Some(padding) = padding {
+            let opt = asked.message.len() - padding - 4 - 11;
+            // What is patched into OPT: payloads that are too small, all right, and too large, and DO.
+            let payload = [0, 600, 0x1000, 0xffff_u16][padding % 4];
+            asked.message[opt + 3..opt + 5].copy_from_slice(&payload.to_be_bytes());
+            asked.message[opt + 7] = (padding as u8 & 4) << 5;
+        }
+        let mut room = [0; LONGEST_ANSWER_BYTES];
+        let query = Query::read(&asked.message).unwrap();
+        let blocked = Blocked::of(policy.rule(policy.find_rule(rule).unwrap()));
+        let expect = write_answer(&query, &blocked, labels.matches('.').count(), &mut room).unwrap();
+        let what = format!("{name} {qtype} with {padding:?} bytes of padding and {tags} tags from {client}");
+        assert_eq!(answered(&plane, &asked).message, expect, "{what}");
+        let mut padded = asked.frame();
+        padded.extend([0xa5; 7]);
+        let Reply::SentBack(frame) = plane.prober().reply(Entry::Lan, &padded).unwrap() else {
+            panic!("{what}, behind which are seven bytes more");
+        };
+        assert_eq!(taken_apart(&frame, &asked).message, expect, "{what}, behind which are seven bytes more");
+    };
+    let ends = ["10.0.0.9", "2001:db8::9"];
+    for case in [("nx", 1), ("refused", 1), ("zero", 1), ("zero", 28), ("zero", 65), (&long, 28)] {
+        for label_bytes in (1..=63).step_by(if case.0 == "nx" { 1 } else { 5 }) {
+            let label = format!("{}.", "x".repeat(label_bytes));
+            for client in ends {
+                check(case, &label, None, label_bytes % 5, client);
+                for padding in (label_bytes % 3..=100).step_by(3) {
+                    check(case, &label, Some(padding), (label_bytes + padding) % 5, client);
+                }
+            }
+        }
+        // Longer than what is judged where it is.
+        for labels in 2..=3 {
+            for label_bytes in (30..=63).step_by(3) {
+                let labels = format!("{}.", "y".repeat(label_bytes)).repeat(labels);
+                for client in ends {
+                    check(case, &labels, None, labels.len() % 5, client);
+                    (0..=100).step_by(9).for_each(|padding| check(case, &labels, Some(padding), 0, client));
+                }
+            }
+        }
+    }
+}
+
+/// What stands in the slot of a policy that is not in force answers nothing, whoever wrote there last.
+fn answers_change_with_the_flip_and_not_before() {
+    let ruled = |answer: &str| {
+        let rule = "[[rule]]\nid = \"banned\"\nrole = \"other\"\naction = \"block\"\ndomains = [\"upd.vendor.example\"]";
+        policy(&format!("format = 1\n{rule}\nanswer = {answer}\n"))
+    };
+    let mut plane = answering(&ruled("\"nxdomain\""));
+    let address = |plane: &PacketPlane| {
+        let read = answered(plane, &Asked::new("a.upd.vendor.example", 1)).read();
+        read.answers.first().map(|record| record.data.to_string())
+    };
+    let mut last = None;
+    for number in 1..=5 {
+        let own = format!("192.0.2.{number}");
+        let void = plane.stage(&ruled("{ a = \"192.0.2.99\" }")).unwrap();
+        assert_eq!(address(&plane), last, "staged, and not in force");
+        let staged = plane.stage(&ruled(&format!("{{ a = \"{own}\" }}"))).unwrap();
+        assert!(plane.flip(void).is_err(), "another was staged over it");
+        assert_eq!(address(&plane), last, "staged, and not in force");
+        plane.flip(staged).unwrap();
+        last = Some(own);
+        assert_eq!(address(&plane), last, "in force");
+    }
+}
+
 /// Only the agent explains.
 fn a_question_why_a_name_is_blocked_goes_up() {
     let plane = answering(&policy(RULES));
@@ -489,10 +588,13 @@ fn an_answered_question_is_an_event_with_its_name() {
     let policy = policy(RULES);
     let mut plane = answering(&policy);
     let mut events = plane.events().unwrap();
+    let long = format!("{}.upd.vendor.example", "x".repeat(63));
+    answered(&plane, &Asked::new(&long, 1));
     answered(&plane, &Asked::new("S07.upd.Vendor.example", 28));
     let mut seen = Vec::new();
     events.drain(|contact| seen.push(contact));
-    let [contact] = &seen[..] else { panic!("{seen:?}") };
+    let [before, contact] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!(before.question.as_ref().unwrap().name.len(), long.len() + 2);
     let question = contact.question.as_ref().unwrap();
     assert_eq!(question.name, b"\x03s07\x03upd\x06vendor\x07example\0");
     assert_eq!(question.qtype, 28);
@@ -692,7 +794,7 @@ fn on_a_veth_pair_whose_tags_are_hidden_the_ledger_counts_what_the_kernel_cannot
         let asked = Asked::new("upd.vendor.example", 1).from("10.0.0.9", "8.8.8.8");
         let ledger = || plane.counters().unwrap().unjudged["vlan_offload"];
         assert_eq!((exit(&plane, &asked.frame()), ledger()), ("query_answered", 0));
-        let hidden = InterfaceEntry { mac: [0; 6], answers: InterfaceEntry::HIDES_TAGS };
+        let hidden = InterfaceEntry::new([0; 6], InterfaceEntry::HIDES_TAGS);
         interfaces.set(LOOPBACK, hidden, 0).unwrap();
         assert_eq!((exit(&plane, &asked.frame()), ledger()), ("query_diverted", 1));
         let other = Asked::new("www.example.org", 1).from("10.0.0.9", "8.8.8.8");
@@ -705,9 +807,11 @@ fn interfaces_with(mac: [u8; 6]) -> Array<MapData, InterfaceEntry> {
     let maps = loaded_maps().filter_map(Result::ok).filter(|info| info.name_as_str() == Some("INTERFACES"));
     // Those of tests beside this one may go while it looks.
     let maps = maps.filter_map(|info| MapData::from_id(info.id()).ok());
+    let [a, b, c, d, e, f] = mac;
+    let first = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
     let mut arrays = maps.map(|map| Array::<_, InterfaceEntry>::try_from(Map::Array(map)).unwrap());
     arrays
-        .find(|map| map.iter().any(|entry| entry.is_ok_and(|entry| entry.mac == mac)))
+        .find(|map| map.iter().any(|entry| entry.is_ok_and(|entry| entry.is_meant(first))))
         .expect("the plane has told the programs of the interface")
 }
 
