@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What the XDP program of several builds takes for a DNS question, in turns, to a nanosecond or two: for whoever changes it.
+"""What the XDP program of several builds takes for a packet, in turns, to a nanosecond or two: for whoever changes it.
 
 Usage: tests/bench/kernel_turns.py [--rounds N] [--burst N]… BINARY…
 Needs: root; builds of interdict, such as target/release/interdict and a copy of an earlier one; Debian's bpftool, iproute2, ethtool.
 
 Each build has a network namespace of its own, and one has an empty program. The programs are run on packets as a driver
-would run them (BPF_PROG_TEST_RUN with live frames), in bursts of one packet, the next with another name. Between two bursts others
-use the processor's caches, so that short bursts find them cold and long ones warm. Times are the kernel's own, less the empty
+would run them (BPF_PROG_TEST_RUN with live frames), in bursts of one packet, the next with another name or address. Between two bursts
+others use the processor's caches, so that short bursts find them cold and long ones warm. Times are the kernel's own, less the empty
 program's: of all rounds that which a quarter is below, since what disturbs only adds. Under real load (kernel_dns.py) it is what
 bursts of 4 to 1 say, or more in slow hours.
 """
@@ -14,7 +14,8 @@ import argparse, collections, pathlib, tempfile
 from lab import *
 
 CLIENT, RESOLVER = "10.78.0.2", "203.0.113.1"
-NAMES = 24
+BANNED, LOGGED = "198.51.0.0/16", "198.52.0.0/16"
+PACKETS = 24
 
 
 class Candidate:
@@ -26,10 +27,11 @@ class Candidate:
         self.namespace.cable(interface, far, f"far{letter}")
         if binary:
             folder.mkdir()
-            policy = '[[rule]]\nid = "banned"\nrole = "other"\naction = "block"\ndomains = [%s]\n'
-            listed = ", ".join(f'"banned{i}.vendor.example"' for i in range(100))
+            rule = '[[rule]]\nid = "{0}"\nrole = "other"\naction = "{0}"\npacket = "drop"\nnetworks = ["{1}"]\n'
+            policy = rule.format("log", LOGGED) + rule.format("block", BANNED)
+            policy += "domains = [" + ", ".join(f'"banned{i}.vendor.example"' for i in range(100)) + "]\n"
             config = '[packet]\nanswer = "always"\n[dns]\nclient_qps = 10000000\n'
-            self.agent = Agent(binary, self.namespace, folder, policy % listed, interface, config)
+            self.agent = Agent(binary, self.namespace, folder, policy, interface, config)
             [self.id] = self.agent.programs("xdp")
         else:
             self.link = attach(b"bench_empty", PASS, self.namespace, interface)
@@ -37,10 +39,14 @@ class Candidate:
         self.program = bpf(13, "<III", self.id, 0, 0)
         known = self.namespace.link(interface)
         self.index, self.at = known["ifindex"], bytes.fromhex(known["address"].replace(":", ""))
-        self.questions = {
-            "banned, and answered": [self.question(f"h{i}.banned{i}.vendor.example") for i in range(NAMES)],
-            "the same, with EDNS": [self.question(f"h{i}.banned{i}.vendor.example", edns=True) for i in range(NAMES)],
-            "on no list": [self.question(f"h{i}.fine{i}.vendor.example") for i in range(NAMES)],
+        packets = lambda network: [frame(CLIENT, 40000, network.replace("0.0/16", f"{i}.7"), self.at) for i in range(PACKETS)]
+        self.packets = {
+            "a question, banned and answered": [self.question(f"h{i}.banned{i}.vendor.example") for i in range(PACKETS)],
+            "the same, with EDNS": [self.question(f"h{i}.banned{i}.vendor.example", edns=True) for i in range(PACKETS)],
+            "a question on no list": [self.question(f"h{i}.fine{i}.vendor.example") for i in range(PACKETS)],
+            "a packet of no concern": packets("198.53.0.0/16"),
+            "a packet, dropped": packets(BANNED),
+            "a packet, logged": packets(LOGGED),
         }
 
     def question(self, name, edns=False):
@@ -53,8 +59,8 @@ class Candidate:
         """Nanoseconds a packet of one round, of at least 1000."""
         before = run_time(self.id)
         with self.namespace:
-            for _ in range(1000 // (burst * NAMES) + 1):
-                for packet in self.questions[what]:
+            for _ in range(1000 // (burst * PACKETS) + 1):
+                for packet in self.packets[what]:
                     self.run(packet, burst)
         after = run_time(self.id)
         return (after[0] - before[0]) / (after[1] - before[1])
@@ -78,10 +84,10 @@ def main():
         builds = [Candidate(chr(ord("g") + i), far, binary.absolute(), pathlib.Path(folder) / str(i))
                   for i, binary in enumerate(arguments.binary)]
         candidates = [Candidate("e", far, None, None), *builds]
-        print("| a question, ns net of an empty program | burst | " + " | ".join(build.name for build in builds) + " |")
+        print("| ns, net of an empty program | burst | " + " | ".join(build.name for build in builds) + " |")
         print("| --- | ---: |" + " ---: |" * len(builds))
         for burst in arguments.burst or [32, 4, 1]:
-            for what in builds[0].questions:
+            for what in builds[0].packets:
                 times = collections.defaultdict(list)
                 for turn in range(arguments.rounds):
                     for candidate in candidates[::1 if turn % 2 else -1]:
