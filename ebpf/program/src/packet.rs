@@ -1,4 +1,4 @@
-//! A packet in the driver's memory: the only module that holds a pointer into it.
+//! A packet in the driver's memory, and parts of it that are known to be there.
 
 use core::ptr;
 
