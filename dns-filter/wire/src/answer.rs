@@ -97,7 +97,7 @@ const _: () = assert!(LONGEST_TAIL_BYTES <= TAIL_BYTES);
 
 impl Tail {
     /// The tail of answers that are never given.
-    pub const SILENT: Self = Self {
+    const SILENT: Self = Self {
         words: [0; TAIL_WORDS],
         record_sum: 0,
         opt_sum: 0,
@@ -253,9 +253,6 @@ pub struct Template {
 
 impl Template {
     const TAILS: usize = 3;
-
-    /// A template that answers nothing.
-    pub const SILENT: Self = Self { tails: [Tail::SILENT; Self::TAILS] };
 
     /// The template of a rule.
     pub fn new(blocked: &Blocked<'_>) -> Self {
